@@ -1,0 +1,132 @@
+// The losses: one evaluation of an objective, results into tensors that the caller has allocated.
+#include "bindings/problem.h"
+#include "bindings/register.h"
+#include "training/elementwise.h"
+
+namespace gdcore {
+
+namespace {
+
+constexpr Interrupt kNever = {nullptr, nullptr};
+
+// A view of one or two dimensions for the mse kernel; more dimensions only where they are contiguous.
+template <class T>
+Matrix<const T> elements(const Tensor& tensor, Index columns) {
+  if (tensor.contiguous()) return {tensor.data<const T>(), columns, 1};
+  if (tensor.dim() == 1) return {tensor.data<const T>(), 0, tensor.stride(0)};
+  if (tensor.dim() == 2) return {tensor.data<const T>(), tensor.stride(0), tensor.stride(1)};
+  fail_value(tensor.name(), "a contiguous tensor where it has more than two dimensions", "shape " + tensor.shape());
+}
+
+template <class T>
+void mse_typed(const Tensor& input, const Tensor& target, const std::string& reduction, py::handle loss,
+               py::handle gradient, int threads) {
+  const Index size = input.numel();
+  const Index columns = input.dim() == 2 ? input.size(1) : size;
+  const bool none = reduction == "none";
+  const double divisor = reduction == "mean" ? static_cast<double>(size) : 1.0;
+  T total;
+  T* losses = output<T>(loss, "loss", none ? size : 1);
+  const Mse<T> problem = {columns,
+                          elements<T>(input, columns),
+                          elements<T>(target, columns),
+                          gradient.is_none() ? nullptr : output<T>(gradient, "gradient", size),
+                          static_cast<T>(2.0 / divisor),
+                          none ? losses : nullptr};
+  {
+    const MaybeReleaseGil release(size);
+    mse_objective<T>(problem, size, divisor, threads)->evaluate(nullptr, kNever, &total, nullptr);
+  }
+  if (!none) *losses = total;
+}
+
+void mse(py::handle input_object, py::handle target_object, const std::string& reduction, py::handle loss,
+         py::handle gradient, int threads) {
+  const Tensor input(input_object, "input");
+  const Tensor target(target_object, "target");
+  target.expect_dtype_of(input);
+  if (input.dim() != target.dim() || input.shape() != target.shape()) {
+    std::string mend;
+    if (target.dim() + 1 == input.dim() && input.size(input.dim() - 1) == 1) mend = "; use target.unsqueeze(-1)";
+    if (input.dim() + 1 == target.dim() && target.size(target.dim() - 1) == 1) mend = "; use target.squeeze(-1)";
+    fail_value("target", "shape " + input.shape() + " as input", target.shape() + mend);
+  }
+  if (input.is_double()) {
+    mse_typed<double>(input, target, reduction, loss, gradient, threads);
+  } else {
+    mse_typed<float>(input, target, reduction, loss, gradient, threads);
+  }
+}
+
+// Splits a flat gradient over the tensors of the parameters.
+template <class T>
+void scatter(const T* from, const std::vector<py::handle>& tensors) {
+  for (py::handle object : tensors) {
+    const Tensor tensor(object, "gradient");
+    std::copy_n(from, tensor.numel(), output<T>(object, "gradient", tensor.numel()));
+    from += tensor.numel();
+  }
+}
+
+template <class T>
+void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::vector<py::handle>& gradients,
+                py::handle dx, int threads) {
+  std::unique_ptr<Objective<T>> objective;
+  if (dx.is_none()) {
+    objective = problem.objective<T>(mean, threads);
+  } else {
+    LinearMse<T> linear = problem.linear<T>();
+    linear.dx = output<T>(dx, "dx", problem.x.numel());
+    linear.dx_factor = static_cast<T>(2.0 / problem.divisor(mean));
+    objective = linear_objective<T>(linear, problem.rows(), problem.divisor(mean), threads);
+  }
+  T* const result = output<T>(loss, "loss", 1);
+  const Array<T> theta = problem.theta<T>();
+  const Array<T> gradient = allocate<T>(problem.parameter_count());
+  {
+    const MaybeReleaseGil release(objective->work());
+    objective->evaluate(theta.get(), kNever, result, gradient.get());
+  }
+  scatter(gradient.get(), gradients);
+}
+
+void model_loss(const std::string& model, py::handle x, py::handle target, const std::vector<py::handle>& parameters,
+                bool mean, py::handle loss, const std::vector<py::handle>& gradients, py::handle dx, int threads) {
+  const Problem problem(model_named(model), x, target, "target", false, parameters);
+  if (problem.x.is_double()) {
+    loss_typed<double>(problem, mean, loss, gradients, dx, threads);
+  } else {
+    loss_typed<float>(problem, mean, loss, gradients, dx, threads);
+  }
+}
+
+template <class T>
+void legendre_typed(const Tensor& x, py::handle grad, py::handle out, int threads) {
+  const Index size = x.numel();
+  const T* upstream = grad.is_none() ? nullptr : output<T>(grad, "grad", size);
+  const LegendreP3<T> problem = {x.data<const T>(), upstream, output<T>(out, "out", size)};
+  const MaybeReleaseGil release(size);
+  legendre_p3<T>(problem, size, threads);
+}
+
+void legendre(py::handle x_object, py::handle grad, py::handle out, int threads) {
+  const Tensor x(x_object, "x");
+  if (!x.contiguous()) fail_value("x", "a contiguous tensor", "strides that are not");
+  if (x.is_double()) {
+    legendre_typed<double>(x, grad, out, threads);
+  } else {
+    legendre_typed<float>(x, grad, out, threads);
+  }
+}
+
+}  // namespace
+
+void register_losses(py::module_& m) {
+  m.def("mse", &mse, py::arg("input"), py::arg("target"), py::arg("reduction"), py::arg("loss"), py::arg("gradient"),
+        py::arg("threads"));
+  m.def("model_loss", &model_loss, py::arg("model"), py::arg("x"), py::arg("target"), py::arg("parameters"),
+        py::arg("mean"), py::arg("loss"), py::arg("gradients"), py::arg("dx"), py::arg("threads"));
+  m.def("legendre_p3", &legendre, py::arg("x"), py::arg("grad"), py::arg("out"), py::arg("threads"));
+}
+
+}  // namespace gdcore

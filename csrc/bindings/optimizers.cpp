@@ -1,0 +1,104 @@
+// Parameter updates over a list of tensors in one call.
+#include <pybind11/stl.h>
+
+#include "bindings/problem.h"
+#include "bindings/register.h"
+#include "training/elementwise.h"
+#include "training/loop.h"
+
+namespace gdcore {
+
+namespace {
+
+struct Update {
+  Tensor parameter;
+  Tensor grad;
+  std::optional<Tensor> momentum;
+  bool fresh;
+};
+
+bool same_strides(const Tensor& a, const Tensor& b) {
+  for (int axis = 0; axis < a.dim(); ++axis) {
+    if (a.size(axis) > 1 && a.stride(axis) != b.stride(axis)) return false;
+  }
+  return true;
+}
+
+// Whether the elements of all tensors lie in the same order without gaps, so that they can be walked as flat memory.
+bool walks_flat(const Update& u) {
+  Index reach = 1;
+  for (int axis = 0; axis < u.parameter.dim(); ++axis) reach += (u.parameter.size(axis) - 1) * u.parameter.stride(axis);
+  return reach == u.parameter.numel() && same_strides(u.parameter, u.grad) &&
+         (!u.momentum || same_strides(u.parameter, *u.momentum));
+}
+
+template <class T>
+void apply(const Update& u, SgdRule<T> rule, int threads) {
+  rule.fresh = u.fresh;
+  const Index size = u.parameter.numel();
+  T* const momentum = u.momentum ? u.momentum->data<T>() : nullptr;
+  if (walks_flat(u)) return sgd<T>(rule, size, u.parameter.data<T>(), u.grad.data<const T>(), momentum, threads);
+
+  const Array<T> parameter = allocate<T>(size);
+  const Array<T> grad = allocate<T>(size);
+  const Array<T> buffer = allocate<T>(size);
+  u.parameter.read(parameter.get());
+  u.grad.read(grad.get());
+  if (momentum != nullptr && !u.fresh) u.momentum->read(buffer.get());
+  sgd<T>(rule, size, parameter.get(), grad.get(), buffer.get(), threads);
+  u.parameter.write(parameter.get());
+  if (momentum != nullptr) u.momentum->write(buffer.get());
+}
+
+void expect_same_shape(const Tensor& tensor, const Tensor& parameter) {
+  if (tensor.shape() != parameter.shape()) {
+    fail_value(tensor.name(), "shape " + parameter.shape() + " as its parameter", tensor.shape());
+  }
+}
+
+Update checked(py::handle parameter, py::handle grad, py::handle momentum, bool fresh) {
+  Update u = {Tensor(parameter, "parameter"), Tensor(grad, "grad"), std::nullopt, fresh};
+  if (!momentum.is_none()) u.momentum.emplace(momentum, "momentum_buffer");
+  u.parameter.expect_no_overlap();
+  u.grad.expect_dtype_of(u.parameter);
+  expect_same_shape(u.grad, u.parameter);
+  u.parameter.expect_apart_from(u.grad);
+  if (u.momentum) {
+    u.momentum->expect_dtype_of(u.parameter);
+    expect_same_shape(*u.momentum, u.parameter);
+    u.momentum->expect_no_overlap();
+    u.momentum->expect_apart_from(u.parameter);
+    u.momentum->expect_apart_from(u.grad);
+  }
+  return u;
+}
+
+void sgd_update(const std::vector<py::object>& parameters, const std::vector<py::object>& grads,
+                const std::vector<py::object>& momenta, const std::vector<bool>& fresh, double lr, double momentum,
+                double dampening, double weight_decay, bool nesterov, bool maximize, int threads) {
+  std::vector<Update> updates;
+  Index work = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    updates.push_back(checked(parameters[i], grads[i], momentum != 0 ? momenta[i] : py::none(), fresh[i]));
+    work += updates.back().parameter.numel();
+  }
+  const SgdSettings settings = {0, 0, lr, momentum, dampening, weight_decay, nesterov, maximize, false};
+  const MaybeReleaseGil release(work);
+  for (const Update& u : updates) {
+    if (u.parameter.is_double()) {
+      apply(u, sgd_rule<double>(settings), threads);
+    } else {
+      apply(u, sgd_rule<float>(settings), threads);
+    }
+  }
+}
+
+}  // namespace
+
+void register_optimizers(py::module_& m) {
+  m.def("sgd", &sgd_update, py::arg("parameters"), py::arg("grads"), py::arg("momenta"), py::arg("fresh"),
+        py::arg("lr"), py::arg("momentum"), py::arg("dampening"), py::arg("weight_decay"), py::arg("nesterov"),
+        py::arg("maximize"), py::arg("threads"));
+}
+
+}  // namespace gdcore

@@ -1,0 +1,117 @@
+#include "bindings/problem.h"
+
+#include <string>
+
+namespace gdcore {
+
+Model model_named(const std::string& name) {
+  if (name == "linear") return Model::kLinear;
+  if (name == "polynomial") return Model::kPolynomial;
+  if (name == "legendre") return Model::kLegendre;
+  throw py::value_error("model: expected linear, polynomial or legendre, got " + name);
+}
+
+static std::vector<Tensor> view_parameters(Model model, const std::vector<py::handle>& objects) {
+  static constexpr const char* kNames[3][4] = {{"weight", "bias"}, {"coefficients"}, {"a", "b", "c", "d"}};
+  std::vector<Tensor> views;
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    views.emplace_back(objects[i], kNames[static_cast<int>(model)][i]);
+  }
+  return views;
+}
+
+static void check_linear(const Problem& problem) {
+  const Tensor& x = problem.x;
+  const Tensor& weight = problem.parameters[0];
+  x.expect_dim(2, "(n, d)");
+  weight.expect_dim(2, "(k, d)");
+  const Index d = x.size(1);
+  const Index k = weight.size(0);
+  if (weight.size(1) != d) {
+    fail_value("weight", "shape (k, " + std::to_string(d) + ") for x of shape " + x.shape() + ", as nn.Linear stores it",
+               weight.shape() + (k == d ? "; use weight.t()" : ""));
+  }
+  if (problem.parameters.size() > 1) problem.parameters[1].expect_shape({k}, "as weight has that many rows");
+  if (problem.flat) {
+    problem.target.expect_shape({x.size(0) * k}, "as the flattened prediction");
+  } else {
+    problem.target.expect_shape({x.size(0), k}, "as the prediction");
+  }
+}
+
+Problem::Problem(Model model, py::handle x, py::handle target, const char* target_name, bool flat,
+                 const std::vector<py::handle>& parameters)
+    : model(model),
+      x(x, "x"),
+      target(target, target_name),
+      flat(flat),
+      parameters(view_parameters(model, parameters)) {
+  this->target.expect_dtype_of(this->x);
+  for (const Tensor& parameter : this->parameters) parameter.expect_dtype_of(this->x);
+  if (model == Model::kLinear) {
+    check_linear(*this);
+    return;
+  }
+  this->x.expect_dim(1, "(n,)");
+  this->target.expect_shape({this->x.size(0)}, "as x");
+  if (model == Model::kPolynomial) {
+    const Tensor& coefficients = this->parameters[0];
+    coefficients.expect_dim(1, "(degree + 1,)");
+    if (coefficients.numel() < 1 || coefficients.numel() > kMaxDegree + 1) {
+      fail_value("coefficients", "1 to " + std::to_string(kMaxDegree + 1) + " of them (degree 0 to " +
+                     std::to_string(kMaxDegree) + ")", std::to_string(coefficients.numel()));
+    }
+  } else {
+    for (const Tensor& scalar : this->parameters) {
+      if (scalar.numel() != 1) fail_value(scalar.name(), "a single value", "shape " + scalar.shape());
+    }
+  }
+}
+
+Index Problem::parameter_count() const {
+  Index count = 0;
+  for (const Tensor& parameter : parameters) count += parameter.numel();
+  return count;
+}
+
+template <class T>
+LinearMse<T> Problem::linear() const {
+  const Index k = parameters[0].size(0);
+  Matrix<const T> targets = target.matrix<T>();
+  if (flat) targets = {targets.data, targets.row * k, targets.row};
+  return {x.size(1), k, parameters.size() > 1, x.matrix<T>(), targets, nullptr, nullptr, nullptr, nullptr, T(0)};
+}
+
+template <class T>
+std::unique_ptr<Objective<T>> Problem::objective(bool mean, int threads) const {
+  switch (model) {
+    case Model::kLinear:
+      return linear_objective<T>(linear<T>(), rows(), divisor(mean), threads);
+    case Model::kPolynomial:
+      return polynomial_objective<T>({parameters[0].numel() - 1, x.matrix<T>(), target.matrix<T>()}, rows(),
+                                     divisor(mean), threads);
+    case Model::kLegendre:
+      break;
+  }
+  return legendre_objective<T>({x.matrix<T>(), target.matrix<T>()}, rows(), divisor(mean), threads);
+}
+
+template <class T>
+Array<T> Problem::theta() const {
+  Array<T> values = allocate<T>(parameter_count());
+  T* to = values.get();
+  for (const Tensor& parameter : parameters) {
+    parameter.read(to);
+    to += parameter.numel();
+  }
+  return values;
+}
+
+template LinearMse<float> Problem::linear() const;
+template LinearMse<double> Problem::linear() const;
+template std::unique_ptr<Objective<float>> Problem::objective(bool, int) const;
+template std::unique_ptr<Objective<double>> Problem::objective(bool, int) const;
+template Array<float> Problem::theta() const;
+template Array<double> Problem::theta() const;
+
+}  // namespace gdcore

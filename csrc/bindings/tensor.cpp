@@ -1,0 +1,191 @@
+#include "bindings/tensor.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace gdcore {
+
+namespace {
+
+PyTypeObject* tensor_type = nullptr;
+DLPackDLTensorFromPyObjectNoSync view_of = nullptr;
+
+std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+std::string shape_text(const Index* shape, int dim) {
+  std::string text = "(";
+  for (int i = 0; i < dim; ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  return text + (dim == 1 ? ",)" : ")");
+}
+
+std::string attribute(py::handle object, const char* name) { return py::str(object.attr(name)); }
+
+std::string dtype_name(const Tensor& tensor) { return tensor.is_double() ? "torch.float64" : "torch.float32"; }
+
+// Calls visit(offset) for every element in row-major order.
+template <class Visit>
+void for_each_offset(const Tensor& tensor, const Visit& visit) {
+  std::vector<Index> index(static_cast<std::size_t>(tensor.dim()), 0);
+  Index offset = 0;
+  for (Index left = tensor.numel(); left > 0; --left) {
+    visit(offset);
+    for (int axis = tensor.dim() - 1; axis >= 0; --axis) {
+      Index& i = index[static_cast<std::size_t>(axis)];
+      offset += tensor.stride(axis);
+      if (++i < tensor.size(axis)) break;
+      offset -= i * tensor.stride(axis);
+      i = 0;
+    }
+  }
+}
+
+// The bytes that a tensor's elements lie in. torch has no negative strides.
+std::pair<std::uintptr_t, std::uintptr_t> span(const Tensor& tensor) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(tensor.data<char>());
+  if (tensor.numel() == 0) return {begin, begin};
+  Index last = 0;
+  for (int axis = 0; axis < tensor.dim(); ++axis) last += (tensor.size(axis) - 1) * tensor.stride(axis);
+  return {begin, begin + static_cast<std::uintptr_t>(last + 1) * (tensor.is_double() ? 8 : 4)};
+}
+
+}  // namespace
+
+void fail_value(const char* name, const std::string& expected, const std::string& got) {
+  throw py::value_error(std::string(name) + ": expected " + expected + ", got " + got);
+}
+
+static void fail_type(const char* name, const std::string& expected, const std::string& got) {
+  throw py::type_error(std::string(name) + ": expected " + expected + ", got " + got);
+}
+
+void connect(py::handle tensor_class) {
+  const py::object capsule = tensor_class.attr("__dlpack_c_exchange_api__");
+  const auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (api == nullptr) throw py::error_already_set();
+  if (api->header.version.major != DLPACK_MAJOR_VERSION || api->dltensor_from_py_object_no_sync == nullptr) {
+    throw py::import_error("gdcore needs DLPack " + std::to_string(DLPACK_MAJOR_VERSION) +
+                           ".x with tensor views, this torch has " + std::to_string(api->header.version.major) + "." +
+                           std::to_string(api->header.version.minor));
+  }
+  tensor_type = reinterpret_cast<PyTypeObject*>(tensor_class.ptr());
+  view_of = api->dltensor_from_py_object_no_sync;
+}
+
+Tensor::Tensor(py::handle object, const char* name) : name_(name), view_{} {
+  if (!PyType_IsSubtype(Py_TYPE(object.ptr()), tensor_type)) {
+    fail_type(name, "a torch.Tensor", type_name(object));
+  }
+  if (view_of(object.ptr(), &view_) != 0) {
+    // Sparse, meta, nested and other tensors without plain storage: say which, and keep torch's reason as the cause.
+    py::error_already_set cause;
+    const std::string got = attribute(object, "layout") + " on " + attribute(object, "device");
+    py::raise_from(cause, PyExc_ValueError,
+                   (std::string(name) + ": expected a dense CPU tensor with storage, got " + got).c_str());
+    throw py::error_already_set();
+  }
+  if (view_.device.device_type != kDLCPU) fail_value(name, "a CPU tensor", "one on " + attribute(object, "device"));
+  const bool real = view_.dtype.code == kDLFloat && view_.dtype.lanes == 1;
+  if (!real || (view_.dtype.bits != 32 && view_.dtype.bits != 64)) {
+    fail_type(name, "dtype torch.float32 or torch.float64", attribute(object, "dtype"));
+  }
+  if (view_.data == nullptr && numel() > 0) {
+    fail_value(name, "a tensor with memory of its own", "a " + type_name(object) + " without (a fake tensor?)");
+  }
+}
+
+Index Tensor::numel() const {
+  Index count = 1;
+  for (int axis = 0; axis < dim(); ++axis) count *= size(axis);
+  return count;
+}
+
+bool Tensor::contiguous() const {
+  Index expected = 1;
+  for (int axis = dim() - 1; axis >= 0; --axis) {
+    if (size(axis) != 1 && stride(axis) != expected) return numel() == 0;
+    expected *= size(axis);
+  }
+  return true;
+}
+
+std::string Tensor::shape() const { return shape_text(view_.shape, dim()); }
+
+template <class T>
+void Tensor::read(T* to) const {
+  const T* from = data<const T>();
+  for_each_offset(*this, [&](Index offset) { *to++ = from[offset]; });
+}
+
+template <class T>
+void Tensor::write(const T* from) const {
+  T* to = data<T>();
+  for_each_offset(*this, [&](Index offset) { to[offset] = *from++; });
+}
+
+void Tensor::expect_dtype_of(const Tensor& other) const {
+  if (is_double() != other.is_double()) {
+    fail_type(name_, "dtype " + dtype_name(other) + " as " + other.name_, dtype_name(*this));
+  }
+}
+
+void Tensor::expect_shape(std::initializer_list<Index> shape, const char* what) const {
+  const auto wanted_dim = static_cast<int>(shape.size());
+  if (wanted_dim == dim() && std::equal(shape.begin(), shape.end(), view_.shape)) return;
+  std::string mend;
+  if (wanted_dim == dim() + 1 && *(shape.end() - 1) == 1) {
+    mend = "; use " + std::string(name_) + ".unsqueeze(-1)";
+  } else if (wanted_dim + 1 == dim() && size(dim() - 1) == 1) {
+    mend = "; use " + std::string(name_) + ".squeeze(-1)";
+  }
+  fail_value(name_, "shape " + shape_text(shape.begin(), wanted_dim) + " " + what, this->shape() + mend);
+}
+
+void Tensor::expect_dim(int dim, const char* form) const {
+  if (this->dim() == dim) return;
+  std::string mend;
+  if (this->dim() == dim - 1) mend = "; use " + std::string(name_) + ".unsqueeze(-1)";
+  if (this->dim() == dim + 1 && size(dim) == 1) mend = "; use " + std::string(name_) + ".squeeze(-1)";
+  fail_value(name_, std::string("shape ") + form, shape() + mend);
+}
+
+void Tensor::expect_no_overlap() const {
+  // Dimensions in the order of their strides: each must step past all that the smaller ones reach.
+  std::vector<std::pair<Index, Index>> axes;  // stride, size
+  for (int axis = 0; axis < dim(); ++axis) {
+    if (size(axis) > 1) axes.emplace_back(stride(axis), size(axis));
+  }
+  std::sort(axes.begin(), axes.end());
+  Index reach = 1;
+  for (const auto& [stride, size] : axes) {
+    if (stride < reach) fail_value(name_, "a tensor whose elements do not overlap, as it is written", "strides that do");
+    reach = stride * (size - 1) + reach;
+  }
+}
+
+void Tensor::expect_apart_from(const Tensor& other) const {
+  const auto [begin, end] = span(*this);
+  const auto [other_begin, other_end] = span(other);
+  if (begin < other_end && other_begin < end) {
+    fail_value(name_, "memory apart from " + std::string(other.name_) + "'s, as it is written", "memory that overlaps");
+  }
+}
+
+template <class T>
+T* output(py::handle object, const char* name, Index numel) {
+  const Tensor tensor(object, name);
+  if (tensor.is_double() != (sizeof(T) == 8) || tensor.numel() != numel || !tensor.contiguous()) {
+    fail_value(name, "a contiguous result of " + std::to_string(numel) + " elements", tensor.shape());
+  }
+  return tensor.data<T>();
+}
+
+template void Tensor::read(float*) const;
+template void Tensor::read(double*) const;
+template void Tensor::write(const float*) const;
+template void Tensor::write(const double*) const;
+template float* output(py::handle, const char*, Index);
+template double* output(py::handle, const char*, Index);
+
+}  // namespace gdcore

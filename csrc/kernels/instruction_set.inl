@@ -1,0 +1,60 @@
+// The kernels compiled for one instruction set. The including file defines GDCORE_ISA (its namespace) and has included
+// the intrinsics; nothing here may come from the standard library's inline code.
+
+namespace gdcore::GDCORE_ISA {
+
+#include "kernels/simd.h"
+
+#include "kernels/linear_mse_narrow.inl"
+
+#include "kernels/linear_mse_wide.inl"
+
+#include "kernels/linear_mse_many.inl"
+
+#include "kernels/legendre.inl"
+#include "kernels/mse.inl"
+#include "kernels/polynomial_mse.inl"
+#include "kernels/sgd.inl"
+
+template <class T>
+static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
+                       T* scratch) noexcept {
+  if (a.outputs >= kManyOutputs) return linear_mse_many(a, theta, begin, end, sums, scratch);
+  if (a.columns >= kWideColumns) return linear_mse_wide(a, theta, begin, end, sums, scratch);
+  if (a.outputs == 1) {
+    switch (a.columns) {
+      case 1:
+        return linear_mse_narrow<T, 1, 1>(a, theta, begin, end, sums);
+      case 2:
+        return linear_mse_narrow<T, 2, 1>(a, theta, begin, end, sums);
+      case 3:
+        return linear_mse_narrow<T, 3, 1>(a, theta, begin, end, sums);
+      case 4:
+        return linear_mse_narrow<T, 4, 1>(a, theta, begin, end, sums);
+      default:
+        break;
+    }
+  }
+  linear_mse_narrow<T, 0, 0>(a, theta, begin, end, sums);
+}
+
+template <class T>
+static void polynomial_mse(const PolynomialMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
+  switch (a.degree) {
+    case 1:
+      return polynomial_mse<T, 1>(a, theta, begin, end, sums);
+    case 2:
+      return polynomial_mse<T, 2>(a, theta, begin, end, sums);
+    case 3:
+      return polynomial_mse<T, 3>(a, theta, begin, end, sums);
+    default:
+      return polynomial_mse<T, -1>(a, theta, begin, end, sums);
+  }
+}
+
+template <class T>
+static constexpr Kernels<T> table() {
+  return {linear_mse<T>, polynomial_mse<T>, legendre_mse<T>, mse<T>, legendre_p3<T>, sgd<T>};
+}
+
+}  // namespace gdcore::GDCORE_ISA

@@ -1,0 +1,143 @@
+// The kernels' contract: what each computes, on which memory, in which order.
+//
+// Kernels are arithmetic on raw pointers: no Python, no allocation, no threads, no exceptions. The caller owns all
+// memory and checks every shape. Strides count elements and may be zero or negative where memory is only read.
+//
+// Order of summation, the same in every instruction set, so that results are equal to the bit:
+//   * a row's terms go to lane (index mod lanes), lanes = 64 bytes / sizeof(T): 16 floats, 8 doubles;
+//   * lanes are summed in T over short runs (kRun), then added to double lanes;
+//   * the double lanes of a chunk are combined as a tree: i with i + half.
+// Every multiply-add is one fused multiply-add.
+#pragma once
+
+#include <cstdint>
+
+namespace gdcore {
+
+using Index = std::int64_t;
+
+/// Bytes in one group of lanes, whatever the register width.
+inline constexpr int kLaneBytes = 64;
+/// Groups of lanes (or rows, where lanes run over columns) summed in T before they are added to a double.
+inline constexpr int kRun = 32;
+/// From this many columns on, lanes run over the columns of a row; below, over rows.
+inline constexpr Index kWideColumns = 16;
+/// From this many outputs on, predictions come from a matrix product over blocks of rows.
+inline constexpr Index kManyOutputs = 8;
+/// Rows are handled in groups of this many; a chunk of rows begins at a multiple of it.
+inline constexpr Index kRowGroup = 64;
+inline constexpr int kMaxDegree = 16;
+
+template <class T>
+inline constexpr int kLanes = kLaneBytes / static_cast<int>(sizeof(T));
+
+/// Element (i, j) is data[i * row + j * column].
+template <class T>
+struct Matrix {
+  T* data;
+  Index row;
+  Index column;
+};
+
+/// prediction = x · weightᵀ + bias;  sums: Σ r², Σ r x (k × d), Σ r (k), with r = prediction − target.
+/// Source: the normal form of `torch.nn.functional.linear` followed by `mse_loss`.
+template <class T>
+struct LinearMse {
+  Index columns;  ///< d
+  Index outputs;  ///< k
+  bool bias;
+  Matrix<const T> x;       ///< n × d
+  Matrix<const T> target;  ///< n × k
+  /// x and target regrouped by `pack` (lanes of rows, zero beyond the last), or null.
+  const T* packed_x;
+  const T* packed_target;
+  const T* weight_t;  ///< d × (k rounded up to lanes), zero-padded: read where k ≥ kManyOutputs
+  T* dx;              ///< n × d, contiguous, or null
+  T dx_factor;        ///< dx = dx_factor · Σₒ r weight
+};
+
+/// prediction = Σₘ c[m] xᵐ;  sums: Σ r², Σ r xᵐ (degree + 1).
+template <class T>
+struct PolynomialMse {
+  Index degree;  ///< 0 to kMaxDegree
+  Matrix<const T> x;
+  Matrix<const T> target;
+};
+
+/// prediction = a + b P₃(c + d x), P₃(u) = (5u³ − 3u)/2, P₃′(u) = 3(5u² − 1)/2;
+/// sums: Σ r², Σ r, Σ r P₃, Σ r P₃′, Σ r P₃′ x (the factor b of the last two is the caller's).
+template <class T>
+struct LegendreMse {
+  Matrix<const T> x;
+  Matrix<const T> target;
+};
+
+/// r = input − target over a rows × columns view; sums: Σ r². Elements are numbered row by row.
+template <class T>
+struct Mse {
+  Index columns;
+  Matrix<const T> input;
+  Matrix<const T> target;
+  T* gradient;  ///< contiguous, gradient_factor · r, or null
+  T gradient_factor;
+  T* losses;  ///< contiguous, r², or null
+};
+
+/// out = P₃(x), or out = grad · P₃′(x) where grad is given. All contiguous; out may be grad.
+template <class T>
+struct LegendreP3 {
+  const T* x;
+  const T* grad;
+  T* out;
+};
+
+/// The update of `torch.optim.SGD`:
+///   g ← ±grad + weight_decay · p;  b ← momentum · b + (1 − dampening) · g  (b ← g where it is fresh);
+///   g ← g + momentum · b (Nesterov) or b;  p ← p − lr · g.
+/// One pass over p, grad, b. They must not overlap.
+template <class T>
+struct SgdRule {
+  T lr;
+  T momentum;
+  T one_minus_dampening;
+  T weight_decay;
+  bool nesterov;
+  bool maximize;
+  bool fresh;
+};
+
+/// The kernels of one instruction set for one dtype. [begin, end) counts rows, or elements where there are none.
+/// `sums` is added to, never set. `scratch` holds what the `*_scratch` functions below say.
+template <class T>
+struct Kernels {
+  void (*linear_mse)(const LinearMse<T>&, const T* theta, Index begin, Index end, double* sums, T* scratch) noexcept;
+  void (*polynomial_mse)(const PolynomialMse<T>&, const T* theta, Index begin, Index end, double* sums) noexcept;
+  void (*legendre_mse)(const LegendreMse<T>&, const T* theta, Index begin, Index end, double* sums) noexcept;
+  void (*mse)(const Mse<T>&, Index begin, Index end, double* sums) noexcept;
+  void (*legendre_p3)(const LegendreP3<T>&, Index begin, Index end) noexcept;
+  void (*sgd)(const SgdRule<T>&, Index size, T* parameter, const T* grad, T* momentum) noexcept;
+};
+
+/// Elements of scratch that one call of `linear_mse` needs, its alignment kLaneBytes.
+template <class T>
+constexpr Index linear_mse_scratch(Index columns, Index outputs) noexcept {
+  const Index lanes = kLanes<T>;
+  const Index wide = (columns + lanes - 1) / lanes * lanes;
+  const Index many = (outputs + lanes - 1) / lanes * lanes;
+  if (columns < kWideColumns && outputs < kManyOutputs) return 0;
+  return outputs * wide + 4 * (wide + many);  // gradients, four rows of x, four rows of residuals
+}
+
+/// The kernels of one instruction set.
+struct KernelTable {
+  Kernels<float> float32;
+  Kernels<double> float64;
+};
+
+extern const KernelTable kBaselineKernels;
+#if defined(__x86_64__)
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+#endif
+
+}  // namespace gdcore

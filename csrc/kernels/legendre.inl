@@ -1,0 +1,68 @@
+// legendre_mse and legendre_p3. P₃(u) = u (5u² − 3)/2 and P₃′(u) = 3 (5u² − 1)/2, from one u².
+//
+// Lanes run over points. legendre_mse: one pass over x and target. legendre_p3: elementwise, out may be grad.
+
+template <class T>
+GDCORE_INLINE Pack<T> legendre_value(const Pack<T>& u, const Pack<T>& square) {
+  return u * fma(square, broadcast(T(2.5)), broadcast(T(-1.5)));
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> legendre_slope(const Pack<T>& square) {
+  return fma(square, broadcast(T(7.5)), broadcast(T(-1.5)));
+}
+
+template <class T>
+static void legendre_mse(const LegendreMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
+  constexpr Index lanes = kLanes<T>;
+  constexpr int count_sums = 5;
+  alignas(kLaneBytes) T x_buffer[lanes];
+  alignas(kLaneBytes) T target_buffer[lanes];
+  Sum<T> sum[count_sums] = {};
+
+  for (Index row = begin; row < end;) {
+    const Index run_end = row + kRun * lanes < end ? row + kRun * lanes : end;
+    Pack<T> part[count_sums] = {};
+    for (; row < run_end; row += lanes) {
+      const Index count = run_end - row < lanes ? run_end - row : lanes;
+      const Pack<T> x = load(gather(a.x, row, 1, count, x_buffer));
+      const Pack<T> target = load(gather(a.target, row, 1, count, target_buffer));
+      const Pack<T> u = fma(broadcast(theta[3]), x, broadcast(theta[2]));
+      const Pack<T> square = u * u;
+      const Pack<T> p3 = legendre_value(u, square);
+      Pack<T> r = fma(broadcast(theta[1]), p3, broadcast(theta[0])) - target;
+      if (count < lanes) r = keep_first(r, count);
+      const Pack<T> slope = r * legendre_slope(square);
+
+      part[0] = fma(r, r, part[0]);
+      part[1] = part[1] + r;
+      part[2] = fma(r, p3, part[2]);
+      part[3] = part[3] + (count < lanes ? keep_first(slope, count) : slope);
+      part[4] = fma(slope, x, part[4]);
+    }
+    for (int s = 0; s < count_sums; ++s) add(sum[s], part[s]);
+  }
+  for (int s = 0; s < count_sums; ++s) sums[s] += total(sum[s]);
+}
+
+template <class T>
+static void legendre_p3(const LegendreP3<T>& a, Index begin, Index end) noexcept {
+  constexpr Index lanes = kLanes<T>;
+  for (Index i = begin; i < end; i += lanes) {
+    const Index count = end - i < lanes ? end - i : lanes;
+    const bool whole = count == lanes;
+    const Pack<T> x = whole ? load(a.x + i) : load_first(a.x + i, count);
+    const Pack<T> square = x * x;
+    Pack<T> out;
+    if (a.grad == nullptr) {
+      out = legendre_value(x, square);
+    } else {
+      out = (whole ? load(a.grad + i) : load_first(a.grad + i, count)) * legendre_slope(square);
+    }
+    if (whole) {
+      store(a.out + i, out);
+    } else {
+      store_first(a.out + i, out, count);
+    }
+  }
+}

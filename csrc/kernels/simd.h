@@ -1,0 +1,236 @@
+// Sixty-four bytes of lanes as the registers of the instruction set that this file is compiled for.
+//
+// Included inside namespace gdcore::GDCORE_ISA by one source file per instruction set, so that no inline function
+// compiled with wide instructions can be merged by the linker with one that must run everywhere.
+
+inline constexpr int kRegisterBytes =
+#if defined(__AVX512F__)
+    64;
+#elif defined(__AVX2__)
+    32;
+#else
+    16;
+#endif
+inline constexpr int kRegisters = kLaneBytes / kRegisterBytes;
+
+#define GDCORE_INLINE static inline __attribute__((always_inline))
+
+template <class T>
+struct Vector;
+template <>
+struct Vector<float> {
+  typedef float Native __attribute__((vector_size(kRegisterBytes)));
+  typedef float Half __attribute__((vector_size(kRegisterBytes / 2)));
+  typedef std::int32_t Bits __attribute__((vector_size(kRegisterBytes)));
+};
+template <>
+struct Vector<double> {
+  typedef double Native __attribute__((vector_size(kRegisterBytes)));
+  typedef std::int64_t Bits __attribute__((vector_size(kRegisterBytes)));
+};
+
+/// kLanes<T> lanes of T.
+template <class T>
+struct Pack {
+  static constexpr int kPerRegister = kRegisterBytes / static_cast<int>(sizeof(T));
+  typename Vector<T>::Native r[kRegisters];
+};
+
+// ---- one register ----
+
+#if defined(__AVX512F__)
+GDCORE_INLINE __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+GDCORE_INLINE __m512d multiply_add(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+GDCORE_INLINE __m512 masked_load(const float* from, Vector<float>::Bits mask) {
+  return _mm512_maskz_loadu_ps(_mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)), from);
+}
+GDCORE_INLINE __m512d masked_load(const double* from, Vector<double>::Bits mask) {
+  return _mm512_maskz_loadu_pd(_mm512_movepi64_mask(reinterpret_cast<__m512i>(mask)), from);
+}
+#elif defined(__AVX2__)
+GDCORE_INLINE __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+GDCORE_INLINE __m256d multiply_add(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+GDCORE_INLINE __m256 masked_load(const float* from, Vector<float>::Bits mask) {
+  return _mm256_maskload_ps(from, reinterpret_cast<__m256i>(mask));
+}
+GDCORE_INLINE __m256d masked_load(const double* from, Vector<double>::Bits mask) {
+  return _mm256_maskload_pd(from, reinterpret_cast<__m256i>(mask));
+}
+#elif defined(__aarch64__)
+GDCORE_INLINE float32x4_t multiply_add(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+GDCORE_INLINE float64x2_t multiply_add(float64x2_t a, float64x2_t b, float64x2_t c) { return vfmaq_f64(c, a, b); }
+#else
+// No fused multiply-add in this instruction set: the C library's, lane by lane, is slow and equal to the bit.
+typedef Vector<float>::Native Float4;
+typedef Vector<double>::Native Double2;
+GDCORE_INLINE Float4 multiply_add(Float4 a, Float4 b, Float4 c) {
+  return Float4{__builtin_fmaf(a[0], b[0], c[0]), __builtin_fmaf(a[1], b[1], c[1]), __builtin_fmaf(a[2], b[2], c[2]),
+                __builtin_fmaf(a[3], b[3], c[3])};
+}
+GDCORE_INLINE Double2 multiply_add(Double2 a, Double2 b, Double2 c) {
+  return Double2{__builtin_fma(a[0], b[0], c[0]), __builtin_fma(a[1], b[1], c[1])};
+}
+#endif
+
+// ---- packs ----
+
+template <class T>
+GDCORE_INLINE Pack<T> zero() {
+  return Pack<T>{};
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> broadcast(T value) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = value - typename Vector<T>::Native{};
+  return p;
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> load(const T* from) {
+  Pack<T> p;
+  __builtin_memcpy(&p, from, sizeof(p));
+  return p;
+}
+
+template <class T>
+GDCORE_INLINE void store(T* to, const Pack<T>& p) {
+  __builtin_memcpy(to, &p, sizeof(p));
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> fma(const Pack<T>& a, const Pack<T>& b, const Pack<T>& c) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = multiply_add(a.r[i], b.r[i], c.r[i]);
+  return p;
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> operator+(const Pack<T>& a, const Pack<T>& b) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = a.r[i] + b.r[i];
+  return p;
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> operator-(const Pack<T>& a, const Pack<T>& b) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = a.r[i] - b.r[i];
+  return p;
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> operator-(const Pack<T>& a) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = -a.r[i];
+  return p;
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> operator*(const Pack<T>& a, const Pack<T>& b) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = a.r[i] * b.r[i];
+  return p;
+}
+
+/// All ones in the first `count` lanes, zeros in the others.
+template <class T>
+struct Mask {
+  typename Vector<T>::Bits r[kRegisters];
+};
+
+template <class T>
+GDCORE_INLINE Mask<T> first(Index count) {
+  alignas(kLaneBytes) static const std::int32_t ones[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                                            -1, -1, -1, -1, -1, 0,  0,  0,  0,  0,  0,
+                                                            0,  0,  0,  0,  0,  0,  0,  0,  0,  0};
+  constexpr Index words = static_cast<Index>(sizeof(T) / sizeof(std::int32_t));
+  Mask<T> mask;
+  __builtin_memcpy(&mask, ones + (16 - count * words), sizeof(mask));
+  return mask;
+}
+
+/// The first `count` lanes of p, zeros in the others, whatever they held.
+template <class T>
+GDCORE_INLINE Pack<T> keep_first(const Pack<T>& p, Index count) {
+  typedef typename Vector<T>::Bits Bits;
+  const Mask<T> mask = first<T>(count);
+  Pack<T> kept;
+  for (int i = 0; i < kRegisters; ++i) {
+    kept.r[i] = reinterpret_cast<typename Vector<T>::Native>(reinterpret_cast<Bits>(p.r[i]) & mask.r[i]);
+  }
+  return kept;
+}
+
+/// The first `count` elements and zeros; reads nothing beyond them.
+template <class T>
+GDCORE_INLINE Pack<T> load_first(const T* from, Index count) {
+#if defined(__AVX2__)
+  const Mask<T> mask = first<T>(count);
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = masked_load(from + i * Pack<T>::kPerRegister, mask.r[i]);
+  return p;
+#else
+  alignas(kLaneBytes) T buffer[kLanes<T>] = {};
+  for (Index i = 0; i < count; ++i) buffer[i] = from[i];
+  return load(buffer);
+#endif
+}
+
+/// Writes the first `count` lanes and nothing beyond them.
+template <class T>
+GDCORE_INLINE void store_first(T* to, const Pack<T>& p, Index count) {
+  alignas(kLaneBytes) T buffer[kLanes<T>];
+  store(buffer, p);
+  for (Index i = 0; i < count; ++i) to[i] = buffer[i];
+}
+
+// ---- sums ----
+
+/// Running sums of kLanes<T> lanes in double.
+template <class T>
+struct Sum;
+template <>
+struct Sum<double> {
+  Pack<double> lanes[1];
+};
+template <>
+struct Sum<float> {
+  Pack<double> lanes[2];
+};
+
+GDCORE_INLINE void add(Sum<double>& sum, const Pack<double>& p) { sum.lanes[0] = sum.lanes[0] + p; }
+
+GDCORE_INLINE void add(Sum<float>& sum, const Pack<float>& p) {
+  typedef Vector<float>::Half Half;
+  Pack<double> wide[2];
+  for (int i = 0; i < kRegisters; ++i) {
+    Half half[2];
+    __builtin_memcpy(half, &p.r[i], sizeof(half));
+    wide[2 * i / kRegisters].r[2 * i % kRegisters] = __builtin_convertvector(half[0], Vector<double>::Native);
+    wide[(2 * i + 1) / kRegisters].r[(2 * i + 1) % kRegisters] =
+        __builtin_convertvector(half[1], Vector<double>::Native);
+  }
+  sum.lanes[0] = sum.lanes[0] + wide[0];
+  sum.lanes[1] = sum.lanes[1] + wide[1];
+}
+
+/// Lane i with lane i + half, until one is left.
+GDCORE_INLINE double total(const Pack<double>& p) {
+  typedef double Two __attribute__((vector_size(16)));
+  Two pairs[4];
+  __builtin_memcpy(pairs, &p, sizeof(pairs));
+  const Two four[2] = {pairs[0] + pairs[2], pairs[1] + pairs[3]};
+  const Two two = four[0] + four[1];
+  return two[0] + two[1];
+}
+GDCORE_INLINE double total(const Sum<double>& sum) { return total(sum.lanes[0]); }
+GDCORE_INLINE double total(const Sum<float>& sum) { return total(sum.lanes[0] + sum.lanes[1]); }
+
+/// The sum of one pack's lanes, each exact in double.
+template <class T>
+GDCORE_INLINE double total(const Pack<T>& p) {
+  Sum<T> sum{};
+  add(sum, p);
+  return total(sum);
+}

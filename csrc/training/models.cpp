@@ -1,0 +1,159 @@
+// The objectives of the models that have a kernel of their own.
+#include "kernels/instruction_sets.h"
+#include "training/objective.h"
+
+namespace gdcore {
+
+namespace {
+
+/// The most memory that regrouped rows may take.
+constexpr Index kMaxPackedBytes = Index{1} << 24;
+constexpr Index kPassesWorthPacking = 4;
+
+/// Copies a matrix into runs of kLanes rows, column by column, zeros beyond the last row: what `packed_x` describes.
+template <class T>
+Array<T> pack(const Matrix<const T>& matrix, Index rows, Index columns) {
+  const Index lanes = kLanes<T>;
+  Array<T> packed = allocate<T>((rows + lanes - 1) / lanes * lanes * columns);
+  T* to = packed.get();
+  for (Index row = 0; row < rows; row += lanes) {
+    for (Index j = 0; j < columns; ++j) {
+      for (Index i = row; i < row + lanes; ++i) *to++ = i < rows ? matrix.data[i * matrix.row + j * matrix.column] : T(0);
+    }
+  }
+  return packed;
+}
+
+template <class T>
+class LinearObjective final : public Objective<T> {
+ public:
+  LinearObjective(const LinearMse<T>& problem, Index rows, double divisor, int threads)
+      : Objective<T>({rows, problem.outputs * (problem.columns + (problem.bias ? 1 : 0)),
+                      problem.columns * problem.outputs + problem.outputs, divisor},
+                     threads),
+        problem_(problem),
+        scratch_size_(linear_mse_scratch<T>(problem.columns, problem.outputs)),
+        scratch_(allocate<T>(scratch_size_ * this->threads_)) {
+    if (problem.outputs >= kManyOutputs) weight_t_ = allocate<T>(problem.columns * padded_outputs());
+    problem_.weight_t = weight_t_.get();
+  }
+
+  void prepare(Index passes) override {
+    const Index bytes = this->extent_.rows * (problem_.columns + problem_.outputs) * static_cast<Index>(sizeof(T));
+    const bool lanes_over_rows = problem_.columns < kWideColumns && problem_.outputs < kManyOutputs;
+    if (!lanes_over_rows || passes < kPassesWorthPacking || bytes > kMaxPackedBytes) return;
+    x_ = pack(problem_.x, this->extent_.rows, problem_.columns);
+    target_ = pack(problem_.target, this->extent_.rows, problem_.outputs);
+    problem_.packed_x = x_.get();
+    problem_.packed_target = target_.get();
+  }
+
+ protected:
+  void begin(const T* theta) override {
+    if (!weight_t_) return;
+    const Index padded = padded_outputs();
+    for (Index j = 0; j < problem_.columns; ++j) {
+      for (Index o = 0; o < padded; ++o) {
+        weight_t_[j * padded + o] = o < problem_.outputs ? theta[o * problem_.columns + j] : T(0);
+      }
+    }
+  }
+
+  void accumulate(const T* theta, Index begin, Index end, int worker, double* sums) override {
+    kernels<T>().linear_mse(problem_, theta, begin, end, sums, scratch_.get() + scratch_size_ * worker);
+  }
+
+ private:
+  Index padded_outputs() const { return (problem_.outputs + kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
+
+  LinearMse<T> problem_;
+  Index scratch_size_;
+  Array<T> scratch_;
+  Array<T> weight_t_;
+  Array<T> x_;
+  Array<T> target_;
+};
+
+template <class T>
+class PolynomialObjective final : public Objective<T> {
+ public:
+  PolynomialObjective(const PolynomialMse<T>& problem, Index rows, double divisor, int threads)
+      : Objective<T>({rows, problem.degree + 1, problem.degree + 1, divisor}, threads), problem_(problem) {}
+
+ protected:
+  void accumulate(const T* theta, Index begin, Index end, int /*worker*/, double* sums) override {
+    kernels<T>().polynomial_mse(problem_, theta, begin, end, sums);
+  }
+
+ private:
+  PolynomialMse<T> problem_;
+};
+
+template <class T>
+class LegendreObjective final : public Objective<T> {
+ public:
+  LegendreObjective(const LegendreMse<T>& problem, Index rows, double divisor, int threads)
+      : Objective<T>({rows, 4, 4, divisor}, threads), problem_(problem) {}
+
+ protected:
+  void accumulate(const T* theta, Index begin, Index end, int /*worker*/, double* sums) override {
+    kernels<T>().legendre_mse(problem_, theta, begin, end, sums);
+  }
+
+  // ∂/∂c and ∂/∂d carry the factor b, the same for every row.
+  void end(const T* theta, double* sums) override {
+    sums[3] *= static_cast<double>(theta[1]);
+    sums[4] *= static_cast<double>(theta[1]);
+  }
+
+ private:
+  LegendreMse<T> problem_;
+};
+
+// No parameters: the kernel writes the gradient with respect to the prediction as it goes.
+template <class T>
+class MseObjective final : public Objective<T> {
+ public:
+  MseObjective(const Mse<T>& problem, Index elements, double divisor, int threads)
+      : Objective<T>({elements, 0, 2, divisor}, threads), problem_(problem) {}
+
+ protected:
+  void accumulate(const T* /*theta*/, Index begin, Index end, int /*worker*/, double* sums) override {
+    kernels<T>().mse(problem_, begin, end, sums);
+  }
+
+ private:
+  Mse<T> problem_;
+};
+
+}  // namespace
+
+template <class T>
+std::unique_ptr<Objective<T>> linear_objective(const LinearMse<T>& problem, Index rows, double divisor, int threads) {
+  return std::make_unique<LinearObjective<T>>(problem, rows, divisor, threads);
+}
+template <class T>
+std::unique_ptr<Objective<T>> polynomial_objective(const PolynomialMse<T>& problem, Index rows, double divisor,
+                                                   int threads) {
+  return std::make_unique<PolynomialObjective<T>>(problem, rows, divisor, threads);
+}
+template <class T>
+std::unique_ptr<Objective<T>> legendre_objective(const LegendreMse<T>& problem, Index rows, double divisor,
+                                                 int threads) {
+  return std::make_unique<LegendreObjective<T>>(problem, rows, divisor, threads);
+}
+template <class T>
+std::unique_ptr<Objective<T>> mse_objective(const Mse<T>& problem, Index elements, double divisor, int threads) {
+  return std::make_unique<MseObjective<T>>(problem, elements, divisor, threads);
+}
+
+template std::unique_ptr<Objective<float>> linear_objective(const LinearMse<float>&, Index, double, int);
+template std::unique_ptr<Objective<double>> linear_objective(const LinearMse<double>&, Index, double, int);
+template std::unique_ptr<Objective<float>> polynomial_objective(const PolynomialMse<float>&, Index, double, int);
+template std::unique_ptr<Objective<double>> polynomial_objective(const PolynomialMse<double>&, Index, double, int);
+template std::unique_ptr<Objective<float>> legendre_objective(const LegendreMse<float>&, Index, double, int);
+template std::unique_ptr<Objective<double>> legendre_objective(const LegendreMse<double>&, Index, double, int);
+template std::unique_ptr<Objective<float>> mse_objective(const Mse<float>&, Index, double, int);
+template std::unique_ptr<Objective<double>> mse_objective(const Mse<double>&, Index, double, int);
+
+}  // namespace gdcore

@@ -1,0 +1,74 @@
+#include "training/objective.h"
+
+#include <algorithm>
+
+namespace gdcore {
+
+namespace {
+
+constexpr Index kChunkElements = Index{1} << 18;
+constexpr Index kMaxChunkRows = 4096;
+constexpr Index kMaxChunks = 256;
+constexpr Index kMaxPartialSums = Index{1} << 21;
+
+Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Large enough to hide the cost of a chunk, small enough to share, and so many that their sums fit in memory.
+Index rows_per_chunk(const Extent& extent) {
+  const Index by_work = std::clamp(kChunkElements / std::max<Index>(extent.elements_per_row, 1), kRowGroup,
+                                   kMaxChunkRows);
+  const Index most = std::clamp<Index>(kMaxPartialSums / (extent.parameters + 1), 4, kMaxChunks);
+  const Index by_memory = (extent.rows + most - 1) / most;
+  return round_up(std::max(by_work, by_memory), kRowGroup);
+}
+
+}  // namespace
+
+template <class T>
+Objective<T>::Objective(const Extent& extent, int threads)
+    : extent_(extent),
+      threads_(extent.rows * extent.elements_per_row < kSerialElements ? 1 : std::clamp(threads, 1, kMaxThreads)),
+      rows_per_chunk_(rows_per_chunk(extent)),
+      chunks_((extent.rows + rows_per_chunk_ - 1) / rows_per_chunk_),
+      sums_(allocate<double>((1 + extent.parameters) * (1 + (chunks_ > 1 ? chunks_ : 0)))) {}
+
+template <class T>
+bool Objective<T>::evaluate(const T* theta, const Interrupt& interrupt, T* loss, T* gradient) {
+  const Index count = 1 + extent_.parameters;
+  double* sums = sums_.get();
+  std::fill_n(sums, count, 0.0);
+  begin(theta);
+  if (chunks_ <= 1) {
+    if (extent_.rows > 0) accumulate(theta, 0, extent_.rows, 0, sums);
+  } else {
+    struct Job {
+      Objective* objective;
+      const T* theta;
+    } job = {this, theta};
+    const auto run = [](void* context, std::uint32_t chunk, int worker) {
+      const Job& j = *static_cast<Job*>(context);
+      Objective& self = *j.objective;
+      const Index first = self.rows_per_chunk_ * chunk;
+      const Index last = std::min(first + self.rows_per_chunk_, self.extent_.rows);
+      double* partial = self.sums_.get() + (1 + self.extent_.parameters) * (1 + static_cast<Index>(chunk));
+      std::fill_n(partial, 1 + self.extent_.parameters, 0.0);
+      self.accumulate(j.theta, first, last, worker, partial);
+    };
+    if (!run_chunks(static_cast<std::uint32_t>(chunks_), threads_, run, &job, interrupt)) return false;
+    for (Index chunk = 0; chunk < chunks_; ++chunk) {
+      const double* partial = sums + count * (1 + chunk);
+      for (Index s = 0; s < count; ++s) sums[s] += partial[s];
+    }
+  }
+  end(theta, sums);
+  *loss = static_cast<T>(sums[0] / extent_.divisor);
+  // No rows, no gradient: not 0 · (2 / 0).
+  const double factor = extent_.rows > 0 ? 2.0 / extent_.divisor : 0.0;
+  for (Index s = 1; s < count; ++s) gradient[s - 1] = static_cast<T>(sums[s] * factor);
+  return true;
+}
+
+template class Objective<float>;
+template class Objective<double>;
+
+}  // namespace gdcore

@@ -1,0 +1,72 @@
+// A least-squares objective over rows: loss(θ) = Σ r(θ)² / divisor and its gradient 2 Σ r ∂r/∂θ / divisor.
+//
+// Rows are cut into chunks whose size depends on the shapes alone; each chunk's sums are double, and chunks are added
+// in their order. So the result does not depend on how many threads share the chunks.
+#pragma once
+
+#include <memory>
+
+#include "kernels/kernels.h"
+#include "training/memory.h"
+#include "training/thread_pool.h"
+
+namespace gdcore {
+
+/// The shapes that decide how an objective is cut.
+struct Extent {
+  Index rows;
+  Index parameters;        ///< how many gradients are summed
+  Index elements_per_row;  ///< what a row costs, in elements read
+  double divisor;          ///< 1 for a sum, the number of residuals for a mean
+};
+
+template <class T>
+class Objective {
+ public:
+  Objective(const Extent& extent, int threads);
+  virtual ~Objective() = default;
+  Objective(const Objective&) = delete;
+  Objective& operator=(const Objective&) = delete;
+
+  /// Loss and gradient at θ, in one pass over the rows. Without rows the loss is 0 / divisor and the gradient zero.
+  /// Returns false, with nothing written, if interrupted.
+  bool evaluate(const T* theta, const Interrupt& interrupt, T* loss, T* gradient);
+
+  /// Spends one pass on regrouping the rows if that makes each of `passes` evaluations cheaper.
+  virtual void prepare(Index /*passes*/) {}
+
+  Index parameters() const { return extent_.parameters; }
+  /// Elements read by one evaluation.
+  Index work() const { return extent_.rows * extent_.elements_per_row; }
+
+ protected:
+  /// Adds the sums of rows [begin, end) to `sums`: Σ r² first, then one for each parameter.
+  virtual void accumulate(const T* theta, Index begin, Index end, int worker, double* sums) = 0;
+  /// Once before the chunks of an evaluation, and once after, with the sums of all rows.
+  virtual void begin(const T* /*theta*/) {}
+  virtual void end(const T* /*theta*/, double* /*sums*/) {}
+
+  Extent extent_;
+  int threads_;  ///< how many workers may call `accumulate` at once
+
+ private:
+  Index rows_per_chunk_;
+  Index chunks_;
+  Array<double> sums_;  ///< of all rows, then of each chunk
+};
+
+/// Elements below which a job stays on the calling thread: waking another costs as much as they do.
+inline constexpr Index kSerialElements = Index{1} << 17;
+
+template <class T>
+std::unique_ptr<Objective<T>> linear_objective(const LinearMse<T>& problem, Index rows, double divisor, int threads);
+template <class T>
+std::unique_ptr<Objective<T>> polynomial_objective(const PolynomialMse<T>& problem, Index rows, double divisor,
+                                                   int threads);
+template <class T>
+std::unique_ptr<Objective<T>> legendre_objective(const LegendreMse<T>& problem, Index rows, double divisor,
+                                                 int threads);
+template <class T>
+std::unique_ptr<Objective<T>> mse_objective(const Mse<T>& problem, Index elements, double divisor, int threads);
+
+}  // namespace gdcore

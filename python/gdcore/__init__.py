@@ -1,0 +1,24 @@
+"""Least-squares models trained by gradient descent in PyTorch, with fused C++ kernels.
+
+Three levels, one vocabulary: parts that replace the same-named parts of ``torch``
+(`gdcore.functional`, `gdcore.optim`, `gdcore.nn`), a whole step in one native call
+(`gdcore.train_step`), and a whole training loop in one native call (`gdcore.fit`).
+`gdcore.reference` states every formula in plain PyTorch.
+"""
+
+from . import functional, nn, optim, reference
+from ._build_info import __version__, build_info
+from .training import DivergenceError, History, fit, train_step
+
+__all__ = [
+    "DivergenceError",
+    "History",
+    "__version__",
+    "build_info",
+    "fit",
+    "functional",
+    "nn",
+    "optim",
+    "reference",
+    "train_step",
+]

@@ -1,0 +1,41 @@
+"""What this build of gdcore is, and what it found on this machine."""
+
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from . import _ops
+
+__version__ = version("gdcore")
+
+
+def build_info() -> dict[str, Any]:
+    """Describe the build and the machine, for bug reports and for choosing an instruction set.
+
+    Returns:
+        A dict with ``version``, ``compiler``, ``instruction_sets`` (``built``, ``available``: what
+        this processor executes, ``active``: what is used, the widest unless the environment
+        variable ``GDCORE_ISA`` names another), ``threads`` (``torch.get_num_threads()``, which
+        gdcore follows), ``cuda`` (``built``, ``device``) and ``torch``.
+
+    Example:
+        >>> info = gdcore.build_info()
+        >>> info["instruction_sets"]["built"][0]
+        'baseline'
+    """
+    return {
+        "version": __version__,
+        "compiler": _ops.COMPILER,
+        "instruction_sets": {
+            "built": _ops.built_instruction_sets(),
+            "available": _ops.available_instruction_sets(),
+            "active": _ops.active_instruction_set(),
+        },
+        "threads": torch.get_num_threads(),
+        "cuda": {
+            "built": False,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "torch": torch.__version__,
+    }

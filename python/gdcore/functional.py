@@ -1,0 +1,320 @@
+"""Losses with their gradients in one pass, drop-in under autograd.
+
+Each loss computes its value and its gradients together, in the forward; the backward only scales
+them. Gradients of gradients are autograd's, through the formulas in `gdcore.reference`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _ops, reference
+
+__all__ = [
+    "legendre_mse_loss",
+    "legendre_p3",
+    "linear_mse_loss",
+    "mse_loss",
+    "polynomial_mse_loss",
+]
+
+_op = torch.ops.gdcore
+
+
+def _check(reduction: str, allowed: tuple[str, ...], **tensors: object) -> None:
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if reduction not in allowed:
+        raise ValueError(f"reduction: expected {' or '.join(allowed)}, got {reduction!r}")
+
+
+def _check_constant(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tensor.requires_grad:
+            raise ValueError(
+                f"{name}: expected a tensor that does not require grad, got one that does; "
+                f"use {name}.detach(), or gdcore.reference, which differentiates everything"
+            )
+
+
+class _FusedLoss(torch.autograd.Function):
+    """The backward that all losses share: scale what the forward has computed."""
+
+    @staticmethod
+    def save(
+        ctx: Any,
+        formula: Callable[..., Tensor],
+        reduction: str,
+        inputs: tuple[Tensor | None, ...],
+        gradients: tuple[Tensor | None, ...],
+    ) -> None:
+        ctx.save_for_backward(*inputs, *gradients)
+        ctx.formula = formula
+        ctx.reduction = reduction
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *needs, _ = ctx.needs_input_grad
+        inputs = ctx.saved_tensors[: len(needs)]
+        if torch.is_grad_enabled():
+            # This backward is itself being differentiated: let autograd see the formula.
+            loss = ctx.formula(*inputs, ctx.reduction)
+            wanted = [tensor for tensor, need in zip(inputs, needs, strict=True) if need]
+            found = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
+            return (*(next(found) if need else None for need in needs), None)
+        gradients = ctx.saved_tensors[len(needs) :]
+        return (
+            *(g * grad if need else None for g, need in zip(gradients, needs, strict=True)),
+            None,
+        )
+
+
+class _Mse(_FusedLoss):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        wants_input, wants_target, _ = ctx.needs_input_grad
+        loss, gradient = _op.mse.default(input, target, reduction, wants_input or wants_target)
+        gradients = (gradient, -gradient if wants_target else None)
+        _FusedLoss.save(ctx, reference.mse_loss, reduction, (input, target), gradients)
+        return loss  # type: ignore[no-any-return]
+
+
+class _LinearMse(_FusedLoss):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str
+    ) -> Tensor:
+        loss, dweight, dbias, dx = _op.linear_mse.default(
+            x, weight, bias, target, reduction, ctx.needs_input_grad[0]
+        )
+        inputs = (x, weight, bias, target)
+        gradients = (dx, dweight, dbias, None)
+        _FusedLoss.save(ctx, reference.linear_mse_loss, reduction, inputs, gradients)
+        return loss  # type: ignore[no-any-return]
+
+
+class _PolynomialMse(_FusedLoss):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, coefficients: Tensor, target: Tensor, reduction: str
+    ) -> Tensor:
+        loss, gradient = _op.polynomial_mse.default(x, coefficients, target, reduction)
+        inputs = (x, coefficients, target)
+        gradients = (None, gradient, None)
+        _FusedLoss.save(ctx, reference.polynomial_mse_loss, reduction, inputs, gradients)
+        return loss  # type: ignore[no-any-return]
+
+
+class _LegendreMse(_FusedLoss):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        a: Tensor,
+        b: Tensor,
+        c: Tensor,
+        d: Tensor,
+        target: Tensor,
+        reduction: str,
+    ) -> Tensor:
+        loss, da, db, dc, dd = _op.legendre_mse.default(x, a, b, c, d, target, reduction)
+        inputs = (x, a, b, c, d, target)
+        gradients = (None, da, db, dc, dd, None)
+        _FusedLoss.save(ctx, reference.legendre_mse_loss, reduction, inputs, gradients)
+        return loss  # type: ignore[no-any-return]
+
+
+class _LegendreP3(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return _op.legendre_p3.default(x)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return grad * reference.legendre_p3_derivative(x)
+        return _op.legendre_p3_backward.default(grad, x)  # type: ignore[no-any-return]
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Mean squared error, without the factor ½, and its gradient in one pass.
+
+    ``loss = Σ (input - target)² / n`` (``mean``), without the division (``sum``), or every square
+    (``none``).
+
+    Args:
+        input: predictions, any shape, float32 or float64, on the CPU.
+        target: the same shape and dtype; nothing is broadcast.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss: shape ``()``, or that of ``input`` for ``none``. The mean of nothing is NaN.
+
+    Raises:
+        TypeError: an argument is not a tensor, or its dtype is not one of the two, or differs.
+        ValueError: the shapes differ, a tensor is not on the CPU, or ``reduction`` is unknown.
+
+    Example:
+        >>> prediction = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        >>> loss = gdcore.functional.mse_loss(prediction, torch.tensor([2.0, 2.0, 5.0]))
+        >>> loss.backward()
+        >>> loss.item(), prediction.grad.tolist()
+        (1.6666666269302368, [-0.6666666865348816, 0.0, -1.3333333730697632])
+
+    Reference:
+        ``torch.nn.functional.mse_loss``.
+    """
+    _check(reduction, ("mean", "sum", "none"), input=input, target=target)
+    return _Mse.apply(input, target, reduction)  # type: ignore[no-any-return]
+
+
+def linear_mse_loss(
+    x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Squared error of a linear model, and all its gradients, in one pass over ``x``.
+
+    ``loss = Σ (x weightᵀ + bias - target)² / (n k)`` (``mean``), or without the division
+    (``sum``). The (n, k) prediction is never stored.
+
+    Args:
+        x: features, shape ``(n, d)``, float32 or float64, any strides.
+        weight: shape ``(k, d)``, as ``torch.nn.Linear`` stores it.
+        bias: shape ``(k,)``, or None.
+        target: shape ``(n, k)``, does not require grad.
+        reduction: ``"mean"`` or ``"sum"``.
+
+    Returns:
+        The loss, shape ``()``, differentiable in ``x``, ``weight`` and ``bias``.
+
+    Raises:
+        TypeError: an argument is not a tensor, or its dtype is not float32 or float64, or differs.
+        ValueError: a shape does not fit, a tensor is not on the CPU, ``target`` requires grad, or
+            ``reduction`` is unknown.
+
+    Example:
+        >>> x = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> weight = torch.zeros(1, 1, requires_grad=True)
+        >>> bias = torch.zeros(1, requires_grad=True)
+        >>> loss = gdcore.functional.linear_mse_loss(x, weight, bias, 2 * x)
+        >>> loss.backward()
+        >>> loss.item(), weight.grad.item(), bias.grad.item()
+        (18.66666603088379, -18.66666603088379, -8.0)
+
+    Reference:
+        ``torch.nn.functional.linear`` followed by ``torch.nn.functional.mse_loss``.
+    """
+    _check(reduction, ("mean", "sum"), x=x, weight=weight, target=target)
+    if bias is not None:
+        _check(reduction, ("mean", "sum"), bias=bias)
+    _check_constant(target=target)
+    return _LinearMse.apply(x, weight, bias, target, reduction)  # type: ignore[no-any-return]
+
+
+def polynomial_mse_loss(
+    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Squared error of a polynomial, and its gradient, in one pass over ``x``.
+
+    ``loss = Σᵢ (Σₘ coefficients[m] xᵢᵐ - targetᵢ)² / n`` (``mean``), or without the division
+    (``sum``). The powers of ``x`` are formed in registers and never stored.
+
+    Args:
+        x: points, shape ``(n,)``, float32 or float64, does not require grad.
+        coefficients: ascending powers, shape ``(degree + 1,)``, degree 0 to 16.
+        target: shape ``(n,)``, does not require grad.
+        reduction: ``"mean"`` or ``"sum"``.
+
+    Returns:
+        The loss, shape ``()``, differentiable in ``coefficients``.
+
+    Raises:
+        TypeError: an argument is not a tensor, or its dtype is not float32 or float64, or differs.
+        ValueError: a shape does not fit, a tensor is not on the CPU, ``x`` or ``target`` requires
+            grad, or ``reduction`` is unknown.
+
+    Example:
+        >>> x = torch.tensor([-1.0, 0.0, 2.0])
+        >>> c = torch.tensor([1.0, 0.0, 1.0], requires_grad=True)  # 1 + x²
+        >>> gdcore.functional.polynomial_mse_loss(x, c, torch.zeros(3), reduction="sum").item()
+        30.0
+
+    Reference:
+        Horner's rule: Knuth, The Art of Computer Programming 2, 4.6.4.
+    """
+    _check(reduction, ("mean", "sum"), x=x, coefficients=coefficients, target=target)
+    _check_constant(x=x, target=target)
+    return _PolynomialMse.apply(x, coefficients, target, reduction)  # type: ignore[no-any-return]
+
+
+def legendre_mse_loss(
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+) -> Tensor:
+    """Squared error of ``a + b P₃(c + d x)``, and its four gradients, in one pass over ``x``.
+
+    ``loss = Σᵢ (a + b P₃(c + d xᵢ) - targetᵢ)² / n`` (``mean``), or without the division
+    (``sum``), with ``P₃(u) = (5u³ - 3u) / 2``.
+
+    Args:
+        x: points, shape ``(n,)``, float32 or float64, does not require grad.
+        a: offset, one value.
+        b: scale, one value.
+        c: offset of the argument, one value.
+        d: scale of the argument, one value.
+        target: shape ``(n,)``, does not require grad.
+        reduction: ``"mean"`` or ``"sum"``.
+
+    Returns:
+        The loss, shape ``()``, differentiable in ``a``, ``b``, ``c`` and ``d``.
+
+    Raises:
+        TypeError: an argument is not a tensor, or its dtype is not float32 or float64, or differs.
+        ValueError: a shape does not fit, a tensor is not on the CPU, ``x`` or ``target`` requires
+            grad, or ``reduction`` is unknown.
+
+    Example:
+        >>> x = torch.tensor([0.0, 1.0, 2.0])
+        >>> a, b, c, d = torch.tensor([0.0, 1.0, 0.0, 1.0])
+        >>> gdcore.functional.legendre_mse_loss(x, a, b, c, d, torch.zeros(3), "sum").item()
+        290.0
+
+    Reference:
+        "Learning PyTorch with examples", the custom ``autograd.Function``.
+    """
+    _check(reduction, ("mean", "sum"), x=x, a=a, b=b, c=c, d=d, target=target)
+    _check_constant(x=x, target=target)
+    return _LegendreMse.apply(x, a, b, c, d, target, reduction)  # type: ignore[no-any-return]
+
+
+def legendre_p3(x: Tensor) -> Tensor:
+    """The Legendre polynomial of degree three, elementwise: ``P₃(x) = (5x³ - 3x) / 2``.
+
+    Args:
+        x: any shape, float32 or float64, on the CPU.
+
+    Returns:
+        ``P₃(x)``, the shape of ``x``; its derivative is ``P₃′(x) = 3 (5x² - 1) / 2``.
+
+    Raises:
+        TypeError: ``x`` is not a tensor of float32 or float64.
+        ValueError: ``x`` is not on the CPU.
+
+    Example:
+        >>> gdcore.functional.legendre_p3(torch.tensor([0.0, 1.0, 2.0]))
+        tensor([ 0.,  1., 17.])
+
+    Reference:
+        Abramowitz and Stegun, Handbook of Mathematical Functions, table 22.9.
+    """
+    _check("mean", ("mean",), x=x)
+    return _LegendreP3.apply(x)  # type: ignore[no-any-return]

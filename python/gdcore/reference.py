@@ -1,0 +1,91 @@
+"""Every formula of gdcore in plain PyTorch.
+
+The readable statement of what each kernel computes, the oracle of the tests, and what autograd
+differentiates when gradients of gradients are asked for. Same names and arguments as
+`gdcore.functional`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def reduce(losses: Tensor, reduction: str) -> Tensor:
+    """Losses as they are, their mean or their sum."""
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """``r² with r = input - target``, reduced."""
+    return reduce((input - target) ** 2, reduction)
+
+
+def linear_mse_loss(
+    x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """`mse_loss` of ``x @ weight.T + bias``."""
+    return mse_loss(F.linear(x, weight, bias), target, reduction)
+
+
+def polynomial(x: Tensor, coefficients: Tensor) -> Tensor:
+    """``coefficients[0] + coefficients[1] x + coefficients[2] x² + …`` by Horner's rule."""
+    value = coefficients[-1].expand_as(x)
+    for coefficient in coefficients.flip(0)[1:]:
+        value = value * x + coefficient
+    return value
+
+
+def polynomial_mse_loss(
+    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """`mse_loss` of `polynomial`."""
+    return mse_loss(polynomial(x, coefficients), target, reduction)
+
+
+def legendre_p3(x: Tensor) -> Tensor:
+    """The Legendre polynomial ``P₃(x) = (5x³ - 3x) / 2``."""
+    return 0.5 * (5 * x**3 - 3 * x)
+
+
+def legendre_p3_derivative(x: Tensor) -> Tensor:
+    """``P₃′(x) = 3 (5x² - 1) / 2``."""
+    return 1.5 * (5 * x**2 - 1)
+
+
+def legendre_mse_loss(
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+) -> Tensor:
+    """`mse_loss` of ``a + b P₃(c + d x)``."""
+    return mse_loss(a + b * legendre_p3(c + d * x), target, reduction)
+
+
+def sgd_update(
+    parameter: Tensor,
+    grad: Tensor,
+    momentum_buffer: Tensor | None,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """One update of ``torch.optim.SGD``: the new parameter and the new momentum buffer."""
+    grad = -grad if maximize else grad
+    grad = grad + weight_decay * parameter
+    if momentum != 0:
+        if momentum_buffer is None:
+            momentum_buffer = torch.clone(grad)
+        else:
+            momentum_buffer = momentum * momentum_buffer + (1 - dampening) * grad
+        grad = grad + momentum * momentum_buffer if nesterov else momentum_buffer
+    return parameter - lr * grad, momentum_buffer
