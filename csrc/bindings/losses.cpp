@@ -1,4 +1,8 @@
 // The losses: one evaluation of an objective, results into tensors that the caller has allocated.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
 #include "bindings/problem.h"
 #include "bindings/register.h"
 #include "training/elementwise.h"
@@ -60,7 +64,7 @@ void mse(py::handle input_object, py::handle target_object, const std::string& r
 
 // Splits a flat gradient over the tensors of the parameters.
 template <class T>
-void scatter(const T* from, const std::vector<py::handle>& tensors) {
+void scatter(const T* from, const std::vector<py::object>& tensors) {
   for (py::handle object : tensors) {
     const Tensor tensor(object, "gradient");
     std::copy_n(from, tensor.numel(), output<T>(object, "gradient", tensor.numel()));
@@ -69,7 +73,7 @@ void scatter(const T* from, const std::vector<py::handle>& tensors) {
 }
 
 template <class T>
-void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::vector<py::handle>& gradients,
+void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::vector<py::object>& gradients,
                 py::handle dx, int threads) {
   std::unique_ptr<Objective<T>> objective;
   if (dx.is_none()) {
@@ -90,8 +94,8 @@ void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::v
   scatter(gradient.get(), gradients);
 }
 
-void model_loss(const std::string& model, py::handle x, py::handle target, const std::vector<py::handle>& parameters,
-                bool mean, py::handle loss, const std::vector<py::handle>& gradients, py::handle dx, int threads) {
+void model_loss(const std::string& model, py::handle x, py::handle target, const std::vector<py::object>& parameters,
+                bool mean, py::handle loss, const std::vector<py::object>& gradients, py::handle dx, int threads) {
   const Problem problem(model_named(model), x, target, "target", false, parameters);
   if (problem.x.is_double()) {
     loss_typed<double>(problem, mean, loss, gradients, dx, threads);

@@ -11,7 +11,7 @@ Model model_named(const std::string& name) {
   throw py::value_error("model: expected linear, polynomial or legendre, got " + name);
 }
 
-static std::vector<Tensor> view_parameters(Model model, const std::vector<py::handle>& objects) {
+static std::vector<Tensor> view_parameters(Model model, const std::vector<py::object>& objects) {
   static constexpr const char* kNames[3][4] = {{"weight", "bias"}, {"coefficients"}, {"a", "b", "c", "d"}};
   std::vector<Tensor> views;
   for (std::size_t i = 0; i < objects.size(); ++i) {
@@ -40,7 +40,7 @@ static void check_linear(const Problem& problem) {
 }
 
 Problem::Problem(Model model, py::handle x, py::handle target, const char* target_name, bool flat,
-                 const std::vector<py::handle>& parameters)
+                 const std::vector<py::object>& parameters)
     : model(model),
       x(x, "x"),
       target(target, target_name),

@@ -21,7 +21,7 @@ Model model_named(const std::string& name);
 struct Problem {
   /// `flat`: a linear model's prediction is flattened, and target is (n · k,).
   Problem(Model model, py::handle x, py::handle target, const char* target_name, bool flat,
-          const std::vector<py::handle>& parameters);
+          const std::vector<py::object>& parameters);
 
   Model model;
   Tensor x;

@@ -99,7 +99,7 @@ LoopResult train_typed(const Problem& problem, const Written& written, std::vect
 
 /// Returns (losses written, outcome, what a signal handler raised or None).
 py::tuple train(const std::string& model, py::handle x, py::handle target, const char* target_name, bool flat,
-                const std::vector<py::handle>& parameters, const std::vector<py::object>& momenta,
+                const std::vector<py::object>& parameters, const std::vector<py::object>& momenta,
                 const std::vector<Setting>& settings, bool mean, py::handle losses, Index epochs, Index record_every,
                 py::handle records, bool stop_at_infinity, int threads) {
   const Problem problem(model_named(model), x, target, target_name, flat, parameters);

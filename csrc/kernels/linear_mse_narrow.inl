@@ -26,7 +26,9 @@ static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin
   constexpr Index lanes = kLanes<T>;
   const Index d = D != 0 ? D : a.columns;
   const Index k = K != 0 ? K : a.outputs;
-  const Index count_sums = 1 + k * d + (a.bias ? k : 0);
+  // The bias's sums are formed always, and left out at the end where there is no bias: no branch in the loop.
+  const Index count_sums = 1 + k * (d + 1);
+  const Index kept_sums = 1 + k * d + (a.bias ? k : 0);
 
   alignas(kLaneBytes) T x_buffer[max_columns * lanes];
   alignas(kLaneBytes) T target_buffer[max_outputs * lanes];
@@ -45,7 +47,7 @@ static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin
       for (Index o = 0; o < k; ++o) {
         const T* w = theta + o * d;
         // Two chains, even and odd columns: half the latency and half the growth of rounding of one.
-        Pack<T> even = a.bias ? broadcast(theta[k * d + o]) : zero<T>();
+        Pack<T> even = broadcast(a.bias ? theta[k * d + o] : T(0));
         Pack<T> odd = zero<T>();
         for (Index j = 0; j + 1 < d; j += 2) {
           even = fma(load(x + j * lanes), broadcast(w[j]), even);
@@ -58,7 +60,7 @@ static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin
 
         part[0] = fma(r, r, part[0]);
         for (Index j = 0; j < d; ++j) part[1 + o * d + j] = fma(r, load(x + j * lanes), part[1 + o * d + j]);
-        if (a.bias) part[1 + k * d + o] = part[1 + k * d + o] + r;
+        part[1 + k * d + o] = part[1 + k * d + o] + r;
       }
 
       if (a.dx != nullptr) {
@@ -75,5 +77,5 @@ static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin
     }
     for (Index s = 0; s < count_sums; ++s) add(sum[s], part[s]);
   }
-  for (Index s = 0; s < count_sums; ++s) sums[s] += total(sum[s]);
+  for (Index s = 0; s < kept_sums; ++s) sums[s] += total(sum[s]);
 }

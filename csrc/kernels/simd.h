@@ -20,23 +20,24 @@ struct Vector;
 template <>
 struct Vector<float> {
   typedef float Native __attribute__((vector_size(kRegisterBytes)));
-  typedef float Half __attribute__((vector_size(kRegisterBytes / 2)));
+  typedef float Unaligned __attribute__((vector_size(kRegisterBytes), aligned(4), may_alias));
   typedef std::int32_t Bits __attribute__((vector_size(kRegisterBytes)));
 };
 template <>
 struct Vector<double> {
   typedef double Native __attribute__((vector_size(kRegisterBytes)));
+  typedef double Unaligned __attribute__((vector_size(kRegisterBytes), aligned(8), may_alias));
   typedef std::int64_t Bits __attribute__((vector_size(kRegisterBytes)));
 };
 
-/// kLanes<T> lanes of T.
+/// kLanes<T> lanes of T. `total` adds the lanes of doubles as a tree: i with i + half, until one is left.
 template <class T>
 struct Pack {
   static constexpr int kPerRegister = kRegisterBytes / static_cast<int>(sizeof(T));
   typename Vector<T>::Native r[kRegisters];
 };
 
-// ---- one register ----
+// ---- one register: fused multiply-add, masked load, floats to doubles, four last sums of a tree to one ----
 
 #if defined(__AVX512F__)
 GDCORE_INLINE __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
@@ -47,6 +48,19 @@ GDCORE_INLINE __m512 masked_load(const float* from, Vector<float>::Bits mask) {
 GDCORE_INLINE __m512d masked_load(const double* from, Vector<double>::Bits mask) {
   return _mm512_maskz_loadu_pd(_mm512_movepi64_mask(reinterpret_cast<__m512i>(mask)), from);
 }
+// Shuffles, as GCC 12 warns of uninitialised values inside the intrinsics for halves of a register.
+GDCORE_INLINE __m512d widen_low(__m512 v) {
+  return __builtin_convertvector(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), __m512d);
+}
+GDCORE_INLINE __m512d widen_high(__m512 v) {
+  return __builtin_convertvector(__builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15), __m512d);
+}
+GDCORE_INLINE double total(const Pack<double>& p) {
+  const auto four = __builtin_shufflevector(p.r[0], p.r[0], 0, 1, 2, 3) +
+                    __builtin_shufflevector(p.r[0], p.r[0], 4, 5, 6, 7);
+  const auto two = __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
+}
 #elif defined(__AVX2__)
 GDCORE_INLINE __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 GDCORE_INLINE __m256d multiply_add(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
@@ -56,19 +70,34 @@ GDCORE_INLINE __m256 masked_load(const float* from, Vector<float>::Bits mask) {
 GDCORE_INLINE __m256d masked_load(const double* from, Vector<double>::Bits mask) {
   return _mm256_maskload_pd(from, reinterpret_cast<__m256i>(mask));
 }
-#elif defined(__aarch64__)
-GDCORE_INLINE float32x4_t multiply_add(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
-GDCORE_INLINE float64x2_t multiply_add(float64x2_t a, float64x2_t b, float64x2_t c) { return vfmaq_f64(c, a, b); }
+GDCORE_INLINE __m256d widen_low(__m256 v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+GDCORE_INLINE __m256d widen_high(__m256 v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+GDCORE_INLINE double total(const Pack<double>& p) {
+  const __m256d four = p.r[0] + p.r[1];
+  const __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+  return two[0] + two[1];
+}
 #else
-// No fused multiply-add in this instruction set: the C library's, lane by lane, is slow and equal to the bit.
 typedef Vector<float>::Native Float4;
 typedef Vector<double>::Native Double2;
+#if defined(__aarch64__)
+GDCORE_INLINE Float4 multiply_add(Float4 a, Float4 b, Float4 c) { return vfmaq_f32(c, a, b); }
+GDCORE_INLINE Double2 multiply_add(Double2 a, Double2 b, Double2 c) { return vfmaq_f64(c, a, b); }
+#else
+// No fused multiply-add in this instruction set: the C library's, lane by lane, is slow and equal to the bit.
 GDCORE_INLINE Float4 multiply_add(Float4 a, Float4 b, Float4 c) {
   return Float4{__builtin_fmaf(a[0], b[0], c[0]), __builtin_fmaf(a[1], b[1], c[1]), __builtin_fmaf(a[2], b[2], c[2]),
                 __builtin_fmaf(a[3], b[3], c[3])};
 }
 GDCORE_INLINE Double2 multiply_add(Double2 a, Double2 b, Double2 c) {
   return Double2{__builtin_fma(a[0], b[0], c[0]), __builtin_fma(a[1], b[1], c[1])};
+}
+#endif
+GDCORE_INLINE Double2 widen_low(Float4 v) { return Double2{v[0], v[1]}; }
+GDCORE_INLINE Double2 widen_high(Float4 v) { return Double2{v[2], v[3]}; }
+GDCORE_INLINE double total(const Pack<double>& p) {
+  const Double2 two = (p.r[0] + p.r[2]) + (p.r[1] + p.r[3]);
+  return two[0] + two[1];
 }
 #endif
 
@@ -89,13 +118,17 @@ GDCORE_INLINE Pack<T> broadcast(T value) {
 template <class T>
 GDCORE_INLINE Pack<T> load(const T* from) {
   Pack<T> p;
-  __builtin_memcpy(&p, from, sizeof(p));
+  for (int i = 0; i < kRegisters; ++i) {
+    p.r[i] = *reinterpret_cast<const typename Vector<T>::Unaligned*>(from + i * Pack<T>::kPerRegister);
+  }
   return p;
 }
 
 template <class T>
 GDCORE_INLINE void store(T* to, const Pack<T>& p) {
-  __builtin_memcpy(to, &p, sizeof(p));
+  for (int i = 0; i < kRegisters; ++i) {
+    *reinterpret_cast<typename Vector<T>::Unaligned*>(to + i * Pack<T>::kPerRegister) = p.r[i];
+  }
 }
 
 template <class T>
@@ -146,7 +179,9 @@ GDCORE_INLINE Mask<T> first(Index count) {
                                                             0,  0,  0,  0,  0,  0,  0,  0,  0,  0};
   constexpr Index words = static_cast<Index>(sizeof(T) / sizeof(std::int32_t));
   Mask<T> mask;
-  __builtin_memcpy(&mask, ones + (16 - count * words), sizeof(mask));
+  for (int i = 0; i < kRegisters; ++i) {
+    __builtin_memcpy(&mask.r[i], ones + (16 - count * words) + i * (kRegisterBytes / 4), kRegisterBytes);
+  }
   return mask;
 }
 
@@ -202,28 +237,14 @@ struct Sum<float> {
 GDCORE_INLINE void add(Sum<double>& sum, const Pack<double>& p) { sum.lanes[0] = sum.lanes[0] + p; }
 
 GDCORE_INLINE void add(Sum<float>& sum, const Pack<float>& p) {
-  typedef Vector<float>::Half Half;
-  Pack<double> wide[2];
   for (int i = 0; i < kRegisters; ++i) {
-    Half half[2];
-    __builtin_memcpy(half, &p.r[i], sizeof(half));
-    wide[2 * i / kRegisters].r[2 * i % kRegisters] = __builtin_convertvector(half[0], Vector<double>::Native);
-    wide[(2 * i + 1) / kRegisters].r[(2 * i + 1) % kRegisters] =
-        __builtin_convertvector(half[1], Vector<double>::Native);
+    Vector<double>::Native& low = sum.lanes[2 * i / kRegisters].r[2 * i % kRegisters];
+    Vector<double>::Native& high = sum.lanes[(2 * i + 1) / kRegisters].r[(2 * i + 1) % kRegisters];
+    low = low + widen_low(p.r[i]);
+    high = high + widen_high(p.r[i]);
   }
-  sum.lanes[0] = sum.lanes[0] + wide[0];
-  sum.lanes[1] = sum.lanes[1] + wide[1];
 }
 
-/// Lane i with lane i + half, until one is left.
-GDCORE_INLINE double total(const Pack<double>& p) {
-  typedef double Two __attribute__((vector_size(16)));
-  Two pairs[4];
-  __builtin_memcpy(pairs, &p, sizeof(pairs));
-  const Two four[2] = {pairs[0] + pairs[2], pairs[1] + pairs[3]};
-  const Two two = four[0] + four[1];
-  return two[0] + two[1];
-}
 GDCORE_INLINE double total(const Sum<double>& sum) { return total(sum.lanes[0]); }
 GDCORE_INLINE double total(const Sum<float>& sum) { return total(sum.lanes[0] + sum.lanes[1]); }
 
