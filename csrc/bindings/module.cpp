@@ -17,4 +17,5 @@ PYBIND11_MODULE(_core, m) {
   gdcore::register_losses(m);
   gdcore::register_optimizers(m);
   gdcore::register_training(m);
+  gdcore::register_watch(m);
 }

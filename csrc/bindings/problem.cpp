@@ -28,7 +28,8 @@ static void check_linear(const Problem& problem) {
   const Index d = x.size(1);
   const Index k = weight.size(0);
   if (weight.size(1) != d) {
-    fail_value("weight", "shape (k, " + std::to_string(d) + ") for x of shape " + x.shape() + ", as nn.Linear stores it",
+    fail_value("weight",
+               "shape (k, " + std::to_string(d) + ") for x of shape " + x.shape() + ", as nn.Linear stores it",
                weight.shape() + (k == d ? "; use weight.t()" : ""));
   }
   if (problem.parameters.size() > 1) problem.parameters[1].expect_shape({k}, "as weight has that many rows");
@@ -41,11 +42,7 @@ static void check_linear(const Problem& problem) {
 
 Problem::Problem(Model model, py::handle x, py::handle target, const char* target_name, bool flat,
                  const std::vector<py::object>& parameters)
-    : model(model),
-      x(x, "x"),
-      target(target, target_name),
-      flat(flat),
-      parameters(view_parameters(model, parameters)) {
+    : model(model), x(x, "x"), target(target, target_name), flat(flat), parameters(view_parameters(model, parameters)) {
   this->target.expect_dtype_of(this->x);
   for (const Tensor& parameter : this->parameters) parameter.expect_dtype_of(this->x);
   if (model == Model::kLinear) {
@@ -58,8 +55,9 @@ Problem::Problem(Model model, py::handle x, py::handle target, const char* targe
     const Tensor& coefficients = this->parameters[0];
     coefficients.expect_dim(1, "(degree + 1,)");
     if (coefficients.numel() < 1 || coefficients.numel() > kMaxDegree + 1) {
-      fail_value("coefficients", "1 to " + std::to_string(kMaxDegree + 1) + " of them (degree 0 to " +
-                     std::to_string(kMaxDegree) + ")", std::to_string(coefficients.numel()));
+      fail_value("coefficients",
+                 "1 to " + std::to_string(kMaxDegree + 1) + " of them (degree 0 to " + std::to_string(kMaxDegree) + ")",
+                 std::to_string(coefficients.numel()));
     }
   } else {
     for (const Tensor& scalar : this->parameters) {

@@ -159,7 +159,8 @@ void Tensor::expect_no_overlap() const {
   std::sort(axes.begin(), axes.end());
   Index reach = 1;
   for (const auto& [stride, size] : axes) {
-    if (stride < reach) fail_value(name_, "a tensor whose elements do not overlap, as it is written", "strides that do");
+    if (stride < reach)
+      fail_value(name_, "a tensor whose elements do not overlap, as it is written", "strides that do");
     reach = stride * (size - 1) + reach;
   }
 }

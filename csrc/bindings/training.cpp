@@ -76,14 +76,10 @@ LoopResult train_typed(const Problem& problem, const Written& written, std::vect
     if (written.momenta[i]) written.momenta[i]->read(momentum.get() + offsets[i]);
   }
   const Index recorded = record_every > 0 ? (epochs + record_every - 1) / record_every : 0;
-  const Loop<T> loop = {objective.get(),
-                        std::move(settings),
-                        theta.get(),
-                        momentum.get(),
-                        epochs,
-                        output<T>(losses, "losses", epochs),
-                        record_every,
-                        recorded > 0 ? output<T>(records, "records", recorded * p) : nullptr,
+  const Loop<T> loop = {objective.get(), std::move(settings),
+                        theta.get(),     momentum.get(),
+                        epochs,          output<T>(losses, "losses", epochs),
+                        record_every,    recorded > 0 ? output<T>(records, "records", recorded * p) : nullptr,
                         stop_at_infinity};
   LoopResult result;
   {
@@ -97,50 +93,72 @@ LoopResult train_typed(const Problem& problem, const Written& written, std::vect
   return result;
 }
 
-/// Returns (losses written, outcome, what a signal handler raised or None).
-py::tuple train(const std::string& model, py::handle x, py::handle target, const char* target_name, bool flat,
-                const std::vector<py::object>& parameters, const std::vector<py::object>& momenta,
-                const std::vector<Setting>& settings, bool mean, py::handle losses, Index epochs, Index record_every,
-                py::handle records, bool stop_at_infinity, int threads) {
-  const Problem problem(model_named(model), x, target, target_name, flat, parameters);
-  std::vector<Index> offsets;
-  Index offset = 0;
-  for (const Tensor& parameter : problem.parameters) {
-    offsets.push_back(offset);
-    offset += parameter.numel();
-  }
-  Written written;
-  written.momenta.resize(parameters.size());
-  std::vector<SgdSettings> loop_settings;
-  for (const auto& [index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh] : settings) {
-    const Tensor& parameter = problem.parameters[index];
-    written.parameters.push_back(index);
-    if (momentum != 0) {
-      Tensor& buffer = written.momenta[index].emplace(momenta[index], "momentum_buffer");
-      buffer.expect_dtype_of(parameter);
-      if (buffer.shape() != parameter.shape()) {
-        fail_value("momentum_buffer", "shape " + parameter.shape() + " as its parameter", buffer.shape());
-      }
+/// A model's parameters with the settings of their updates, ready to be run on data.
+class Training {
+ public:
+  Training(const std::string& model, bool flat, std::vector<py::object> parameters, std::vector<py::object> momenta,
+           std::vector<Setting> settings, bool mean)
+      : model_(model_named(model)),
+        flat_(flat),
+        parameters_(std::move(parameters)),
+        momenta_(std::move(momenta)),
+        settings_(std::move(settings)),
+        mean_(mean) {}
+
+  /// Returns (losses written, outcome, what a signal handler raised or None).
+  py::tuple run(py::handle x, py::handle target, py::handle losses, Index epochs, Index record_every,
+                py::handle records, bool stop_at_infinity, int threads) const {
+    const Problem problem(model_, x, target, "y", flat_, parameters_);
+    std::vector<Index> offsets;
+    Index offset = 0;
+    for (const Tensor& parameter : problem.parameters) {
+      offsets.push_back(offset);
+      offset += parameter.numel();
     }
-    loop_settings.push_back({offsets[index], parameter.numel(), lr, momentum, dampening, weight_decay, nesterov,
-                             maximize, fresh});
+    Written written;
+    written.momenta.resize(parameters_.size());
+    std::vector<SgdSettings> settings;
+    for (const auto& [index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh] : settings_) {
+      const Tensor& parameter = problem.parameters[index];
+      written.parameters.push_back(index);
+      if (momentum != 0) {
+        Tensor& buffer = written.momenta[index].emplace(momenta_[index], "momentum_buffer");
+        buffer.expect_dtype_of(parameter);
+        if (buffer.shape() != parameter.shape()) {
+          fail_value("momentum_buffer", "shape " + parameter.shape() + " as its parameter", buffer.shape());
+        }
+      }
+      settings.push_back(
+          {offsets[index], parameter.numel(), lr, momentum, dampening, weight_decay, nesterov, maximize, fresh});
+    }
+    check_written(problem, written);
+    SignalPoll poll;
+    const auto typed = problem.x.is_double() ? train_typed<double> : train_typed<float>;
+    const LoopResult result = typed(problem, written, std::move(settings), mean_, losses, epochs, record_every, records,
+                                    stop_at_infinity, threads, poll.interrupt());
+    static constexpr const char* kOutcomes[] = {"finished", "interrupted", "diverged"};
+    return py::make_tuple(result.epochs, kOutcomes[static_cast<int>(result.outcome)], poll.raised());
   }
-  check_written(problem, written);
-  SignalPoll poll;
-  const auto typed = problem.x.is_double() ? train_typed<double> : train_typed<float>;
-  const LoopResult result = typed(problem, written, std::move(loop_settings), mean, losses, epochs, record_every,
-                                  records, stop_at_infinity, threads, poll.interrupt());
-  static constexpr const char* kOutcomes[] = {"finished", "interrupted", "diverged"};
-  return py::make_tuple(result.epochs, kOutcomes[static_cast<int>(result.outcome)], poll.raised());
-}
+
+ private:
+  Model model_;
+  bool flat_;
+  std::vector<py::object> parameters_;
+  std::vector<py::object> momenta_;
+  std::vector<Setting> settings_;
+  bool mean_;
+};
 
 }  // namespace
 
 void register_training(py::module_& m) {
-  m.def("train", &train, py::arg("model"), py::arg("x"), py::arg("target"), py::arg("target_name"), py::arg("flat"),
-        py::arg("parameters"), py::arg("momenta"), py::arg("settings"), py::arg("mean"), py::arg("losses"),
-        py::arg("epochs"), py::arg("record_every"), py::arg("records"), py::arg("stop_at_infinity"),
-        py::arg("threads"));
+  py::class_<Training>(m, "Training")
+      .def(py::init<const std::string&, bool, std::vector<py::object>, std::vector<py::object>, std::vector<Setting>,
+                    bool>(),
+           py::arg("model"), py::arg("flat"), py::arg("parameters"), py::arg("momenta"), py::arg("settings"),
+           py::arg("mean"))
+      .def("run", &Training::run, py::arg("x"), py::arg("target"), py::arg("losses"), py::arg("epochs"),
+           py::arg("record_every"), py::arg("records"), py::arg("stop_at_infinity"), py::arg("threads"));
 }
 
 }  // namespace gdcore

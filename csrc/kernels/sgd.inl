@@ -2,32 +2,42 @@
 //
 // One pass over parameter, gradient and momentum, which must not overlap. `momentum` is null where the rule has none.
 
+/// The rule's numbers as lanes, or as they are for one element.
 template <class T>
-GDCORE_INLINE Pack<T> sgd_step(const SgdRule<T>& rule, const Pack<T>& p, Pack<T> g, Pack<T>& b) {
+GDCORE_INLINE Pack<T> like(const Pack<T>&, T value) {
+  return broadcast(value);
+}
+template <class T>
+GDCORE_INLINE T like(T, T value) {
+  return value;
+}
+
+/// V is a pack or one element: the same arithmetic.
+template <class V, class T>
+GDCORE_INLINE V sgd_step(const SgdRule<T>& rule, V p, V g, V& b) {
   if (rule.maximize) g = -g;
-  if (rule.weight_decay != 0) g = fma(broadcast(rule.weight_decay), p, g);
+  if (rule.weight_decay != 0) g = fma(like(g, rule.weight_decay), p, g);
   if (rule.momentum != 0) {
-    b = rule.fresh ? g : fma(broadcast(rule.one_minus_dampening), g, b * broadcast(rule.momentum));
-    g = rule.nesterov ? fma(broadcast(rule.momentum), b, g) : b;
+    b = rule.fresh ? g : fma(like(g, rule.one_minus_dampening), g, b * like(g, rule.momentum));
+    g = rule.nesterov ? fma(like(g, rule.momentum), b, g) : b;
   }
-  return fma(broadcast(-rule.lr), g, p);
+  return fma(like(g, -rule.lr), g, p);
 }
 
 template <class T>
 static void sgd(const SgdRule<T>& rule, Index size, T* parameter, const T* grad, T* momentum) noexcept {
   constexpr Index lanes = kLanes<T>;
   const bool buffered = rule.momentum != 0;
-  Pack<T> b = {};
+  const bool reads_buffer = buffered && !rule.fresh;
   Index i = 0;
   for (; i + lanes <= size; i += lanes) {
-    if (buffered && !rule.fresh) b = load(momentum + i);
+    Pack<T> b = reads_buffer ? load(momentum + i) : zero<T>();
     store(parameter + i, sgd_step(rule, load(parameter + i), load(grad + i), b));
     if (buffered) store(momentum + i, b);
   }
-  if (i < size) {
-    const Index count = size - i;
-    if (buffered && !rule.fresh) b = load_first(momentum + i, count);
-    store_first(parameter + i, sgd_step(rule, load_first(parameter + i, count), load_first(grad + i, count), b), count);
-    if (buffered) store_first(momentum + i, b, count);
+  for (; i < size; ++i) {
+    T b = reads_buffer ? momentum[i] : T(0);
+    parameter[i] = sgd_step(rule, parameter[i], grad[i], b);
+    if (buffered) momentum[i] = b;
   }
 }

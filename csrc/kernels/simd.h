@@ -56,8 +56,8 @@ GDCORE_INLINE __m512d widen_high(__m512 v) {
   return __builtin_convertvector(__builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15), __m512d);
 }
 GDCORE_INLINE double total(const Pack<double>& p) {
-  const auto four = __builtin_shufflevector(p.r[0], p.r[0], 0, 1, 2, 3) +
-                    __builtin_shufflevector(p.r[0], p.r[0], 4, 5, 6, 7);
+  const auto four =
+      __builtin_shufflevector(p.r[0], p.r[0], 0, 1, 2, 3) + __builtin_shufflevector(p.r[0], p.r[0], 4, 5, 6, 7);
   const auto two = __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
   return two[0] + two[1];
 }
@@ -138,6 +138,9 @@ GDCORE_INLINE Pack<T> fma(const Pack<T>& a, const Pack<T>& b, const Pack<T>& c) 
   return p;
 }
 
+GDCORE_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+GDCORE_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
 template <class T>
 GDCORE_INLINE Pack<T> operator+(const Pack<T>& a, const Pack<T>& b) {
   Pack<T> p;
@@ -174,9 +177,8 @@ struct Mask {
 
 template <class T>
 GDCORE_INLINE Mask<T> first(Index count) {
-  alignas(kLaneBytes) static const std::int32_t ones[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                                                            -1, -1, -1, -1, -1, 0,  0,  0,  0,  0,  0,
-                                                            0,  0,  0,  0,  0,  0,  0,  0,  0,  0};
+  alignas(kLaneBytes) static const std::int32_t ones[32] = {
+      -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
   constexpr Index words = static_cast<Index>(sizeof(T) / sizeof(std::int32_t));
   Mask<T> mask;
   for (int i = 0; i < kRegisters; ++i) {

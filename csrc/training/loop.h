@@ -24,12 +24,12 @@ template <class T>
 struct Loop {
   Objective<T>* objective;
   std::vector<SgdSettings> settings;
-  T* theta;              ///< parameters in their own dtype, rounded at every step
-  T* momentum;           ///< as long as θ
+  T* theta;     ///< parameters in their own dtype, rounded at every step
+  T* momentum;  ///< as long as θ
   Index epochs;
-  T* losses;             ///< one for each epoch, taken before its update
-  Index record_every;    ///< 0 for never
-  T* records;            ///< θ after the update of epochs 0, record_every, 2 record_every, …
+  T* losses;              ///< one for each epoch, taken before its update
+  Index record_every;     ///< 0 for never
+  T* records;             ///< θ after the update of epochs 0, record_every, 2 record_every, …
   bool stop_at_infinity;  ///< whether a loss that is not finite ends the loop
 };
 

@@ -18,7 +18,8 @@ Array<T> pack(const Matrix<const T>& matrix, Index rows, Index columns) {
   T* to = packed.get();
   for (Index row = 0; row < rows; row += lanes) {
     for (Index j = 0; j < columns; ++j) {
-      for (Index i = row; i < row + lanes; ++i) *to++ = i < rows ? matrix.data[i * matrix.row + j * matrix.column] : T(0);
+      for (Index i = row; i < row + lanes; ++i)
+        *to++ = i < rows ? matrix.data[i * matrix.row + j * matrix.column] : T(0);
     }
   }
   return packed;

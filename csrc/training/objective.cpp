@@ -15,8 +15,8 @@ Index round_up(Index value, Index multiple) { return (value + multiple - 1) / mu
 
 // Large enough to hide the cost of a chunk, small enough to share, and so many that their sums fit in memory.
 Index rows_per_chunk(const Extent& extent) {
-  const Index by_work = std::clamp(kChunkElements / std::max<Index>(extent.elements_per_row, 1), kRowGroup,
-                                   kMaxChunkRows);
+  const Index by_work =
+      std::clamp(kChunkElements / std::max<Index>(extent.elements_per_row, 1), kRowGroup, kMaxChunkRows);
   const Index most = std::clamp<Index>(kMaxPartialSums / (extent.parameters + 1), 4, kMaxChunks);
   const Index by_memory = (extent.rows + most - 1) / most;
   return round_up(std::max(by_work, by_memory), kRowGroup);

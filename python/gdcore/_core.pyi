@@ -1,6 +1,7 @@
 """The native core. Only `gdcore._ops` imports it; what it accepts is checked there and in C++."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -46,20 +47,36 @@ def sgd(
     maximize: bool,
     threads: int,
 ) -> None: ...
-def train(
-    model: str,
-    x: Tensor,
-    target: Tensor,
-    target_name: str,
-    flat: bool,
-    parameters: Sequence[Tensor],
-    momenta: Sequence[Tensor | None],
-    settings: Sequence[tuple[int, float, float, float, float, bool, bool, bool]],
-    mean: bool,
-    losses: Tensor,
-    epochs: int,
-    record_every: int,
-    records: Tensor | None,
-    stop_at_infinity: bool,
-    threads: int,
-) -> tuple[int, str, BaseException | None]: ...
+
+Setting = tuple[int, float, float, float, float, bool, bool, bool]
+"""(parameter's index, lr, momentum, dampening, weight decay, Nesterov, maximize, fresh buffer)"""
+
+class Training:
+    def __init__(
+        self,
+        model: str,
+        flat: bool,
+        parameters: Sequence[Tensor],
+        momenta: Sequence[Tensor | None],
+        settings: Sequence[Setting],
+        mean: bool,
+    ) -> None: ...
+    def run(
+        self,
+        x: Tensor,
+        target: Tensor,
+        losses: Tensor,
+        epochs: int,
+        record_every: int,
+        records: Tensor | None,
+        stop_at_infinity: bool,
+        threads: int,
+    ) -> tuple[int, str, BaseException | None]: ...
+
+class Watch:
+    def item(self, mapping: dict[Any, Any], key: object) -> None: ...
+    def attribute(self, object: object, name: str) -> None: ...
+    def type(self, object: object) -> None: ...
+    def empty(self, mapping: dict[Any, Any]) -> None: ...
+    def elements(self, list: list[Any]) -> None: ...
+    def unchanged(self) -> bool: ...

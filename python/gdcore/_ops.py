@@ -43,9 +43,7 @@ def mse(input: Tensor, target: Tensor, reduction: str, gradient: bool) -> tuple[
     if input.dim() > 2 or target.dim() > 2:
         input, target = input.contiguous(), target.contiguous()
     loss, slope = _mse_results(input, target, reduction, gradient)
-    _core.mse(
-        input, target, reduction, loss, slope if gradient else None, torch.get_num_threads()
-    )
+    _core.mse(input, target, reduction, loss, slope if gradient else None, torch.get_num_threads())
     return loss, slope
 
 
@@ -197,6 +195,9 @@ for schema, native, results in (
     _library.impl(name, native, "CompositeExplicitAutograd")
     torch.library.register_fake(f"gdcore::{name}", results, lib=_library)
 
+ops = torch.ops.gdcore
+"""The registered ops, ready to be called."""
+
 
 def sgd(
     parameters: Sequence[Tensor],
@@ -230,4 +231,5 @@ def sgd(
     )
 
 
-train = _core.train
+Training = _core.Training
+Watch = _core.Watch

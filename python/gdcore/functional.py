@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _ops, reference
+from . import reference
+from ._ops import ops as _op
 
 __all__ = [
     "legendre_mse_loss",
@@ -19,8 +20,6 @@ __all__ = [
     "mse_loss",
     "polynomial_mse_loss",
 ]
-
-_op = torch.ops.gdcore
 
 
 def _check(reduction: str, allowed: tuple[str, ...], **tensors: object) -> None:
@@ -170,7 +169,8 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         ``torch.nn.functional.mse_loss``.
     """
     _check(reduction, ("mean", "sum", "none"), input=input, target=target)
-    return _Mse.apply(input, target, reduction)  # type: ignore[no-any-return]
+    loss: Tensor = _Mse.apply(input, target, reduction)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def linear_mse_loss(
@@ -212,7 +212,8 @@ def linear_mse_loss(
     if bias is not None:
         _check(reduction, ("mean", "sum"), bias=bias)
     _check_constant(target=target)
-    return _LinearMse.apply(x, weight, bias, target, reduction)  # type: ignore[no-any-return]
+    loss: Tensor = _LinearMse.apply(x, weight, bias, target, reduction)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def polynomial_mse_loss(
@@ -248,7 +249,8 @@ def polynomial_mse_loss(
     """
     _check(reduction, ("mean", "sum"), x=x, coefficients=coefficients, target=target)
     _check_constant(x=x, target=target)
-    return _PolynomialMse.apply(x, coefficients, target, reduction)  # type: ignore[no-any-return]
+    loss: Tensor = _PolynomialMse.apply(x, coefficients, target, reduction)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def legendre_mse_loss(
@@ -293,7 +295,8 @@ def legendre_mse_loss(
     """
     _check(reduction, ("mean", "sum"), x=x, a=a, b=b, c=c, d=d, target=target)
     _check_constant(x=x, target=target)
-    return _LegendreMse.apply(x, a, b, c, d, target, reduction)  # type: ignore[no-any-return]
+    loss: Tensor = _LegendreMse.apply(x, a, b, c, d, target, reduction)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def legendre_p3(x: Tensor) -> Tensor:
@@ -317,4 +320,5 @@ def legendre_p3(x: Tensor) -> Tensor:
         Abramowitz and Stegun, Handbook of Mathematical Functions, table 22.9.
     """
     _check("mean", ("mean",), x=x)
-    return _LegendreP3.apply(x)  # type: ignore[no-any-return]
+    value: Tensor = _LegendreP3.apply(x)  # type: ignore[no-untyped-call]
+    return value

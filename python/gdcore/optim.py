@@ -59,7 +59,7 @@ class SGD(torch.optim.SGD):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one update of every parameter that has a gradient.
 
         Args:
@@ -76,7 +76,9 @@ class SGD(torch.optim.SGD):
             parameters: list[Tensor] = []
             grads: list[Tensor] = []
             momenta: list[Tensor | None] = []
-            sparse = self._init_group(group, parameters, grads, momenta)
+            sparse = self._init_group(  # type: ignore[no-untyped-call]
+                group, parameters, grads, momenta
+            )
             if not parameters:
                 continue
             scaled = getattr(self, "grad_scale", None) is not None or (

@@ -1,7 +1,8 @@
-"""Recognising what a native step can run: the user's model, loss and optimizer, as they are now.
+"""Recognising what a native step can run, in the user's own model, loss and optimizer.
 
-Everything is read from the objects at every call, so nothing that changed since the last one (a
-hook, a learning rate, a replaced parameter) can be missed.
+Everything that decides is read through a `Seen`, which remembers it. A plan holds as long as all
+that was seen is the same: a hook, a learning rate or a parameter that changed since makes a new
+plan, and none can be missed.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from torch import Tensor
 from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
 
-from . import functional, nn, optim
+from . import _ops, functional, nn, optim
 
-__all__ = ["NativeModel", "NativeOptimizer", "recognise_loss", "recognise_model", "recognise_optimizer"]
+__all__ = ["LossFunction", "Plan"]
 
 LossFunction = torch.nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -25,6 +26,55 @@ _MODULE_HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+_GLOBAL_MODULE_HOOKS = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+    torch_module._global_backward_pre_hooks,
+)
+_GLOBAL_OPTIMIZER_HOOKS = (
+    torch_optimizer._global_optimizer_pre_hooks,
+    torch_optimizer._global_optimizer_post_hooks,
+)
+
+
+def _describe(value: object) -> str:
+    return getattr(value, "__name__", None) or type(value).__name__
+
+
+class Seen:
+    """Reads the user's objects and remembers what it read."""
+
+    def __init__(self) -> None:
+        self.watch = _ops.Watch()
+        self.lasting = True
+        """Whether comparing identities is enough: not where a value can change in place."""
+
+    def item(self, mapping: dict[Any, Any], key: object) -> Any:
+        self.watch.item(mapping, key)
+        return mapping.get(key)
+
+    def attribute(self, value: object, name: str) -> Any:
+        self.watch.attribute(value, name)
+        return getattr(value, name)
+
+    def type(self, value: object) -> type:
+        self.watch.type(value)
+        return type(value)
+
+    def empty(self, mapping: dict[Any, Any]) -> bool:
+        self.watch.empty(mapping)
+        return not mapping
+
+    def elements(self, values: list[Any]) -> list[Any]:
+        self.watch.elements(values)
+        return values
+
+    def number(self, mapping: dict[Any, Any], key: str) -> float:
+        value = self.item(mapping, key)
+        if isinstance(value, Tensor):
+            self.lasting = False
+        return float(value)
 
 
 class NativeModel(NamedTuple):
@@ -37,76 +87,70 @@ class NativeModel(NamedTuple):
     """Whether a linear model's (n, k) prediction is flattened to (n k,)."""
 
 
-class NativeOptimizer(NamedTuple):
-    """What `torch.optim.SGD` would do to each parameter of a model."""
-
-    settings: tuple[tuple[int, float, float, float, float, bool, bool, bool], ...]
-    """For each trained parameter: its index, lr, momentum, dampening, weight decay, Nesterov,
-    maximize, and whether its momentum buffer is fresh."""
-    momenta: tuple[Tensor | None, ...]
-    """For each parameter of the model, trained or not."""
-
-    @property
-    def lr(self) -> float:
-        return max(setting[1] for setting in self.settings)
-
-
-def _describe(value: object) -> str:
-    return getattr(value, "__name__", None) or type(value).__name__
-
-
-def _check_module(name: str, module: torch.nn.Module) -> None:
+def _plain_module(argument: str, module: torch.nn.Module, seen: Seen) -> None:
+    """Check that calling the module runs its class's own forward and nothing else."""
     state = module.__dict__
     for hooks in _MODULE_HOOKS:
-        if state[hooks]:
+        if not seen.empty(seen.item(state, hooks)):
             kind = hooks.strip("_").replace("_", " ").removesuffix("s")
-            raise ValueError(f"{name}: expected no hooks, got a {kind} on {_describe(module)}")
-    if "forward" in state:
-        raise ValueError(f"{name}: expected {_describe(module)}'s own forward, got a replaced one")
+            raise ValueError(f"{argument}: expected no hooks, got a {kind} on {_describe(module)}")
+    if seen.item(state, "forward") is not None:
+        raise ValueError(
+            f"{argument}: expected {_describe(module)}'s own forward, got a replaced one"
+        )
 
 
-def _parameters(name: str, module: torch.nn.Module, names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    registered = module._parameters
+def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Seen) -> tuple[Tensor, ...]:
+    registered = seen.item(module.__dict__, "_parameters")
     found = []
-    for parameter_name in names:
-        parameter = registered.get(parameter_name)
+    for name in names:
+        parameter = seen.item(registered, name)
         if parameter is None:
             raise ValueError(
-                f"{name}: expected {parameter_name} as a parameter of {_describe(module)}, "
-                "got none (is it parametrised?)"
+                f"model: expected {name} as a parameter of {_describe(module)}, got none "
+                "(is it parametrised?)"
             )
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            raise ValueError(f"{name}: expected no hooks, got one on parameter {parameter_name}")
+        for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+            if seen.attribute(parameter, hooks):
+                raise ValueError(f"model: expected no hooks, got one on parameter {name}")
         found.append(parameter)
     return tuple(found)
 
 
-def recognise_model(model: object) -> NativeModel:
+def recognise_model(model: Any, seen: Seen) -> NativeModel:
     """The kernel that runs a model.
 
     Args:
         model: exactly a ``torch.nn.Linear``, a ``Sequential(Linear, Flatten)``, or a model of
             `gdcore.nn`.
+        seen: remembers what was looked at.
 
     Raises:
         TypeError: it is something else.
         ValueError: it carries hooks, a replaced forward or parametrised weights.
     """
-    if torch_module._has_any_global_hook():
-        raise ValueError("model: expected no global module hooks, got some")
-    linear, flat = model, False
-    if type(model) is torch.nn.Sequential and len(model) == 2 and type(model[1]) is torch.nn.Flatten:
-        _check_module("model", model)
-        _check_module("model", model[1])
-        linear = model[0]
-        # Of a prediction (n, k), dimensions 0 and 1 are either flattened into one or left alone.
-        flat = (model[1].start_dim % 2, model[1].end_dim % 2) == (0, 1)
-    kind = type(linear)
+    if not all(seen.empty(hooks) for hooks in _GLOBAL_MODULE_HOOKS):
+        raise ValueError("model: expected no global module hooks, got one")
+    linear, flat, prefix = model, False, ""
+    if seen.type(model) is torch.nn.Sequential:
+        children = seen.item(model.__dict__, "_modules")
+        layers = list(children.values())
+        for name in children:
+            seen.item(children, name)
+        if len(layers) == 2 and seen.type(layers[1]) is torch.nn.Flatten:
+            _plain_module("model", model, seen)
+            _plain_module("model", layers[1], seen)
+            linear, prefix = layers[0], f"{next(iter(children))}."
+            start = seen.item(layers[1].__dict__, "start_dim")
+            end = seen.item(layers[1].__dict__, "end_dim")
+            # Dimensions 0 and 1 of a prediction (n, k) are either made one or left alone.
+            flat = (start % 2, end % 2) == (0, 1)
+    kind = seen.type(linear)
     if kind is torch.nn.Linear or kind is nn.LinearRegression:
-        _check_module("model", linear)
-        names = ("weight",) if linear._parameters.get("bias") is None else ("weight", "bias")
-        prefix = "" if linear is model else "0."
-        parameters = _parameters("model", linear, names)
+        _plain_module("model", linear, seen)
+        has_bias = seen.item(seen.item(linear.__dict__, "_parameters"), "bias") is not None
+        names: tuple[str, ...] = ("weight", "bias") if has_bias else ("weight",)
+        parameters = _parameters(linear, names, seen)
         return NativeModel("linear", tuple(prefix + name for name in names), parameters, flat)
     if kind is nn.PolynomialRegression:
         names, kernel = ("coefficients",), "polynomial"
@@ -118,16 +162,17 @@ def recognise_model(model: object) -> NativeModel:
             f"gdcore.nn, got {_describe(model)}, which is not recognised yet; write the step with "
             "gdcore.functional and gdcore.optim"
         )
-    _check_module("model", model)
-    return NativeModel(kernel, names, _parameters("model", model, names), False)
+    _plain_module("model", linear, seen)
+    return NativeModel(kernel, names, _parameters(linear, names, seen), False)
 
 
-def recognise_loss(loss_fn: object) -> bool:
+def recognise_loss(loss_fn: Any, seen: Seen) -> bool:
     """Whether a squared-error loss takes the mean (True) or the sum (False).
 
     Args:
         loss_fn: ``nn.MSELoss`` or `gdcore.nn.MSELoss` with mean or sum, ``F.mse_loss`` or
             `gdcore.functional.mse_loss`, whose default is the mean.
+        seen: remembers what was looked at.
 
     Raises:
         TypeError: it is something else.
@@ -135,85 +180,123 @@ def recognise_loss(loss_fn: object) -> bool:
     """
     if loss_fn is F.mse_loss or loss_fn is functional.mse_loss:
         return True
-    if type(loss_fn) is not torch.nn.MSELoss and type(loss_fn) is not nn.MSELoss:
+    kind = seen.type(loss_fn)
+    if kind is not torch.nn.MSELoss and kind is not nn.MSELoss:
         raise TypeError(
             "loss_fn: expected nn.MSELoss, F.mse_loss or gdcore's, "
             f"got {_describe(loss_fn)}, which is not recognised yet"
         )
-    _check_module("loss_fn", loss_fn)
-    if loss_fn.reduction not in ("mean", "sum"):
-        raise ValueError(f"loss_fn: expected reduction mean or sum, got {loss_fn.reduction!r}")
-    return bool(loss_fn.reduction == "mean")
+    _plain_module("loss_fn", loss_fn, seen)
+    reduction = seen.item(loss_fn.__dict__, "reduction")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"loss_fn: expected reduction mean or sum, got {reduction!r}")
+    return bool(reduction == "mean")
 
 
-def recognise_optimizer(optimizer: object, model: NativeModel) -> NativeOptimizer:
-    """What the optimizer will do to the model's parameters; fresh momentum buffers are made here.
-
-    Args:
-        optimizer: exactly ``torch.optim.SGD`` or `gdcore.optim.SGD`. Parameters that it does not
-            hold, or that do not require grad, stay as they are.
-        model: from `recognise_model`.
-
-    Raises:
-        TypeError: it is another optimizer.
-        ValueError: it carries hooks, is differentiable, or trains none of the parameters.
-    """
-    if type(optimizer) is not torch.optim.SGD and type(optimizer) is not optim.SGD:
+def _plain_optimizer(optimizer: Any, seen: Seen) -> None:
+    """Check that stepping the optimizer runs its class's own step and nothing else."""
+    kind = seen.type(optimizer)
+    if kind is not torch.optim.SGD and kind is not optim.SGD:
         raise TypeError(
             "optimizer: expected torch.optim.SGD or gdcore.optim.SGD, "
             f"got {_describe(optimizer)}, which is not recognised yet"
         )
-    if (
-        optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or torch_optimizer._global_optimizer_pre_hooks
-        or torch_optimizer._global_optimizer_post_hooks
-    ):
+    state = optimizer.__dict__
+    own = (
+        seen.item(state, "_optimizer_step_pre_hooks"),
+        seen.item(state, "_optimizer_step_post_hooks"),
+    )
+    if not all(seen.empty(hooks) for hooks in (*own, *_GLOBAL_OPTIMIZER_HOOKS)):
         raise ValueError("optimizer: expected no step hooks, got one")
-    replaced = optimizer.__dict__.get("step")
+    replaced = seen.item(state, "step")
+    # torch's learning-rate schedulers wrap the step to see that it was called.
     if replaced is not None and not hasattr(replaced, "_wrapped_by_lr_sched"):
-        raise ValueError(f"optimizer: expected {_describe(optimizer)}'s own step, got a replaced one")
-    settings: list[tuple[int, float, float, float, float, bool, bool, bool]] = []
-    momenta: list[Tensor | None] = [None] * len(model.parameters)
-    for group in optimizer.param_groups:
-        for index, parameter in enumerate(model.parameters):
-            if not parameter.requires_grad or not any(p is parameter for p in group["params"]):
-                continue
-            if group["differentiable"]:
-                raise ValueError("optimizer: expected differentiable=False, got True")
-            fresh = False
-            if group["momentum"] != 0:
-                buffer = optimizer.state[parameter].get("momentum_buffer")
-                fresh = buffer is None
-                momenta[index] = torch.empty_like(parameter.detach()) if fresh else buffer
-            settings.append(
-                (
-                    index,
-                    float(group["lr"]),
-                    group["momentum"],
-                    group["dampening"],
-                    float(group["weight_decay"]),
-                    group["nesterov"],
-                    group["maximize"],
-                    fresh,
-                )
-            )
-    if not settings:
         raise ValueError(
-            "optimizer: expected to hold a parameter of model that requires grad, got none"
+            f"optimizer: expected {_describe(optimizer)}'s own step, got a replaced one"
         )
-    return NativeOptimizer(tuple(settings), tuple(momenta))
 
 
-def mark_stepped(optimizer: Any, model: NativeModel, plan: NativeOptimizer) -> None:
-    """Leave the objects as an optimizer's own step would: buffers kept, versions moved on."""
-    written = []
-    for index, *_ in plan.settings:
-        written.append(model.parameters[index])
-        buffer = plan.momenta[index]
-        if buffer is not None:
-            optimizer.state[model.parameters[index]]["momentum_buffer"] = buffer
-            written.append(buffer)
-    torch.autograd.graph.increment_version(written)
-    # torch's learning-rate schedulers look at this to see that the optimizer has stepped.
-    optimizer._opt_called = True
+class Plan:
+    """A native training run of a model, loss and optimizer as they were when it was made.
+
+    Fresh momentum buffers are made here and handed to the optimizer by `mark_stepped`. Parameters
+    that the optimizer does not hold, or that do not require grad, stay as they are.
+    """
+
+    def __init__(self, model: Any, loss_fn: Any, optimizer: Any) -> None:
+        seen = Seen()
+        self.model = recognise_model(model, seen)
+        mean = recognise_loss(loss_fn, seen)
+        _plain_optimizer(optimizer, seen)
+        self.optimizer = optimizer
+        self.written: list[Tensor] = []
+        self.lr = 0.0
+        self._fresh: list[tuple[Tensor, Tensor]] = []
+        settings = []
+        momenta: list[Tensor | None] = [None] * len(self.model.parameters)
+        trained = [seen.attribute(p, "requires_grad") for p in self.model.parameters]
+        index_of = {id(parameter): i for i, parameter in enumerate(self.model.parameters)}
+        groups = seen.item(optimizer.__dict__, "param_groups")
+        for group in seen.elements(groups):
+            for parameter in seen.elements(seen.item(group, "params")):
+                index = index_of.get(id(parameter))
+                if index is None or not trained[index]:
+                    continue
+                settings.append(self._setting(index, parameter, group, momenta, seen))
+        if not settings:
+            raise ValueError(
+                "optimizer: expected to hold a parameter of model that requires grad, got none"
+            )
+        self._seen = seen
+        self._training = _ops.Training(
+            self.model.kernel, self.model.flat, self.model.parameters, momenta, settings, mean
+        )
+        self.run = self._training.run
+
+    def _setting(
+        self,
+        index: int,
+        parameter: Tensor,
+        group: dict[str, Any],
+        momenta: list[Tensor | None],
+        seen: Seen,
+    ) -> tuple[int, float, float, float, float, bool, bool, bool]:
+        if seen.item(group, "differentiable"):
+            raise ValueError("optimizer: expected differentiable=False, got True")
+        lr = seen.number(group, "lr")
+        momentum = seen.number(group, "momentum")
+        self.lr = max(self.lr, lr)
+        self.written.append(parameter)
+        fresh = False
+        if momentum != 0:
+            states = seen.item(self.optimizer.__dict__, "state")
+            state = seen.item(states, parameter)
+            buffer = None if state is None else seen.item(state, "momentum_buffer")
+            if buffer is None:
+                fresh = True
+                buffer = torch.empty_like(parameter, requires_grad=False)
+                self._fresh.append((parameter, buffer))
+            momenta[index] = buffer
+            self.written.append(buffer)
+        return (
+            index,
+            lr,
+            momentum,
+            seen.number(group, "dampening"),
+            seen.number(group, "weight_decay"),
+            seen.item(group, "nesterov"),
+            seen.item(group, "maximize"),
+            fresh,
+        )
+
+    def holds(self) -> bool:
+        """Whether everything that was seen is still the same."""
+        return not self._fresh and self._seen.lasting and self._seen.watch.unchanged()
+
+    def mark_stepped(self) -> None:
+        """Leave the objects as the optimizer's own step would: buffers kept, versions moved on."""
+        for parameter, buffer in self._fresh:
+            self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        torch.autograd.graph.increment_version(self.written)
+        # torch's learning-rate schedulers look at this to see that the optimizer has stepped.
+        self.optimizer._opt_called = True

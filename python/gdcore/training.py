@@ -7,16 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _ops
 from ._history import DivergenceError, History
-from .plan import (
-    LossFunction,
-    NativeModel,
-    mark_stepped,
-    recognise_loss,
-    recognise_model,
-    recognise_optimizer,
-)
+from .plan import LossFunction, NativeModel, Plan
 
 __all__ = ["DivergenceError", "History", "fit", "train_step"]
 
@@ -31,8 +23,9 @@ def _check_data(x: object, y: object) -> None:
                 f"use {name}.detach()"
             )
         if tensor.is_neg():
-            raise ValueError(f"{name}: expected plain memory, got a lazy negation; "
-                             f"use {name}.resolve_neg()")
+            raise ValueError(
+                f"{name}: expected plain memory, got a lazy negation; use {name}.resolve_neg()"
+            )
     if torch.is_autocast_enabled("cpu"):
         raise ValueError("autocast: expected it to be off in a native step, got it on")
 
@@ -79,35 +72,21 @@ def train_step(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    recognise_loss(loss_fn)
-    recognise_optimizer(optimizer, recognise_model(model))
+    plan = Plan(model, loss_fn, optimizer)
+    pattern = torch.empty((), dtype=plan.model.parameters[0].dtype)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        native = recognise_model(model)
-        mean = recognise_loss(loss_fn)
-        plan = recognise_optimizer(optimizer, native)
+        nonlocal plan, pattern
+        if not plan.holds():
+            plan = Plan(model, loss_fn, optimizer)
         _check_data(x, y)
-        loss = torch.empty((), dtype=x.dtype)
-        _, _, raised = _ops.train(
-            native.kernel,
-            x,
-            y,
-            "y",
-            native.flat,
-            native.parameters,
-            plan.momenta,
-            plan.settings,
-            mean,
-            loss,
-            1,
-            0,
-            None,
-            False,
-            torch.get_num_threads(),
-        )
+        if pattern.dtype != x.dtype:
+            pattern = torch.empty((), dtype=x.dtype)
+        loss = torch.empty_like(pattern)  # the cheapest way to a fresh tensor
+        _, _, raised = plan.run(x, y, loss, 1, 0, None, False, torch.get_num_threads())
         if raised is not None:
             raise raised
-        mark_stepped(optimizer, native, plan)
+        plan.mark_stepped()
         return loss
 
     return step
@@ -158,9 +137,8 @@ def fit(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    native = recognise_model(model)
-    mean = recognise_loss(loss_fn)
-    plan = recognise_optimizer(optimizer, native)
+    plan = Plan(model, loss_fn, optimizer)
+    native = plan.model
     x, y = _unpack(data)
     _check_count("epochs", epochs, 0)
     if record_every is not None:
@@ -171,16 +149,9 @@ def fit(
     recorded = torch.empty((records, size), dtype=x.dtype)
 
     start = time.perf_counter()
-    done, outcome, raised = _ops.train(
-        native.kernel,
+    done, outcome, raised = plan.run(
         x,
         y,
-        "y",
-        native.flat,
-        native.parameters,
-        plan.momenta,
-        plan.settings,
-        mean,
         losses,
         epochs,
         record_every or 0,
@@ -191,7 +162,7 @@ def fit(
     seconds = time.perf_counter() - start
     updates = done - 1 if outcome == "diverged" else done
     if updates > 0:
-        mark_stepped(optimizer, native, plan)
+        plan.mark_stepped()
     history = _history(native, losses[:done], recorded, updates, record_every, seconds)
     if raised is not None:
         raised.history = history  # type: ignore[attr-defined]
