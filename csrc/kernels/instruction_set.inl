@@ -3,14 +3,18 @@
 
 namespace gdcore::GDCORE_ISA {
 
-#include "kernels/legendre.inl"
-#include "kernels/linear_mse_many.inl"
+#include "kernels/simd.h"
+
 #include "kernels/linear_mse_narrow.inl"
+
 #include "kernels/linear_mse_wide.inl"
+
+#include "kernels/linear_mse_many.inl"
+
+#include "kernels/legendre.inl"
 #include "kernels/mse.inl"
 #include "kernels/polynomial_mse.inl"
 #include "kernels/sgd.inl"
-#include "kernels/simd.h"
 
 template <class T>
 static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
     raise ImportError(
-        f"gdcore needs torch 2.11 or later, for its DLPack exchange table; this is {torch.__version__}"
+        "gdcore needs torch 2.11 or later, for its DLPack exchange table; "
+        f"this is torch {torch.__version__}"
     )
 
 from . import _core

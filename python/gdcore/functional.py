@@ -313,8 +313,8 @@ def legendre_p3(x: Tensor) -> Tensor:
         ValueError: ``x`` is not on the CPU.
 
     Example:
-        >>> gdcore.functional.legendre_p3(torch.tensor([0.0, 1.0, 2.0]))
-        tensor([ 0.,  1., 17.])
+        >>> gdcore.functional.legendre_p3(torch.tensor([1.0, 2.0]))
+        tensor([ 1., 17.])
 
     Reference:
         Abramowitz and Stegun, Handbook of Mathematical Functions, table 22.9.

@@ -105,8 +105,8 @@ class LegendreRegression(torch.nn.Module):
     Shapes: ``x`` (n,) to (n,); a, b, c and d have shape ().
 
     Example:
-        >>> gdcore.nn.LegendreRegression()(torch.tensor([0.0])).item()
-        -0.0
+        >>> gdcore.nn.LegendreRegression()(torch.tensor([0.0])).tolist()
+        [0.0]
 
     Reference:
         "Learning PyTorch with examples", the custom ``autograd.Function``.
