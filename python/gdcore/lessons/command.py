@@ -1,0 +1,143 @@
+"""The `lessons` command: which lessons to run, on what, and what to write."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .data import DataError
+from .lesson import BACKENDS, Lesson
+from .registry import LESSONS
+from .report import as_json, lesson_text, summary
+from .session import Report, Request, UsageError, run_lesson
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="lessons to run; all if none")
+    parser.add_argument("--list", action="store_true", help="list the lessons and stop")
+    parser.add_argument("--backend", choices=[*BACKENDS, "all"], default="all")
+    parser.add_argument("--lr", type=_rate, help="another learning rate")
+    parser.add_argument("--epochs", type=_whole(1), help="another number of epochs")
+    parser.add_argument("--seed", type=_whole(0), help="start from random numbers of this seed")
+    parser.add_argument("--data", type=Path, metavar="FILE.csv", help="other data: columns x..., y")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw each lesson there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return value
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) < 2**63:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {least} to 2^63 - 1, got {text!r}"
+            )
+        return int(text)
+
+    return parse
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command.
+
+    Returns:
+        0 if everything agrees, 1 if anything disagrees, 2 for a request that cannot be met.
+    """
+    if arguments.list:
+        width = max(map(len, LESSONS))
+        print("\n".join(f"{name:{width}}  {lesson.title}" for name, lesson in LESSONS.items()))
+        return 0
+    try:
+        return _run(arguments)
+    except (UsageError, DataError) as error:
+        print(f"gdcore lessons: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    request = Request(arguments.lr, arguments.epochs, arguments.seed, arguments.data)
+    chosen, left_out = _choose(arguments.names, arguments.backend, request)
+    _check_outputs(arguments.plot, arguments.json)
+    reports: list[Report] = []
+    for lesson, backends in chosen:
+        reports.append(run_lesson(lesson, request, backends))
+        print(lesson_text(reports[-1]), flush=True)
+        if arguments.plot is not None:
+            _draw(reports[-1], arguments.plot)
+    print(summary(reports, with_seed=not request.given))
+    if left_out:
+        print("\nNot run:\n" + "\n".join(f"  {reason}" for reason in left_out))
+    if arguments.json is not None:
+        text = json.dumps(as_json(reports), ensure_ascii=False, allow_nan=False, indent=1)
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    return 0 if all(report.agrees for report in reports) else 1
+
+
+def _choose(
+    names: list[str], backend: str, request: Request
+) -> tuple[list[tuple[Lesson, list[str]]], list[str]]:
+    """The lessons and versions to run, and why the others are not.
+
+    A lesson that was named must be able to do what was asked; of the rest, those that can.
+    """
+    chosen, left_out = [], []
+    for lesson in [_find(name) for name in dict.fromkeys(names)] or LESSONS.values():
+        try:
+            backends = list(lesson.versions) if backend == "all" else [backend]
+            if backend not in (*lesson.versions, "all"):
+                versions = " and ".join(lesson.versions)
+                raise UsageError(f"{lesson.name} has no {backend} version; it has {versions}")
+            request.settings(lesson)
+            chosen.append((lesson, backends))
+        except UsageError as reason:
+            if names:
+                raise
+            left_out.append(str(reason))
+    if not chosen:
+        raise UsageError("no lesson can do that: " + "; ".join(left_out))
+    return chosen, left_out
+
+
+def _find(name: str) -> Lesson:
+    if name in LESSONS:
+        return LESSONS[name]
+    nearest = difflib.get_close_matches(name, LESSONS, n=1, cutoff=0.0)[0]
+    raise UsageError(f"there is no lesson {name!r}; the nearest name is {nearest!r} (see --list)")
+
+
+def _check_outputs(plot: Path | None, json_file: Path | None) -> None:
+    """Find out before the lessons run, not after, that something cannot be written."""
+    if plot is not None:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise UsageError(
+                "--plot needs matplotlib: pip install -c constraints.txt 'gdcore[plot]'"
+            )
+        try:
+            plot.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--plot {plot}: {error.strerror}") from None
+    if json_file is not None:
+        try:
+            json_file.touch()
+        except OSError as error:
+            raise UsageError(f"--json {json_file}: {error.strerror}") from None
+
+
+def _draw(report: Report, directory: Path) -> None:
+    figure = report.lesson.draw(report.outcomes[report.shown].run, report.settings)
+    figure.savefig(directory / f"{report.lesson.name}.png")

@@ -1,0 +1,30 @@
+"""How far two roundings of one formula may lie apart.
+
+Every formula here is a tree of sums and products. A value that passes at most m roundings on its
+way from an argument to the result carries m factors 1 + δ with |δ| ≤ u, whatever the order of the
+sums and wherever a multiply-add is fused. So a computed result is within γ(m) = m u / (1 - m u)
+times the same formula over absolute values (its magnitude) of the exact one, and two computed
+results are within twice that of each other. Source: Higham, Accuracy and Stability of Numerical
+Algorithms, 2002, chapter 3.
+"""
+
+import torch
+from torch import Tensor
+
+UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+
+
+def assert_within_rounding(
+    actual: Tensor, expected: Tensor, magnitude: Tensor, roundings: int, what: str = "result"
+) -> None:
+    """Two computed results of one formula: the same dtype and shape, and within 2 γ(m)."""
+    assert actual.dtype == expected.dtype, f"{what}: {actual.dtype}, not {expected.dtype}"
+    assert actual.shape == expected.shape, f"{what}: {actual.shape}, not {expected.shape}"
+    error = roundings * UNIT_ROUNDOFF[actual.dtype]
+    assert error < 0.01, f"{what}: a bound that shows nothing"
+    bound = 2 * error / (1 - error) * magnitude.detach().double()
+    distance = (actual.detach().double() - expected.detach().double()).abs()
+    worst = (distance - bound).max() if distance.numel() else torch.tensor(0.0)
+    assert bool((distance <= bound).all()), (
+        f"{what}: {worst:.3g} beyond the bound {bound.max():.3g}"
+    )

@@ -1,0 +1,117 @@
+"""Every op of torch.ops.gdcore under torch.library.opcheck, on plain and awkward inputs."""
+
+from collections.abc import Iterator
+
+import gdcore
+import pytest
+import torch
+from torch import Tensor
+
+Arguments = tuple[Tensor | str | bool | None, ...]
+
+
+def vectors() -> Iterator[Tensor]:
+    """One value, none, many, strided, expanded, of both dtypes."""
+    for dtype in (torch.float32, torch.float64):
+        yield torch.randn(1, dtype=dtype)
+        yield torch.randn(0, dtype=dtype)
+        yield torch.randn(35, dtype=dtype)
+        yield torch.randn(9, 4, dtype=dtype)[:, 1]
+        yield torch.randn(1, dtype=dtype).expand(7)
+
+
+def matrices(columns: int) -> Iterator[Tensor]:
+    for dtype in (torch.float32, torch.float64):
+        yield torch.randn(6, columns, dtype=dtype)
+        yield torch.randn(0, columns, dtype=dtype)
+        yield torch.randn(columns, 6, dtype=dtype).t()
+        yield torch.randn(12, 2 * columns, dtype=dtype)[::2, ::2]
+
+
+def samples() -> Iterator[tuple[str, Arguments]]:
+    for v in vectors():
+        for reduction in ("mean", "sum", "none"):
+            for gradient in (False, True):
+                yield "mse", (v, torch.randn_like(v), reduction, gradient)
+        yield "polynomial_mse", (v, v.new_ones(4), torch.randn_like(v), "mean")
+        scalars = v.new_tensor([0.5, -1.0, 0.1, 0.3]).unbind()
+        yield "legendre_mse", (v, *scalars, torch.randn_like(v), "sum")
+        yield "legendre_p3", (v,)
+        yield "legendre_p3_backward", (torch.randn_like(v), v)
+    for x in matrices(3):
+        yield "mse", (x, torch.randn_like(x), "none", True)
+        yield "legendre_p3", (x,)
+        yield "legendre_p3_backward", (torch.randn_like(x), x)
+        for outputs in (1, 9):
+            weight, target = x.new_ones(outputs, 3), x.new_ones(len(x), outputs)
+            yield "linear_mse", (x, weight, x.new_ones(outputs), target, "mean", True)
+            yield "linear_mse", (x, weight.t().contiguous().t(), None, target, "sum", False)
+    yield "mse", (torch.randn(2, 3, 4), torch.randn(2, 4, 3).transpose(1, 2), "mean", True)
+    yield "mse", (torch.tensor(1.0), torch.tensor(3.0), "mean", True)
+    for d in (0, 40):
+        yield (
+            "linear_mse",
+            (torch.randn(5, d), torch.randn(2, d), None, torch.ones(5, 2), "sum", True),
+        )
+
+
+OPS = (
+    "mse",
+    "linear_mse",
+    "polynomial_mse",
+    "legendre_mse",
+    "legendre_p3",
+    "legendre_p3_backward",
+)
+
+
+def test_these_are_all_the_ops() -> None:
+    registered = {
+        name.removeprefix("gdcore::")
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("gdcore::")
+    }
+    assert registered == set(OPS)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_schema_and_fake(name: str) -> None:
+    """What the schema promises (nothing written, nothing aliased) and what a fake gives."""
+    op = getattr(torch.ops.gdcore, name).default
+    found = [arguments for op_name, arguments in samples() if op_name == name]
+    assert len(found) >= 10
+    for arguments in found:
+        torch.library.opcheck(
+            op,
+            arguments,
+            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+        )
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_traced_with_dynamic_shapes(name: str) -> None:
+    op = getattr(torch.ops.gdcore, name).default
+    found = [arguments for op_name, arguments in samples() if op_name == name]
+    for arguments in found[2:24:7]:
+        torch.library.opcheck(op, arguments, test_utils=("test_aot_dispatch_dynamic",))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_arguments_are_left_alone(name: str) -> None:
+    op = getattr(torch.ops.gdcore, name).default
+    for op_name, arguments in samples():
+        if op_name != name:
+            continue
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        before = [(t.clone(), t._version) for t in tensors]
+        op(*arguments)
+        for tensor, (value, version) in zip(tensors, before, strict=True):
+            assert torch.equal(tensor, value)
+            assert tensor._version == version
+
+
+def test_ops_are_what_the_functions_call() -> None:
+    x, target = torch.randn(8, 2), torch.randn(8, 1)
+    weight, bias = torch.randn(1, 2), torch.randn(1)
+    loss, *_ = torch.ops.gdcore.linear_mse(x, weight, bias, target, "mean", False)
+    assert torch.equal(loss, gdcore.functional.linear_mse_loss(x, weight, bias, target))

@@ -1,0 +1,248 @@
+"""What train_step and fit take, what they refuse and how they say so, and what they notice."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import gdcore
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .training_cases import CASES, line, make
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def sgd(model: nn.Module, **options: Any) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), **{"lr": 0.1, **options})
+
+
+def refuses(
+    kind: type[Exception], argument: str, *parts: str, model: Any, loss_fn: Any, optimizer: Any
+) -> None:
+    """Both ways refuse: this kind of error, naming the argument and each of the parts."""
+    x, y = torch.zeros(3, 1), torch.zeros(3, 1)
+    for train in (
+        lambda: gdcore.train_step(model, loss_fn, optimizer),
+        lambda: gdcore.fit(model, loss_fn, optimizer, (x, y), epochs=1),
+    ):
+        with pytest.raises((TypeError, ValueError)) as info:
+            train()
+        assert type(info.value) is kind, str(info.value)
+        message = str(info.value)
+        assert message.startswith(f"{argument}: expected "), message
+        for part in (*parts, "got "):
+            assert part in message, message
+
+
+class Scaled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class OtherPolynomial(gdcore.nn.PolynomialRegression):
+    """A subclass, even one that changes nothing."""
+
+
+class OtherSequential(nn.Sequential):
+    """Likewise."""
+
+
+UNRECOGNISED_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
+    "subclass of Linear": (lambda: Scaled(1, 1), "Scaled"),
+    "subclass of ours": (lambda: OtherPolynomial(2), "OtherPolynomial"),
+    "subclass of Sequential": (
+        lambda: OtherSequential(nn.Linear(1, 1), nn.Flatten(0, 1)),
+        "OtherSequential",
+    ),
+    "Sequential of one": (lambda: nn.Sequential(nn.Linear(1, 1)), "Sequential"),
+    "Sequential of a subclass": (lambda: nn.Sequential(Scaled(1, 1), nn.Flatten()), "Scaled"),
+    "Sequential of a polynomial": (
+        lambda: nn.Sequential(gdcore.nn.PolynomialRegression(2), nn.Flatten(0, 0)),
+        "PolynomialRegression",
+    ),
+    "Sequential of three": (
+        lambda: nn.Sequential(nn.Linear(1, 1), nn.Flatten(), nn.Flatten()),
+        "Sequential",
+    ),
+    "Sequential of two Linears": (
+        lambda: nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)),
+        "Sequential",
+    ),
+    "Sequential in Sequential": (
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(1, 1)), nn.Flatten()),
+        "Sequential",
+    ),
+    "network": (lambda: nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)), "Sequential"),
+    "other layer": (lambda: nn.Bilinear(1, 1, 1), "Bilinear"),
+    "parametrised": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(1, 1)),
+        "ParametrizedLinear",
+    ),
+    "function": (lambda: F.linear, "linear"),
+    "nothing": (lambda: None, "NoneType"),
+}
+
+
+@pytest.mark.parametrize("name", UNRECOGNISED_MODELS)
+def test_models_that_are_not_recognised(name: str) -> None:
+    build, described = UNRECOGNISED_MODELS[name]
+    refuses(
+        TypeError,
+        "model",
+        "nn.Linear",
+        described,
+        "not recognised yet",
+        model=build(),
+        loss_fn=nn.MSELoss(),
+        optimizer=sgd(nn.Linear(1, 1)),
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_models_that_are_recognised(case: str) -> None:
+    model, x, y = make(case)
+    for loss_fn in (nn.MSELoss(), nn.MSELoss(reduction="sum"), F.mse_loss):
+        assert gdcore.train_step(model, loss_fn, sgd(model, lr=1e-6))(x, y).isfinite()
+
+
+def hook(*_: Any) -> None:
+    """Does nothing, but is there."""
+
+
+def own_forward(module: nn.Module) -> None:
+    module.forward = lambda x: x
+
+
+def old_weight_norm(module: nn.Module) -> None:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        nn.utils.weight_norm(module)
+
+
+CHANGES: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
+    "forward hook": (lambda m: m.register_forward_hook(hook), "forward hook"),
+    "forward pre-hook": (lambda m: m.register_forward_pre_hook(hook), "forward pre hook"),
+    "forward hook with kwargs": (
+        lambda m: m.register_forward_hook(hook, with_kwargs=True),
+        "forward hook",
+    ),
+    "forward hook called always": (
+        lambda m: m.register_forward_hook(hook, always_call=True),
+        "forward hook",
+    ),
+    "backward hook": (lambda m: m.register_full_backward_hook(hook), "backward hook"),
+    "backward pre-hook": (lambda m: m.register_full_backward_pre_hook(hook), "backward pre hook"),
+    "replaced forward": (own_forward, "forward"),
+    "old weight norm": (old_weight_norm, "hook"),
+    "old spectral norm": (lambda m: nn.utils.spectral_norm(m), "hook"),
+    "hook on a parameter": (lambda m: m.get_parameter("weight").register_hook(hook), "weight"),
+    "hook after accumulation": (
+        lambda m: m.get_parameter("weight").register_post_accumulate_grad_hook(hook),
+        "weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_modules_that_run_something_else(change: str) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = sgd(model)
+    apply, said = CHANGES[change]
+    apply(model)
+    for wrapped in (model, nn.Sequential(model, nn.Flatten(0, 1))):
+        refuses(ValueError, "model", said, model=wrapped, loss_fn=nn.MSELoss(), optimizer=optimizer)
+
+
+MODULE_CHANGES = [
+    name for name in CHANGES if "parameter" not in name and "old" not in name and "acc" not in name
+]
+
+
+@pytest.mark.parametrize("change", MODULE_CHANGES)
+@pytest.mark.parametrize("part", ["Sequential", "Flatten", "PolynomialRegression", "MSELoss"])
+def test_every_part_is_looked_at(part: str, change: str) -> None:
+    model: nn.Module = nn.Sequential(nn.Linear(1, 1), nn.Flatten(0, 1))
+    loss_fn = nn.MSELoss()
+    if part == "PolynomialRegression":
+        model = gdcore.nn.PolynomialRegression(1)
+    optimizer = sgd(model)
+    changed = {"Flatten": model.get_submodule("1" if part == "Flatten" else ""), "MSELoss": loss_fn}
+    apply, said = CHANGES[change]
+    apply(changed.get(part, model))
+    argument = "loss_fn" if part == "MSELoss" else "model"
+    refuses(ValueError, argument, said, model=model, loss_fn=loss_fn, optimizer=optimizer)
+
+
+class OtherLoss(nn.MSELoss):
+    """A subclass, even one that changes nothing."""
+
+
+LOSSES: dict[str, tuple[type[Exception], Any, str]] = {
+    "another loss": (TypeError, nn.L1Loss(), "L1Loss"),
+    "subclass": (TypeError, OtherLoss(), "OtherLoss"),
+    "another function": (TypeError, F.l1_loss, "l1_loss"),
+    "partial": (TypeError, functools.partial(F.mse_loss, reduction="sum"), "partial"),
+    "the class itself": (TypeError, nn.MSELoss, "MSELoss"),
+    "string": (TypeError, "mse", "str"),
+    "nothing": (TypeError, None, "NoneType"),
+    "no reduction": (ValueError, nn.MSELoss(reduction="none"), "'none'"),
+    "no reduction of ours": (ValueError, gdcore.nn.MSELoss("none"), "'none'"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_that_are_not_recognised(name: str) -> None:
+    kind, loss_fn, described = LOSSES[name]
+    model, _, _ = line()
+    refuses(kind, "loss_fn", described, model=model, loss_fn=loss_fn, optimizer=sgd(model))
+
+
+class OtherSGD(torch.optim.SGD):
+    """A subclass, even one that changes nothing."""
+
+
+OPTIMIZERS: dict[str, tuple[type[Exception], Callable[[nn.Module], Any], str]] = {
+    "Adam": (TypeError, lambda m: torch.optim.Adam(m.parameters()), "Adam"),
+    "subclass": (TypeError, lambda m: OtherSGD(m.parameters()), "OtherSGD"),
+    "the class itself": (TypeError, lambda _: torch.optim.SGD, "SGD"),
+    "parameters": (TypeError, lambda m: list(m.parameters()), "list"),
+    "of another model": (ValueError, lambda _: sgd(nn.Linear(1, 1)), "a parameter of model"),
+    "differentiable": (ValueError, lambda m: sgd(m, differentiable=True), "differentiable=False"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_that_are_not_recognised(name: str) -> None:
+    kind, build, described = OPTIMIZERS[name]
+    model, _, _ = line()
+    refuses(kind, "optimizer", described, model=model, loss_fn=nn.MSELoss(), optimizer=build(model))
+
+
+@pytest.mark.parametrize("when", ["pre", "post"])
+def test_optimizers_with_hooks(when: str) -> None:
+    model, _, _ = line()
+    optimizer = sgd(model)
+    getattr(optimizer, f"register_step_{when}_hook")(hook)
+    refuses(ValueError, "optimizer", "hook", model=model, loss_fn=nn.MSELoss(), optimizer=optimizer)
+
+
+def test_an_optimizer_whose_step_was_replaced() -> None:
+    model, _, _ = line()
+    optimizer = sgd(model)
+    optimizer.step = hook  # type: ignore[method-assign, assignment]
+    refuses(ValueError, "optimizer", "step", model=model, loss_fn=nn.MSELoss(), optimizer=optimizer)
+
+
+def test_a_model_that_is_wholly_frozen() -> None:
+    model, _, _ = line()
+    model.requires_grad_(False)
+    refuses(
+        ValueError,
+        "optimizer",
+        "requires grad",
+        model=model,
+        loss_fn=nn.MSELoss(),
+        optimizer=sgd(model),
+    )
