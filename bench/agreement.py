@@ -51,6 +51,11 @@ def outcome(loss: Any, *values: Any) -> Outcome:
     return Outcome(number, np.concatenate(rows))
 
 
+def as_returned(value: Any) -> Outcome:
+    """The outcome of a contender that returns it: the loss, then the rest."""
+    return outcome(*value)
+
+
 def as_float64(value: Any) -> Array:
     """A tensor, array or number as a float64 array."""
     if isinstance(value, torch.Tensor):

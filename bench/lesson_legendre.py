@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import gdcore
@@ -13,7 +14,7 @@ from gdcore.lessons.golden import golden
 from gdcore.lessons.legendre import LegendrePolynomial3
 from lesson_line import NN_LOOP, SEED_LOOP
 from lesson_sine import points
-from loops import EAGER, FIT, Training, descent_case
+from loops import FIT, Training, descent_case
 from numpy.typing import NDArray
 from timing import Case, Contender
 from torch import Tensor, nn
@@ -72,11 +73,8 @@ class Legendre(nn.Module):
 
 def seed_loop(x: Tensor, y: Tensor, start: list[float], learning_rate: float, epochs: int) -> Any:
     """As the seed writes it, without printing."""
-    a: Any
-    b: Any
-    c: Any
-    d: Any
-    a, b, c, d = (torch.full((), value, requires_grad=True) for value in start)
+    parameters: Any = [torch.full((), value, requires_grad=True) for value in start]
+    a, b, c, d = parameters
     for _ in range(epochs):
         P3: Any = LegendrePolynomial3.apply  # noqa: N806
         y_pred = a + b * P3(c + d * x)
@@ -112,7 +110,7 @@ def by_hand(x: Any, y: Any, start: Any, lr: float, epochs: int) -> Any:
     return loss, a, b, c, d
 
 
-def case(epochs: int) -> Case:
+def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
     entry = golden("legendre")
     lr, start = entry["lr"], [entry["init"][name] for name in "abcd"]
     (x, y), sum_of_squares = points(), nn.MSELoss(reduction="sum")
@@ -121,7 +119,7 @@ def case(epochs: int) -> Case:
 
     def contenders(epochs: int) -> list[Contender]:
         runs = {FIT: native.fit(epochs)}
-        for name, options in EAGER.items():
+        for name, options in loops.items():
             runs[name.replace("eager", NN_LOOP)] = module.eager(epochs, options)
         tensors = (x, y, torch.tensor(start))
         arrays = (x.numpy(), y.numpy(), torch.tensor(start).numpy())

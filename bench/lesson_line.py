@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import gdcore
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from agreement import Affine, as_float64
 from gdcore.lessons.golden import golden
-from loops import EAGER, FIT, Run, Training, descent_case
+from loops import FIT, Run, Training, descent_case
 from timing import Case, Contender
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ def line() -> nn.Module:
     return model
 
 
-def seed_loop(x: Tensor, y: Tensor, lr: float, epochs: int, options: dict[str, bool]) -> Run:
+def seed_loop(x: Tensor, y: Tensor, lr: float, epochs: int, options: Mapping[str, bool]) -> Run:
     """As the seed writes it, without printing."""
 
     def run() -> Any:
@@ -70,14 +71,14 @@ def in_numpy(x: Any, y: Any, lr: float, epochs: int) -> Any:
     return cost, W, b
 
 
-def case(epochs: int) -> Case:
+def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
     entry = golden("linear_regression")
     x, y, lr = torch.FloatTensor(entry["x"]), torch.FloatTensor(entry["y"]), entry["lr"]
     training = Training(line, nn.MSELoss(), x, y, lr)
 
     def contenders(epochs: int) -> list[Contender]:
         runs = {FIT: training.fit(epochs)}
-        for name, options in EAGER.items():
+        for name, options in loops.items():
             runs[name.replace("eager", SEED_LOOP)] = seed_loop(x, y, lr, epochs, options)
         flat = (x.numpy().ravel(), y.numpy().ravel())
         runs |= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import gdcore
@@ -12,7 +13,7 @@ import torch
 from agreement import Affine, as_float64
 from gdcore.lessons.golden import golden
 from lesson_line import NN_LOOP, SEED_LOOP
-from loops import EAGER, FIT, Run, Training, descent_case
+from loops import FIT, Run, Training, descent_case
 from timing import Case, Contender
 from torch import Tensor, nn
 
@@ -62,14 +63,10 @@ def bias_first(run: Run) -> Run:
     return reordered
 
 
-def case(epochs: int) -> Case:
+def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
     entry = golden("sine_torch")
-    lr, start, sum_of_squares = (
-        entry["lr"],
-        entry["initial_coefficients"],
-        nn.MSELoss(reduction="sum"),
-    )
-    (x, y), start = points(), torch.tensor(start)
+    lr, start = entry["lr"], torch.tensor(entry["initial_coefficients"])
+    (x, y), sum_of_squares = points(), nn.MSELoss(reduction="sum")
     powers = x.unsqueeze(-1).pow(torch.tensor([1, 2, 3]))
     columns = torch.cat([torch.ones(len(x), 1), powers], 1)
 
@@ -94,7 +91,7 @@ def case(epochs: int) -> Case:
             f"{FIT}, PolynomialRegression": on_points.fit(epochs),
             f"{FIT}, the loop's nn model": bias_first(on_powers.fit(epochs)),
         }
-        for name, options in EAGER.items():
+        for name, options in loops.items():
             loop = on_powers.eager(epochs, options)
             runs[name.replace("eager", NN_LOOP)] = bias_first(loop)
         arrays = (columns.numpy(), y.numpy(), start.numpy())

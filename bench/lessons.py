@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import lesson_legendre
 import lesson_line
 import lesson_sine
+from loops import EAGER
 from timing import Planned
 
 SUITE = "lessons"
@@ -24,6 +25,7 @@ LESSONS = {
 
 
 def cases(quick: bool) -> Iterator[Planned]:
-    """The same in a quick run: in a shorter training, setting up would weigh more."""
+    """A quick run leaves out foreach and fused; in fewer epochs, setting up would weigh more."""
+    loops = {"eager": EAGER["eager"]} if quick else EAGER
     for name, case in LESSONS.items():
-        yield Planned(SUITE, name, functools.partial(case, EPOCHS))
+        yield Planned(SUITE, name, functools.partial(case, EPOCHS, loops))

@@ -19,7 +19,7 @@ SUITE = "linear_mse"
 EPOCHS = {
     (3, 1): 2000,
     (32, 10): 2000,
-    (256, 64): 1000,
+    (256, 64): 500,
     (10_000, 10): 200,
     (100_000, 64): 20,
     (1_000_000, 1): 20,
@@ -58,7 +58,7 @@ def gradient_case(n: int, d: int) -> Case:
     p = problem(n, d)
     contenders = gradient_contenders(p)
     expected = expected_gradient(p.affine(), p.targets(), p.flat_start(), mean=True)
-    checks = [Check(contenders, 1, expected)]
+    checks = [Check(contenders, 1, expected, "after one call")]
     return Case(contenders, checks, "call", read_bytes=p.read_bytes, probe=probe(p))
 
 
@@ -67,7 +67,7 @@ def step_case(n: int, d: int) -> Case:
     contenders, steps = step_contenders(p), (1, 2)
     arrays = (p.affine(), p.targets(), p.flat_start())
     expected = expected_descent(*arrays, lr=p.lr, mean=True, steps=steps)
-    checks = [Check(contenders, count, expected[count]) for count in steps]
+    checks = [Check(contenders, count, expected[count], f"at step {count}") for count in steps]
     return Case(contenders, checks, "step", read_bytes=p.read_bytes, probe=probe(p))
 
 

@@ -101,6 +101,6 @@ def descent_case(
     """Trainings of so many epochs, compared after one epoch, after ten and at the end."""
     steps = sorted({1, min(10, epochs), epochs})
     expected = expected_descent(model, y, start, lr=lr, mean=mean, steps=steps)
-    checks = [Check(contenders(step), 1, expected[step]) for step in steps]
+    checks = [Check(contenders(step), 1, expected[step], f"at epoch {step}") for step in steps]
     units = epochs if unit == "epoch" else 1
     return Case(checks[-1].contenders, checks, unit, units, read_bytes, probe)

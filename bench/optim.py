@@ -97,7 +97,8 @@ def case(sizes: Sequence[int], momentum: float) -> Case:
     work = Work.random(sizes, momentum)
     contenders = [_torch_like(work, name, make) for name, make in OPTIMIZERS.items()]
     contenders += [_by_hand(work), _in_numpy(work)]
-    checks = [Check(contenders, CHECKED_STEPS, work.expected(CHECKED_STEPS))]
+    expected = work.expected(CHECKED_STEPS)
+    checks = [Check(contenders, CHECKED_STEPS, expected, f"at step {CHECKED_STEPS}")]
     return Case(contenders, checks, "step", read_bytes=work.read_bytes, note=NOTE)
 
 

@@ -13,6 +13,14 @@ from timing import Measured, Spread
 SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
 
+# Processes that were running, on average of the last minute.
+BUSY = 0.7
+BUSY_WARNING = (
+    "The machine was busy: others interrupt long samples more than short ones, "
+    "so ratios may flatter gdcore."
+)
+
+
 def digits(value: float) -> str:
     """Three significant digits, without an exponent."""
     if value >= 100:
@@ -141,6 +149,7 @@ def machine_text(machine: dict[str, Any], bandwidth: dict[str, Any]) -> list[str
         f"{size['median'] / 1e9:.1f} GB/s over {size['bytes'] / 2**20:.0f} MiB"
         for size in bandwidth["sizes"]
     )
+    busy = machine["load_average"] > BUSY
     return [
         f"{machine['cpu']}, {machine['usable_cores']} cores, last-level cache {known}, "
         f"load {machine['load_average']:.1f} at the start",
@@ -148,6 +157,7 @@ def machine_text(machine: dict[str, Any], bandwidth: dict[str, Any]) -> list[str
         f"{machine['torch_threads']} threads), NumPy {machine['numpy']}, "
         f"gdcore {machine['gdcore']} ({machine['gdcore_instruction_set']}), {machine['date']}",
         f"read bandwidth, torch.sum of float32: {sizes}",
+        *([BUSY_WARNING] if busy else []),
         "",
     ]
 

@@ -19,13 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from agreement import DisagreementError, Expected, Outcome, outcome
+from agreement import DisagreementError, Expected, Outcome, as_returned
 from torch import Tensor
-
-
-def as_returned(value: Any) -> Outcome:
-    """The outcome of a contender that returns it: the loss first."""
-    return outcome(*value)
 
 
 def nothing() -> None:
@@ -50,11 +45,16 @@ class Contender:
 
 
 class Check(NamedTuple):
-    """After so many calls from the start, every contender must have come to what is expected."""
+    """After so many calls from the start, every contender must have come to what is expected.
+
+    Args:
+        where: The place that this is, for the message.
+    """
 
     contenders: Sequence[Contender]
     calls: int
     expected: Expected
+    where: str
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Planned:
 # A first call may be slow for reasons of its own, but hardly by this much.
 LONG_CALL = 0.05
 
-FULL = Effort(sample_seconds=0.01, case_seconds=3.0, least_rounds=5, most_rounds=41)
+FULL = Effort(sample_seconds=0.01, case_seconds=2.5, least_rounds=5, most_rounds=41)
 QUICK = Effort(sample_seconds=0.002, case_seconds=0.2, least_rounds=2, most_rounds=9)
 
 
@@ -176,7 +176,7 @@ def verify(case: Case) -> dict[str, float]:
         DisagreementError: one comes to something else.
     """
     taken: dict[str, float] = {}
-    for contenders, calls, expected in case.checks:
+    for contenders, calls, expected, where in case.checks:
         for contender in contenders:
             contender.reset()
             for _ in range(calls):
@@ -186,8 +186,7 @@ def verify(case: Case) -> dict[str, float]:
             try:
                 expected.check(contender.outcome(value))
             except DisagreementError as error:
-                done = f"{calls * case.units} {case.unit}s" if calls > 1 else "one call"
-                raise DisagreementError(f"{contender.name}, after {done}: {error}") from None
+                raise DisagreementError(f"{contender.name}, {where}: {error}") from None
     return taken
 
 
@@ -233,9 +232,10 @@ def interleave(
         known: The seconds of one call of each, where they are known; long ones are not tried out.
     """
     guesses = [*known, *[0.0] * (len(runs) - len(known))]
+    short = [guess < LONG_CALL for guess in guesses]
     calls = [
-        1 if guess >= LONG_CALL else calls_for(run, effort.sample_seconds)
-        for run, guess in zip(runs, guesses, strict=True)
+        calls_for(run, effort.sample_seconds) if tried else 1
+        for run, tried in zip(runs, short, strict=True)
     ]
     samples: list[list[float]] = [[] for _ in runs]
     started = time.perf_counter()
@@ -246,7 +246,7 @@ def interleave(
         for turn in range(len(runs)):
             which = (done + turn) % len(runs)
             wait_until_idle()
-            if calls[which] > 1:
+            if short[which]:
                 # Caches and sleeping threads are brought back before the clock starts.
                 time_calls(runs[which], 1 + calls[which] // 10)
             samples[which].append(time_calls(runs[which], calls[which]) / calls[which])
@@ -278,11 +278,11 @@ def measure(planned: Planned, effort: Effort) -> Measured:
     rows = [
         Row(
             contender.name,
-            Spread.of([second / case.units for second in taken]),
-            Spread.of([second / ours for second, ours in zip(taken, fused, strict=True)]),
+            Spread.of([second / case.units for second in sample]),
+            Spread.of([second / ours for second, ours in zip(sample, fused, strict=True)]),
             count,
         )
-        for contender, taken, count in zip(case.contenders, samples, calls, strict=False)
+        for contender, sample, count in zip(case.contenders, samples, calls, strict=False)
     ]
     probe_rate = None
     if case.probe is not None:

@@ -14,7 +14,7 @@ struct Update {
   Tensor parameter;
   Tensor grad;
   std::optional<Tensor> momentum;
-  bool fresh;
+  SgdSettings settings;
 };
 
 bool same_strides(const Tensor& a, const Tensor& b) {
@@ -33,8 +33,8 @@ bool walks_flat(const Update& u) {
 }
 
 template <class T>
-void apply(const Update& u, SgdRule<T> rule, int threads) {
-  rule.fresh = u.fresh;
+void apply(const Update& u, int threads) {
+  const SgdRule<T> rule = sgd_rule<T>(u.settings);
   const Index size = u.parameter.numel();
   T* const momentum = u.momentum ? u.momentum->data<T>() : nullptr;
   if (walks_flat(u)) return sgd<T>(rule, size, u.parameter.data<T>(), u.grad.data<const T>(), momentum, threads);
@@ -44,7 +44,7 @@ void apply(const Update& u, SgdRule<T> rule, int threads) {
   const Array<T> buffer = allocate<T>(size);
   u.parameter.read(parameter.get());
   u.grad.read(grad.get());
-  if (momentum != nullptr && !u.fresh) u.momentum->read(buffer.get());
+  if (momentum != nullptr && !rule.fresh) u.momentum->read(buffer.get());
   sgd<T>(rule, size, parameter.get(), grad.get(), buffer.get(), threads);
   u.parameter.write(parameter.get());
   if (momentum != nullptr) u.momentum->write(buffer.get());
@@ -56,9 +56,9 @@ void expect_same_shape(const Tensor& tensor, const Tensor& parameter) {
   }
 }
 
-Update checked(py::handle parameter, py::handle grad, py::handle momentum, bool fresh) {
-  Update u = {Tensor(parameter, "parameter"), Tensor(grad, "grad"), std::nullopt, fresh};
-  if (!momentum.is_none()) u.momentum.emplace(momentum, "momentum_buffer");
+Update checked(py::handle parameter, py::handle grad, py::handle momentum, const SgdSettings& settings) {
+  Update u = {Tensor(parameter, "parameter"), Tensor(grad, "grad"), std::nullopt, settings};
+  if (settings.momentum != 0) u.momentum.emplace(momentum, "momentum_buffer");
   u.parameter.expect_no_overlap();
   u.grad.expect_dtype_of(u.parameter);
   expect_same_shape(u.grad, u.parameter);
@@ -73,32 +73,34 @@ Update checked(py::handle parameter, py::handle grad, py::handle momentum, bool 
   return u;
 }
 
-void sgd_update(const std::vector<py::object>& parameters, const std::vector<py::object>& grads,
-                const std::vector<py::object>& momenta, const std::vector<bool>& fresh, double lr, double momentum,
-                double dampening, double weight_decay, bool nesterov, bool maximize, int threads) {
+/// (parameters, grads, momentum buffers, which of those are fresh, lr, momentum, dampening, weight_decay, nesterov,
+/// maximize)
+using Group = std::tuple<std::vector<py::object>, std::vector<py::object>, std::vector<py::object>, std::vector<bool>,
+                         double, double, double, double, bool, bool>;
+
+void sgd_update(const std::vector<Group>& groups, int threads) {
   std::vector<Update> updates;
   Index work = 0;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    updates.push_back(checked(parameters[i], grads[i], momentum != 0 ? momenta[i] : py::none(), fresh[i]));
-    work += updates.back().parameter.numel();
+  for (const auto& [parameters, grads, momenta, fresh, lr, momentum, dampening, weight_decay, nesterov, maximize] :
+       groups) {
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const SgdSettings settings = {0, 0, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh[i]};
+      updates.push_back(checked(parameters[i], grads[i], momentum != 0 ? momenta[i] : py::none(), settings));
+      work += updates.back().parameter.numel();
+    }
   }
-  const SgdSettings settings = {0, 0, lr, momentum, dampening, weight_decay, nesterov, maximize, false};
   const MaybeReleaseGil release(work);
   for (const Update& u : updates) {
     if (u.parameter.is_double()) {
-      apply(u, sgd_rule<double>(settings), threads);
+      apply<double>(u, threads);
     } else {
-      apply(u, sgd_rule<float>(settings), threads);
+      apply<float>(u, threads);
     }
   }
 }
 
 }  // namespace
 
-void register_optimizers(py::module_& m) {
-  m.def("sgd", &sgd_update, py::arg("parameters"), py::arg("grads"), py::arg("momenta"), py::arg("fresh"),
-        py::arg("lr"), py::arg("momentum"), py::arg("dampening"), py::arg("weight_decay"), py::arg("nesterov"),
-        py::arg("maximize"), py::arg("threads"));
-}
+void register_optimizers(py::module_& m) { m.def("sgd", &sgd_update, py::arg("groups"), py::arg("threads")); }
 
 }  // namespace gdcore

@@ -1,6 +1,7 @@
 // Steps and epochs of full-batch training on the user's own tensors.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 
@@ -50,11 +51,16 @@ void check_written(const Problem& problem, const Written& written) {
     tensors.push_back(&problem.parameters[i]);
     if (written.momenta[i]) tensors.push_back(&*written.momenta[i]);
   }
+  std::vector<const Tensor*> frozen;
+  for (const Tensor& parameter : problem.parameters) {
+    if (std::find(tensors.begin(), tensors.end(), &parameter) == tensors.end()) frozen.push_back(&parameter);
+  }
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     tensors[i]->expect_no_overlap();
     tensors[i]->expect_apart_from(problem.x);
     tensors[i]->expect_apart_from(problem.target);
     for (std::size_t j = 0; j < i; ++j) tensors[i]->expect_apart_from(*tensors[j]);
+    for (const Tensor* parameter : frozen) tensors[i]->expect_apart_from(*parameter);
   }
 }
 

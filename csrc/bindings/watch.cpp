@@ -2,7 +2,7 @@
 // running any Python code but attribute getters.
 #include <pybind11/stl.h>
 
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/register.h"
@@ -29,15 +29,16 @@ class Watch {
   }
   void attribute(py::object object, py::str name) { attributes_.push_back({object, name, object.attr(name)}); }
   void type(py::object object) { types_.push_back({object, {}, py::type::of(object)}); }
-  void empty(py::dict mapping) { empty_.push_back(mapping); }
+  void size(py::dict mapping) { sizes_.emplace_back(mapping, PyDict_GET_SIZE(mapping.ptr())); }
+  void empty(py::dict mapping) { sizes_.emplace_back(mapping, 0); }
   void elements(py::list list) { lists_.push_back({list, {}, py::tuple(list)}); }
 
   bool unchanged() const {
     for (const Entry& e : types_) {
       if (reinterpret_cast<PyObject*>(Py_TYPE(e.holder.ptr())) != e.expected.ptr()) return false;
     }
-    for (const py::dict& mapping : empty_) {
-      if (PyDict_GET_SIZE(mapping.ptr()) != 0) return false;
+    for (const auto& [mapping, size] : sizes_) {
+      if (PyDict_GET_SIZE(mapping.ptr()) != size) return false;
     }
     for (const Entry& e : items_) {
       PyObject* value = PyDict_GetItemWithError(e.holder.ptr(), e.key.ptr());
@@ -62,7 +63,7 @@ class Watch {
 
  private:
   std::vector<Entry> types_;
-  std::vector<py::dict> empty_;
+  std::vector<std::pair<py::dict, Py_ssize_t>> sizes_;
   std::vector<Entry> items_;
   std::vector<Entry> lists_;
   std::vector<Entry> attributes_;
@@ -76,6 +77,7 @@ void register_watch(py::module_& m) {
       .def("item", &Watch::item, py::arg("mapping"), py::arg("key"))
       .def("attribute", &Watch::attribute, py::arg("object"), py::arg("name"))
       .def("type", &Watch::type, py::arg("object"))
+      .def("size", &Watch::size, py::arg("mapping"))
       .def("empty", &Watch::empty, py::arg("mapping"))
       .def("elements", &Watch::elements, py::arg("list"))
       .def("unchanged", &Watch::unchanged);

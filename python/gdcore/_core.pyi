@@ -34,19 +34,23 @@ def model_loss(
     threads: int,
 ) -> None: ...
 def legendre_p3(x: Tensor, grad: Tensor | None, out: Tensor, threads: int) -> None: ...
-def sgd(
-    parameters: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    momenta: Sequence[Tensor | None],
-    fresh: Sequence[bool],
-    lr: float,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-    threads: int,
-) -> None: ...
+
+SgdGroup = tuple[
+    Sequence[Tensor],
+    Sequence[Tensor],
+    Sequence[Tensor | None],
+    Sequence[bool],
+    float,
+    float,
+    float,
+    float,
+    bool,
+    bool,
+]
+"""(parameters, grads, momentum buffers, which of those are fresh, lr, momentum, dampening,
+weight decay, Nesterov, maximize)"""
+
+def sgd(groups: Sequence[SgdGroup], threads: int) -> None: ...
 
 Setting = tuple[int, float, float, float, float, bool, bool, bool]
 """(parameter's index, lr, momentum, dampening, weight decay, Nesterov, maximize, fresh buffer)"""
@@ -77,6 +81,7 @@ class Watch:
     def item(self, mapping: dict[Any, Any], key: object) -> None: ...
     def attribute(self, object: object, name: str) -> None: ...
     def type(self, object: object) -> None: ...
+    def size(self, mapping: dict[Any, Any]) -> None: ...
     def empty(self, mapping: dict[Any, Any]) -> None: ...
     def elements(self, list: list[Any]) -> None: ...
     def unchanged(self) -> bool: ...

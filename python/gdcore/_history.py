@@ -1,13 +1,14 @@
 """What a fit leaves behind: its record, and the error of one that diverged."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 __all__ = ["DivergenceError", "History"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
     """The record of a fit.
 
@@ -72,3 +73,6 @@ class DivergenceError(ArithmeticError):
             f"the loss is {history.loss[-1].item()} at epoch {epoch} with lr={lr:g}{limit}; "
             "use a smaller learning rate, or check the data for values that are not finite"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.epoch, self.lr, self.largest_stable_lr, self.history)

@@ -200,36 +200,14 @@ ops = torch.ops.gdcore
 """The registered ops, ready to be called."""
 
 
-def sgd(
-    parameters: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    momenta: Sequence[Tensor | None],
-    *,
-    fresh: Sequence[bool],
-    lr: float,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-) -> None:
-    """Update parameters (and momentum buffers) in place, in one call."""
-    _core.sgd(
-        parameters,
-        grads,
-        momenta,
-        fresh,
-        lr,
-        momentum,
-        dampening,
-        weight_decay,
-        nesterov,
-        maximize,
-        torch.get_num_threads(),
-    )
-    torch.autograd.graph.increment_version(
-        [*parameters, *(buffer for buffer in momenta if buffer is not None)]
-    )
+def sgd(groups: "Sequence[_core.SgdGroup]") -> None:
+    """Update the parameters and momentum buffers of all groups in place, in one call."""
+    _core.sgd(groups, torch.get_num_threads())
+    written: list[Tensor] = []
+    for parameters, _, momenta, *_ in groups:
+        written.extend(parameters)
+        written.extend(buffer for buffer in momenta if buffer is not None)
+    torch.autograd.graph.increment_version(written)
 
 
 Training = _core.Training

@@ -26,6 +26,10 @@ def _check(reduction: str, allowed: tuple[str, ...], **tensors: object) -> None:
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        if value.device.type != "cpu" or value.layout != torch.strided:
+            raise ValueError(
+                f"{name}: expected a dense CPU tensor, got {value.layout} on {value.device}"
+            )
     if reduction not in allowed:
         raise ValueError(f"reduction: expected {' or '.join(allowed)}, got {reduction!r}")
 

@@ -70,6 +70,7 @@ class PolynomialRegression(torch.nn.Module):
         degree: 0 to 16.
 
     Raises:
+        TypeError: ``degree`` is not an int.
         ValueError: ``degree`` is outside that range.
 
     Example:
@@ -84,6 +85,8 @@ class PolynomialRegression(torch.nn.Module):
 
     def __init__(self, degree: int) -> None:
         super().__init__()
+        if not isinstance(degree, int) or isinstance(degree, bool):
+            raise TypeError(f"degree: expected an int, got {type(degree).__name__}")
         if not 0 <= degree <= MAX_DEGREE:
             raise ValueError(f"degree: expected 0 to {MAX_DEGREE}, got {degree}")
         self.coefficients = torch.nn.Parameter(torch.randn(degree + 1))

@@ -1,10 +1,11 @@
 """Optimizers whose updates run in one native call."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd as torch_sgd
 
 from . import _ops
 
@@ -18,6 +19,7 @@ def _is_native(tensor: Tensor) -> bool:
         tensor.dtype in _NATIVE_DTYPES
         and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
+        and not tensor.is_neg()  # negated lazily: its memory holds the opposite
     )
 
 
@@ -72,72 +74,77 @@ class SGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        native: list[_Tensors] = []
+        others: list[_Tensors] = []
         for group in self.param_groups:
-            parameters: list[Tensor] = []
-            grads: list[Tensor] = []
-            momenta: list[Tensor | None] = []
-            sparse = self._init_group(  # type: ignore[no-untyped-call]
-                group, parameters, grads, momenta
-            )
-            if not parameters:
-                continue
-            scaled = getattr(self, "grad_scale", None) is not None or (
-                getattr(self, "found_inf", None) is not None
-            )
-            if group["differentiable"] or scaled or not all(map(_is_native, parameters + grads)):
-                self._torch_update(group, parameters, grads, momenta, sparse)
-            else:
-                self._native_update(group, parameters, grads, momenta)
-            for parameter, buffer in zip(parameters, momenta, strict=False):
+            tensors = _Tensors(group, self.state)
+            if tensors.parameters:
+                (native if self._is_native(tensors) else others).append(tensors)
+        # All native groups in one call, which checks every tensor before it writes the first.
+        if native:
+            _ops.sgd([tensors.native() for tensors in native])
+        for tensors in others:
+            self._torch_update(tensors)
+        for tensors in native + others:
+            for parameter, buffer in zip(tensors.parameters, tensors.momenta, strict=False):
                 self.state[parameter]["momentum_buffer"] = buffer
         return loss
 
-    def _native_update(
-        self,
-        group: dict[str, Any],
-        parameters: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor | None],
-    ) -> None:
-        fresh = [buffer is None for buffer in momenta] or [False] * len(parameters)
-        for i, buffer in enumerate(momenta):
-            if buffer is None:
-                momenta[i] = torch.empty_like(parameters[i], requires_grad=False)
-        _ops.sgd(
-            parameters,
-            grads,
-            momenta,
-            fresh=fresh,
-            lr=float(group["lr"]),
-            momentum=group["momentum"],
-            dampening=group["dampening"],
-            weight_decay=float(group["weight_decay"]),
-            nesterov=group["nesterov"],
-            maximize=group["maximize"],
+    def _is_native(self, tensors: "_Tensors") -> bool:
+        return (
+            not tensors.group["differentiable"]
+            and getattr(self, "grad_scale", None) is None
+            and getattr(self, "found_inf", None) is None
+            and all(map(_is_native, tensors.parameters + tensors.grads))
         )
 
-    def _torch_update(
-        self,
-        group: dict[str, Any],
-        parameters: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor | None],
-        sparse: bool,
-    ) -> None:
+    def _torch_update(self, tensors: "_Tensors") -> None:
+        group = tensors.group
         with torch.set_grad_enabled(group["differentiable"]):
-            torch.optim.sgd.sgd(
-                parameters,
-                grads,
-                momenta,
+            torch_sgd(
+                tensors.parameters,
+                tensors.grads,
+                tensors.momenta,
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],
                 lr=group["lr"],
                 dampening=group["dampening"],
                 nesterov=group["nesterov"],
                 maximize=group["maximize"],
-                has_sparse_grad=sparse,
+                has_sparse_grad=any(grad.is_sparse for grad in tensors.grads),
                 foreach=group["foreach"],
                 fused=group["fused"],
                 grad_scale=getattr(self, "grad_scale", None),
                 found_inf=getattr(self, "found_inf", None),
             )
+
+
+class _Tensors:
+    """What one group updates: parameters, gradients and, with momentum, buffers (None: fresh)."""
+
+    def __init__(self, group: dict[str, Any], state: Mapping[Tensor, Any]) -> None:
+        self.group = group
+        self.parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+        self.grads = [cast(Tensor, p.grad) for p in self.parameters]
+        self.momenta: list[Tensor | None] = []
+        if group["momentum"] != 0:
+            self.momenta = [state.get(p, {}).get("momentum_buffer") for p in self.parameters]
+
+    def native(self) -> Any:
+        fresh = [buffer is None for buffer in self.momenta] or [False] * len(self.parameters)
+        for i, buffer in enumerate(self.momenta):
+            if buffer is None:
+                self.momenta[i] = torch.empty_like(self.parameters[i], requires_grad=False)
+        group = self.group
+        return (
+            self.parameters,
+            self.grads,
+            self.momenta,
+            fresh,
+            float(group["lr"]),
+            float(group["momentum"]),
+            float(group["dampening"]),
+            float(group["weight_decay"]),
+            group["nesterov"],
+            group["maximize"],
+        )

@@ -39,6 +39,8 @@ _GLOBAL_OPTIMIZER_HOOKS = (
 
 
 def _describe(value: object) -> str:
+    if type(value) is torch.nn.Sequential:
+        return f"Sequential({', '.join(map(_describe, value))})"
     return getattr(value, "__name__", None) or type(value).__name__
 
 
@@ -65,6 +67,12 @@ class Seen:
     def empty(self, mapping: dict[Any, Any]) -> bool:
         self.watch.empty(mapping)
         return not mapping
+
+    def mapping(self, values: dict[str, Any]) -> dict[str, Any]:
+        self.watch.size(values)
+        for key in values:
+            self.watch.item(values, key)
+        return values
 
     def elements(self, values: list[Any]) -> list[Any]:
         self.watch.elements(values)
@@ -102,7 +110,7 @@ def _plain_module(argument: str, module: torch.nn.Module, seen: Seen) -> None:
 
 def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Seen) -> tuple[Tensor, ...]:
     registered = seen.item(module.__dict__, "_parameters")
-    found = []
+    found: list[Tensor] = []
     for name in names:
         parameter = seen.item(registered, name)
         if parameter is None:
@@ -110,9 +118,12 @@ def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Seen) -> 
                 f"model: expected {name} as a parameter of {_describe(module)}, got none "
                 "(is it parametrised?)"
             )
-        for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
-            if seen.attribute(parameter, hooks):
+        for attribute in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+            hooks = seen.attribute(parameter, attribute)
+            if hooks is not None and not seen.empty(hooks):
                 raise ValueError(f"model: expected no hooks, got one on parameter {name}")
+        if any(parameter is other for other in found):
+            raise ValueError(f"model: expected every parameter once, got {name} a second time")
         found.append(parameter)
     return tuple(found)
 
@@ -133,28 +144,21 @@ def recognise_model(model: Any, seen: Seen) -> NativeModel:
         raise ValueError("model: expected no global module hooks, got one")
     linear, flat, prefix = model, False, ""
     if seen.type(model) is torch.nn.Sequential:
-        children = seen.item(model.__dict__, "_modules")
+        children = seen.mapping(seen.item(model.__dict__, "_modules"))
         layers = list(children.values())
-        for name in children:
-            seen.item(children, name)
         if len(layers) == 2 and seen.type(layers[1]) is torch.nn.Flatten:
             _plain_module("model", model, seen)
-            _plain_module("model", layers[1], seen)
             linear, prefix = layers[0], f"{next(iter(children))}."
-            start = seen.item(layers[1].__dict__, "start_dim")
-            end = seen.item(layers[1].__dict__, "end_dim")
-            # Dimensions 0 and 1 of a prediction (n, k) are either made one or left alone.
-            flat = (start % 2, end % 2) == (0, 1)
+            flat = _flattens(layers[1], seen)
     kind = seen.type(linear)
+    names: tuple[str, ...]
     if kind is torch.nn.Linear or kind is nn.LinearRegression:
-        _plain_module("model", linear, seen)
-        has_bias = seen.item(seen.item(linear.__dict__, "_parameters"), "bias") is not None
-        names: tuple[str, ...] = ("weight", "bias") if has_bias else ("weight",)
-        parameters = _parameters(linear, names, seen)
-        return NativeModel("linear", tuple(prefix + name for name in names), parameters, flat)
-    if kind is nn.PolynomialRegression:
+        registered = seen.item(linear.__dict__, "_parameters")
+        names = ("weight",) if seen.item(registered, "bias") is None else ("weight", "bias")
+        kernel = "linear"
+    elif kind is nn.PolynomialRegression and linear is model:
         names, kernel = ("coefficients",), "polynomial"
-    elif kind is nn.LegendreRegression:
+    elif kind is nn.LegendreRegression and linear is model:
         names, kernel = ("a", "b", "c", "d"), "legendre"
     else:
         raise TypeError(
@@ -163,7 +167,20 @@ def recognise_model(model: Any, seen: Seen) -> NativeModel:
             "gdcore.functional and gdcore.optim"
         )
     _plain_module("model", linear, seen)
-    return NativeModel(kernel, names, _parameters(linear, names, seen), False)
+    parameters = _parameters(linear, names, seen)
+    return NativeModel(kernel, tuple(prefix + name for name in names), parameters, flat)
+
+
+def _flattens(layer: torch.nn.Module, seen: Seen) -> bool:
+    """Whether a Flatten makes a prediction (n, k) into (n k,), rather than leave it alone."""
+    _plain_module("model", layer, seen)
+    start = seen.item(layer.__dict__, "start_dim")
+    end = seen.item(layer.__dict__, "end_dim")
+    if not (-2 <= start <= 1 and -2 <= end <= 1 and start % 2 <= end % 2):
+        raise ValueError(
+            f"model: expected Flatten over dimensions of (n, k), got start {start} and end {end}"
+        )
+    return bool(start % 2 < end % 2)
 
 
 def recognise_loss(loss_fn: Any, seen: Seen) -> bool:
@@ -230,7 +247,6 @@ class Plan:
         _plain_optimizer(optimizer, seen)
         self.optimizer = optimizer
         self.written: list[Tensor] = []
-        self.lr = 0.0
         self._fresh: list[tuple[Tensor, Tensor]] = []
         settings = []
         momenta: list[Tensor | None] = [None] * len(self.model.parameters)
@@ -247,6 +263,7 @@ class Plan:
             raise ValueError(
                 "optimizer: expected to hold a parameter of model that requires grad, got none"
             )
+        self.lr = max((setting[1] for setting in settings), key=abs)
         self._seen = seen
         self._training = _ops.Training(
             self.model.kernel, self.model.flat, self.model.parameters, momenta, settings, mean
@@ -265,7 +282,6 @@ class Plan:
             raise ValueError("optimizer: expected differentiable=False, got True")
         lr = seen.number(group, "lr")
         momentum = seen.number(group, "momentum")
-        self.lr = max(self.lr, lr)
         self.written.append(parameter)
         fresh = False
         if momentum != 0:

@@ -158,16 +158,20 @@ def cost_parabola(
             arrowprops={"arrowstyle": "->", "color": ORANGE, "linewidth": 1.2, "shrinkB": 2},
         )
     ax.plot(path, heights, "o", color=ORANGE, markersize=5)
-    for index in _apart(path / (2 * reach), heights / (np.max(heights, initial=0.0) or 1.0)):
+    top = float(np.max(heights, initial=0.0)) or 1.0
+    for index in _apart(path / (2 * reach), heights / top):
+        # Beside the curve; a start at its foot, which other steps surround, below it.
         side = -1 if path[index] < best else 1
+        foot = index == 0 and heights[0] < 0.1 * top
         ax.annotate(
             str(index),
             (path[index], heights[index]),
-            xytext=(10 * side, -1),
+            xytext=(0, -13) if foot else (10 * side, 1),
             textcoords="offset points",
             ha="center",
             color=ORANGE,
         )
+    ax.set_ylim(bottom=-0.1 * 1.3 * top)
     ax.set_xlabel("W")
     ax.set_ylabel("cost")
     return ax
@@ -180,7 +184,7 @@ def _apart(x: Array, y: Array) -> list[int]:
     """
     chosen: list[int] = []
     for index in [0, *np.argsort(-y, kind="stable").tolist()] if len(x) else []:
-        if all(np.hypot(x[index] - x[c], y[index] - y[c]) > 0.07 for c in chosen):
+        if all(np.hypot(x[index] - x[c], y[index] - y[c]) > 0.085 for c in chosen):
             chosen.append(index)
     return chosen
 

@@ -91,10 +91,9 @@ def roundings(model: nn.Module, elements: int, steps: int) -> int:
     r cubic in u, times b. The loss squares r.
     """
     legendre = isinstance(model, gdcore.nn.LegendreRegression)
+    of_prediction, of_gradient, more = (4, 7, 20) if legendre else (1, 1, 0)
     terms = 2 * max(p[0].numel() if p.dim() > 1 else p.numel() for p in model.parameters())
     of_parameters = 0
     for _ in range(steps):
-        of_parameters = (
-            (7 if legendre else 1) * of_parameters + terms + elements + 24 + 20 * legendre
-        )
-    return 2 * (4 if legendre else 1) * of_parameters + 2 * terms + elements + 24
+        of_parameters = of_gradient * of_parameters + terms + elements + 24 + more
+    return 2 * (of_prediction * of_parameters + terms + more) + elements + 24

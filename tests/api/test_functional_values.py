@@ -161,8 +161,8 @@ def test_legendre_mse_loss(reduction: str, dtype: torch.dtype) -> None:
 
     # u = c + d x takes 2, u³ thrice that and 3 (torch's pow), P₃ 4 more, r another 3: 16.
     compare(
-        lambda *six: gdcore.functional.legendre_mse_loss(*six[:5], six[5], reduction),
-        lambda *six: gdcore.reference.legendre_mse_loss(*six[:5], six[5], reduction),
+        functools.partial(gdcore.functional.legendre_mse_loss, reduction=reduction),
+        functools.partial(gdcore.reference.legendre_mse_loss, reduction=reduction),
         absolute,
         (x, *scalars),
         target,

@@ -111,9 +111,7 @@ def gradient_through_steps(
     (torch detaches the first momentum buffer, so the first gradient may have none.)
     """
     start = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64, requires_grad=True)
-    grads = [
-        torch.tensor([0.5, s, 1.5], dtype=torch.float64, requires_grad=True) for s in (1, 2, 3)
-    ]
+    grads = [torch.full_like(start, s).requires_grad_() for s in (0.5, 1.0, 1.5)]
     parameter = start.clone()
     optimizer = kind([start], lr=0.1, weight_decay=0.1, differentiable=True, **options)
     optimizer.param_groups[0]["params"] = [parameter]

@@ -23,17 +23,22 @@ STEPS = 4
 
 
 class Settings(NamedTuple):
+    """In the order of `_ops.sgd`."""
+
+    lr: float = 0.3
     momentum: float = 0.0
     dampening: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
     maximize: bool = False
-    lr: float = 0.3
 
 
-EVERY_SETTING = [Settings(0.0, 0.0, *rest) for rest in product((0.0, 0.1), (False,), (False, True))]
+EVERY_SETTING = [
+    Settings(0.3, 0.0, 0.0, *rest) for rest in product((0.0, 0.1), (False,), (False, True))
+]
 EVERY_SETTING += [
-    Settings(0.9, *rest) for rest in product((0.0, 0.4), (0.0, 0.1), (False, True), (False, True))
+    Settings(0.3, 0.9, *rest)
+    for rest in product((0.0, 0.4), (0.0, 0.1), (False, True), (False, True))
 ]
 
 
@@ -81,7 +86,7 @@ def check_steps(p: Tensor, buffer: Tensor, grads: list[Tensor], s: Settings, wha
     double: Tensor = p.double().clone()
     double_buffer: Tensor | None = None
     for step, grad in enumerate(grads):
-        _ops.sgd([p], [grad], [buffer], fresh=[step == 0], **settings)
+        _ops.sgd([([p], [grad], [buffer], [step == 0], *s)])
         double, double_buffer = reference.sgd_update(
             double, grad.double(), double_buffer, **settings
         )
@@ -134,9 +139,10 @@ def test_a_list_is_each_alone(settings: Settings) -> None:
         [[random(dtype, seed, *shape) for dtype, shape in kinds] for seed in range(3)]
         for _ in range(2)
     )
-    _ops.sgd(*together, fresh=fresh, **settings._asdict())
+    parameters, grads, buffers = together
+    _ops.sgd([(parameters, grads, buffers, fresh, *settings)])
     for p, grad, buffer, is_fresh in zip(*alone, fresh, strict=True):
-        _ops.sgd([p], [grad], [buffer], fresh=[is_fresh], **settings._asdict())
+        _ops.sgd([([p], [grad], [buffer], [is_fresh], *settings)])
     for mine, other in zip(together, alone, strict=True):
         assert all(map(torch.equal, mine, other))
 
@@ -146,6 +152,6 @@ def test_versions_move_on(dtype: torch.dtype) -> None:
     """Autograd must see that what it saved has been written."""
     p, grad, buffer = (random(dtype, seed, 5) for seed in range(3))
     versions = [t._version for t in (p, grad, buffer)]
-    _ops.sgd([p], [grad], [buffer], fresh=[False], **Settings(momentum=0.9)._asdict())
+    _ops.sgd([([p], [grad], [buffer], [False], *Settings(momentum=0.9))])
     moved = [t._version > before for t, before in zip((p, grad, buffer), versions, strict=True)]
     assert moved == [True, False, True]

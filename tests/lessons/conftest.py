@@ -10,7 +10,7 @@ import pytest
 
 from gdcore import __main__
 from gdcore.lessons import LESSONS, golden, measure
-from gdcore.lessons.session import Report, Request, run_lesson
+from gdcore.lessons.running import Report, Request, run_lesson
 
 
 class Said(NamedTuple):
@@ -26,9 +26,10 @@ Command = Callable[..., Said]
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_round() -> Iterator[None]:
-    """Times do not matter here, so every version runs once."""
+    """Times do not matter here, so every version runs once, after a short warm-up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "ROUNDS", 1)
+        patch.setattr(measure, "WARM_UP_EPOCHS", 1)
         yield
 
 

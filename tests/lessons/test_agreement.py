@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from gdcore.lessons import agreement
 from gdcore.lessons.agreement import (
     close_lines,
     compare_digits,
@@ -70,7 +69,7 @@ def test_a_missing_line_disagrees(compare: object) -> None:
 
 
 def test_digits_are_those_that_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement.torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
     assert compare_digits("cost", [1.5636, 1.435], [1.56362, 1.43498]) is None
     assert compare_digits("cost", [1.5636, 1.435], [1.56362, 1.4351]) is not None
     assert compare_digits("cost", [0.2259877622127533], [0.2259877622127533]) is None
@@ -82,7 +81,7 @@ def test_digits_are_those_that_are_given(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_instruction_sets_are_granted_their_rounding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(agreement.torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
     assert compare_digits("cost", [0.2259877622127533], [0.2259925156831741]) is None
     assert compare_digits("cost", [0.2259877622127533], [0.2260500000000000]) is not None
     assert compare_digits("cost", [1.0], [float("nan")]) is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gdcore.lessons import LESSONS
-from gdcore.lessons.session import Report
+from gdcore.lessons.running import Report
 
 from .conftest import Command
 
@@ -32,15 +32,14 @@ def three(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("seed", [0, 5])
-def test_another_start(lessons: Command, seed: int) -> None:
-    said = lessons(*TRAINED, "--seed", seed, "--epochs", 120)
+def test_another_start(lessons: Command) -> None:
+    said = lessons(*TRAINED, "--seed", 5, "--epochs", 60)
     assert said.status == 0, said.out
     assert said.out.count("  yes  ") == len(TRAINED)
 
 
 def test_a_lower_rate(lessons: Command) -> None:
-    said = lessons(*TRAINED, "--lr", "1e-7", "--epochs", 120)
+    said = lessons(*TRAINED, "--lr", "1e-7", "--epochs", 20)
     assert said.status == 0, said.out
     assert "versions agree" in said.out
 
@@ -51,7 +50,7 @@ def test_a_rate_that_is_too_high_is_shown_to_diverge(
 ) -> None:
     if name == "sine_rmsprop":
         pytest.skip("RMSprop's steps are of the size of the rate, and do not diverge")
-    said = lessons(name, "--lr", 3, "--epochs", 250, "--json", tmp_path / "out.json")
+    said = lessons(name, "--lr", 3, "--epochs", 40, "--json", tmp_path / "out.json")
     assert said.status == 0, said.out
     assert "    At lr 3 this run diverges: by step " in said.out
     assert said.out.splitlines()[-1].endswith("diverges")
@@ -64,12 +63,12 @@ def test_a_rate_that_grows_slowly_agrees_row_by_row(lessons: Command) -> None:
     said = lessons("learning_rate", "--lr", 0.25, "--epochs", 40)
     assert said.status == 0
     assert "lr 0.25:" in said.out
-    assert "too low" not in said.out
+    assert "lr 0.001" not in said.out
     assert "The largest stable rate is 1 / mean(x^2) = 0.2143" in said.out
 
 
 def test_data_of_one_column(lessons: Command, hours: Path) -> None:
-    said = lessons("--data", hours, "--epochs", 60, "--lr", 0.001)
+    said = lessons("--data", hours, "--epochs", 30, "--lr", 0.001)
     assert said.status == 0, said.out
     assert f"multivariate_separate takes 3 x columns and y; {hours} has 1 and y" in said.out
     assert "zero_grad takes no --lr: it takes no steps" in said.out

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 import gdcore.functional
@@ -23,6 +23,7 @@ from gdcore.lessons import (
     sine_rmsprop,
     study_hours,
 )
+from gdcore.lessons.lesson import Settings
 
 from .conftest import Command
 
@@ -109,6 +110,11 @@ def test_a_wrong_update_by_hand_is_seen_step_by_step(
 ) -> None:
     options = ("sine_rmsprop", "--epochs", "20", "--backend", "manual")
     assert lessons(*options).status == 0
-    square_root = torch.Tensor.sqrt
-    monkeypatch.setattr(torch.Tensor, "sqrt", lambda tensor: square_root(tensor) * (1 + 1e-4))
-    assert lessons(*options).status == 1
+
+    def wrong(settings: Settings) -> sine_rmsprop.Training:
+        return sine_rmsprop.manual(replace(settings, lr=settings.lr * (1 + 1e-5)))
+
+    monkeypatch.setitem(sine_rmsprop.TRAININGS, "manual", wrong)
+    said = lessons(*options)
+    assert said.status == 1
+    assert "manual against autograd in float64, step 0: weight and bias" in said.out

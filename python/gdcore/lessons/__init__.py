@@ -1,6 +1,8 @@
-"""The programs of the study notes as lessons: by hand, by autograd, and fused.
+"""Gradient descent in lessons: each a small program, by hand, by autograd, and fused.
 
-``python -m gdcore lessons`` runs them all and compares each with what its seed prints.
+The lessons are the programs of five study notes on gradient descent with PyTorch, their seeds,
+numbered 000 to 004. ``golden.json`` holds the tables that the seeds print, and
+``python -m gdcore lessons`` runs every version of every program and compares it with them.
 """
 
 from .command import add_arguments, run

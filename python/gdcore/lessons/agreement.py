@@ -53,15 +53,21 @@ def _close(want: str, have: str) -> bool:
     if skeleton(want) != skeleton(have):
         return False
     for text_want, text_have in zip(NUMBER.findall(want), NUMBER.findall(have), strict=True):
-        a, b = Decimal(text_want), Decimal(text_have)
-        last_digit = max(Decimal(1).scaleb(value.as_tuple().exponent) for value in (a, b))
-        if _decimals(text_want) != _decimals(text_have) or abs(a - b) > last_digit:
+        off = abs(Decimal(text_want) - Decimal(text_have))
+        if _decimals(text_want) != _decimals(text_have):
+            return False
+        if off > max(_last_digit(text_want), _last_digit(text_have)):
             return False
     return True
 
 
 def _decimals(text: str) -> int:
     return len(text.partition("e")[0].partition(".")[2])
+
+
+def _last_digit(text: str) -> Decimal:
+    exponent = int(text.partition("e")[2] or 0)
+    return Decimal(1).scaleb(exponent - _decimals(text))
 
 
 def compare_lines(backend: str, expected: Sequence[str], got: Sequence[str]) -> Disagreement | None:

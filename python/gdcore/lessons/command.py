@@ -15,7 +15,7 @@ from .data import DataError
 from .lesson import BACKENDS, Lesson
 from .registry import LESSONS
 from .report import as_json, lesson_text, summary
-from .session import Report, Request, UsageError, run_lesson
+from .running import Report, Request, UsageError, run_lesson
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -133,8 +133,7 @@ LEGENDRE = Lesson(
     settings=lambda: sine_settings("legendre", torch.float32, golden("legendre")["lr"]),
     lines=lines,
     check=check,
-    # Not a quadratic: far from its minimum a step can lengthen a rounding error.
-    compare=compare_versions(jacobian, "sum", float32_steps=300),
+    compare=compare_versions(jacobian, "sum", quadratic=False),
     draw=pictures.fitted_curve("a + b P3(c + d x) fitted to the sine", pictures.legendre),
     has_table=True,
 )

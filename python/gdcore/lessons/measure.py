@@ -15,7 +15,7 @@ from .lesson import Run, Settings, Version, all_finite
 
 WARM_UP_EPOCHS = 10
 ROUNDS = 7
-SECONDS_PER_LESSON = 1.0
+SECONDS_PER_LESSON = 0.5
 
 
 def train(version: Version, settings: Settings) -> Run:

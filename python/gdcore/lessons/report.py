@@ -7,7 +7,7 @@ import textwrap
 from typing import Any
 
 from .lesson import Run, Value
-from .session import Outcome, Report
+from .running import Outcome, Report
 
 WIDTH = 96
 MOST_LINES = 30

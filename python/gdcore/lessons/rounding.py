@@ -84,40 +84,43 @@ def compare_versions(
     features: Features = with_ones,
     reduction: str = "mean",
     batches: Callable[[Settings], int] | None = None,
-    float32_steps: int | None = None,
+    quadratic: bool = True,
 ) -> Compare:
     """A comparison of two versions within twice the rounding bound, in their dtype and float64.
+
+    Where the cost is not a quadratic of the parameters, a step can lengthen a rounding error.
+    It is compared as long as it descends, and in float32 for the first 300 steps.
 
     Args:
         features: The derivative of the predictions by the parameters, (n, p).
         reduction: Whether the cost is a ``mean`` or a ``sum``.
         batches: How many batches a pass over the data has; ``None`` for the full batch.
-        float32_steps: Compare float32 runs up to this step only, where rounding is amplified.
+        quadratic: Whether the model is linear in its parameters.
     """
 
     def compare(settings: Settings, reference: Trained, other: Trained) -> Disagreement | None:
-        limit = float32_steps if settings.dtype == torch.float32 else None
-        found = between(settings, reference, other, limit)
+        found = between(settings, reference, other)
         if found is None and settings.dtype != torch.float64:
             doubled = settings.to(torch.float64)
             reference = reference._replace(run=train(reference.version, doubled))
             other = other._replace(run=train(other.version, doubled))
-            found = between(doubled, reference, other, None)
+            found = between(doubled, reference, other)
         return found
 
-    def between(
-        settings: Settings, reference: Trained, other: Trained, limit: int | None
-    ) -> Disagreement | None:
+    def between(settings: Settings, reference: Trained, other: Trained) -> Disagreement | None:
         phi = features(settings, reference.run)
         bound = Bound(settings, phi, reduction, batches is not None)
         dtype = str(settings.dtype).removeprefix("torch.")
         where = f"{other.backend} against {reference.backend} in {dtype}"
         rows = itertools.zip_longest(reference.run.rows, other.run.rows)
+        last = math.inf
+        limit = 300 if settings.dtype == torch.float32 else math.inf
         for want, have in rows:
-            if limit is not None and (want or have).step >= limit:
+            row = want or have
+            if not quadratic and (row.step >= limit or row.cost > last):
                 return None
+            last = row.cost
             if want is None or have is None:
-                row = want or have
                 at = f"{where}, step {row.step}"
                 return _one_ended(settings, at, reference, other, row.cost)
             errors = bound.errors(want.step + 1, want.cost)
@@ -126,7 +129,7 @@ def compare_versions(
             if found:
                 return found
         finite = [trained.run for trained in (reference, other) if trained.run.diverged is None]
-        if limit is not None or not finite:
+        if not finite or (not quadratic and settings.epochs > limit):
             return None
         if len(finite) == 1:
             last = max(numbers(finite[0].final["cost"]))

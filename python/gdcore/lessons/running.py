@@ -54,6 +54,9 @@ class Request:
             flat = settings.x.dim() == 1
             x, y = (x[:, 0], y[:, 0]) if flat else (x, y)
             settings = replace(settings, x=x.to(settings.dtype), y=y.to(settings.dtype))
+            if not (settings.x.isfinite().all() and settings.y.isfinite().all()):
+                dtype = str(settings.dtype).removeprefix("torch.")
+                raise UsageError(f"{lesson.name} computes in {dtype}, too small for {self.data}")
         if self.lr is not None:
             settings = replace(settings, lr=self.lr, named_rates={})
         if self.epochs is not None:
