@@ -18,7 +18,7 @@ GDCORE_INLINE void contiguous_rows(const Matrix<const T>& x, Index row, Index d,
   }
 }
 
-/// gradient[c] += Σᵢ residual[i] · rows[i][c], one row after the other.
+/// gradient[c] += Σᵢ residual[i] · rows[i][c]: the rows of a step first, so that the long sum has a fourth of the terms.
 template <class T, int R>
 GDCORE_INLINE void add_rows(const T* const (&rows)[R], const T (&residual)[R], Index d, T* gradient) {
   constexpr Index lanes = kLanes<T>;
@@ -26,14 +26,14 @@ GDCORE_INLINE void add_rows(const T* const (&rows)[R], const T (&residual)[R], I
   for (int i = 0; i < R; ++i) r[i] = broadcast(residual[i]);
   Index c = 0;
   for (; c + lanes <= d; c += lanes) {
-    Pack<T> g = load(gradient + c);
-    for (int i = 0; i < R; ++i) g = fma(load(rows[i] + c), r[i], g);
-    store(gradient + c, g);
+    Pack<T> step = load(rows[0] + c) * r[0];
+    for (int i = 1; i < R; ++i) step = fma(load(rows[i] + c), r[i], step);
+    store(gradient + c, load(gradient + c) + step);
   }
   if (c < d) {
-    Pack<T> g = load(gradient + c);
-    for (int i = 0; i < R; ++i) g = fma(load_first(rows[i] + c, d - c), r[i], g);
-    store(gradient + c, g);
+    Pack<T> step = load_first(rows[0] + c, d - c) * r[0];
+    for (int i = 1; i < R; ++i) step = fma(load_first(rows[i] + c, d - c), r[i], step);
+    store(gradient + c, load(gradient + c) + step);
   }
 }
 
