@@ -163,8 +163,8 @@ def test_the_gradient_given_from_above_scales(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_create_graph_gives_the_same_gradient_and_one_more_derivative(name: str) -> None:
     formula, inputs = losses()[name]
-    plain = torch.autograd.grad(formula(*inputs), inputs)
-    with_graph = torch.autograd.grad(formula(*inputs), inputs, create_graph=True)
+    plain = torch.autograd.grad(-4.0 * formula(*inputs), inputs)
+    with_graph = torch.autograd.grad(-4.0 * formula(*inputs), inputs, create_graph=True)
     for actual, expected in zip(with_graph, plain, strict=True):
         assert actual.requires_grad
         # Four rows of four values of order one: fewer than 64 roundings of sums below 1e3.

@@ -1,6 +1,7 @@
 """A step made once sees everything that changes afterwards in its model, loss and optimizer."""
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ class Setup:
     def __init__(self, **options: Any) -> None:
         torch.manual_seed(0)
         self.linear = nn.Linear(2, 1)
-        self.flatten = nn.Flatten(1, 1)
+        self.flatten = nn.Flatten(0, 0)  # leaves (n, k) as it is
         self.model = nn.Sequential(self.linear, self.flatten)
         self.loss_fn = nn.MSELoss()
         settings = {"lr": 0.1, "momentum": 0.5, **options}
@@ -53,7 +54,7 @@ def new_layer(s: Setup) -> None:
 
 
 def flattened(s: Setup) -> None:
-    s.flatten.start_dim = 0
+    s.flatten.end_dim = 1
     s.y = s.y.flatten().flip(0)
 
 
@@ -61,8 +62,26 @@ def no_bias(s: Setup) -> None:
     s.linear.bias = None  # type: ignore[assignment]
 
 
-def forget(s: Setup) -> None:
-    s.optimizer.state.clear()
+def weight_of_its_own(s: Setup) -> None:
+    s.linear.weight = Parameter(torch.ones(1, 2))
+
+
+def inside_of_another_layer(s: Setup) -> None:
+    s.linear._parameters = {"weight": s.linear.weight, "bias": Parameter(torch.ones(1))}
+
+
+def inside_of_another_sequence(s: Setup) -> None:
+    layer = nn.Linear(2, 1)
+    layer.bias = s.linear.bias
+    s.model._modules = {"0": layer, "1": s.flatten}
+
+
+def other_groups(s: Setup) -> None:
+    s.optimizer.param_groups = [{**s.group, "lr": 0.3}]
+
+
+def other_states(s: Setup) -> None:
+    s.optimizer.state = defaultdict(dict)
 
 
 def other_state(s: Setup) -> None:
@@ -96,13 +115,19 @@ CHANGES: dict[str, Callable[[Setup], Any]] = {
     "a parameter's value": lambda s: nn.init.ones_(s.linear.weight),
     "a momentum buffer": new_buffer,
     "a momentum buffer's value": lambda s: s.buffer(s.linear.weight).fill_(9.0),
-    "optimizer.state": forget,
+    "optimizer.state": lambda s: s.optimizer.state.clear(),
+    "optimizer.state, another": other_states,
+    "optimizer.param_groups": other_groups,
+    "a group's parameters": lambda s: s.group.update(params=[s.linear.bias]),
     "load_state_dict": other_state,
     "a frozen parameter": lambda s: s.linear.weight.requires_grad_(False),
     "a parameter let go": lambda s: s.group["params"].pop(),
     "a parameter in a group of its own": another_group,
     "a parameter replaced": new_weight,
+    "a parameter replaced in the model alone": weight_of_its_own,
     "a layer replaced": new_layer,
+    "a layer's parameters": inside_of_another_layer,
+    "a sequence's layers": inside_of_another_sequence,
     "no bias": no_bias,
     "reduction": lambda s: setattr(s.loss_fn, "reduction", "sum"),
     "Flatten": flattened,
@@ -212,6 +237,7 @@ REFUSED: dict[str, tuple[str, Callable[[Setup], Any]]] = {
     "a layer more": ("model", lambda s: s.model.append(nn.Flatten(1, 1))),
     "a layer less": ("model", lambda s: s.model.pop(1)),
     "another layer": ("model", lambda s: s.model.__setitem__(1, nn.ReLU())),
+    "dimensions of the Flatten": ("model", lambda s: setattr(s.flatten, "start_dim", 1)),
     "no reduction": ("loss_fn", lambda s: setattr(s.loss_fn, "reduction", "none")),
     "differentiable": ("optimizer", lambda s: s.group.update(differentiable=True)),
     "all frozen": ("optimizer", lambda s: s.model.requires_grad_(False)),

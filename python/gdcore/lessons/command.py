@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from .data import DataError
 from .lesson import BACKENDS, Lesson
 from .registry import LESSONS
@@ -139,5 +141,6 @@ def _check_outputs(plot: Path | None, json_file: Path | None) -> None:
 
 
 def _draw(report: Report, directory: Path) -> None:
-    figure = report.lesson.draw(report.outcomes[report.shown].run, report.settings)
-    figure.savefig(directory / f"{report.lesson.name}.png")
+    with np.errstate(over="ignore"):  # an axis may end at the largest number there is
+        figure = report.lesson.draw(report.outcomes[report.shown].run, report.settings)
+        figure.savefig(directory / f"{report.lesson.name}.png")

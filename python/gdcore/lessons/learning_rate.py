@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn, optim
 
-from gdcore import fit
+from gdcore import DivergenceError, fit
 from gdcore.nn import LinearRegression
 
 from . import pictures
@@ -61,11 +61,16 @@ def fused(settings: Settings) -> Run:
         model = LinearRegression(1, 1, bias=False).to(settings.dtype)
         model.load_state_dict({"weight": W})
         optimizer = optim.SGD(model.parameters(), lr=lr)
-        history = fit(
-            model, nn.MSELoss(), optimizer, (x, y), epochs=settings.epochs, record_every=1
-        )
-        before = torch.cat([W, history.parameters["weight"].flatten()[:-1, None]])
-        for epoch in range(0, settings.epochs, settings.every):
+        try:
+            history = fit(
+                model, nn.MSELoss(), optimizer, (x, y), epochs=settings.epochs, record_every=1
+            )
+        except DivergenceError as error:
+            # Its history ends with the first cost that is not finite.
+            history = error.history
+            run.diverged = run.diverged or error.epoch
+        before = torch.cat([W, history.parameters["weight"].flatten()[:, None]])
+        for epoch in range(0, len(history.loss), settings.every):
             run.record(epoch, series, cost=history.loss[epoch], W=before[epoch])
         ends.append(model.weight.item())
         costs.append(history.loss[-1].item())
@@ -99,6 +104,8 @@ def lines(run: Run, settings: Settings) -> list[str]:
 
 
 def largest_stable(settings: Settings) -> list[str]:
+    if not torch.any(settings.x):
+        return []
     # The cost is mean(x^2) (W - W*)^2 + rest: a step multiplies W - W* by 1 - 2 lr mean(x^2).
     rate = 1 / torch.mean(settings.x.double() ** 2).item()
     return [f"The largest stable rate is 1 / mean(x^2) = {rate:.4f}; above it the cost grows."]

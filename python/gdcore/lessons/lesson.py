@@ -115,15 +115,17 @@ class Run:
         self.diverged: int | None = None  # the first step that was seen to be no longer finite
         self.largest_stable_lr: float | None = None
         self.seconds = 0.0
+        self._ended: set[str] = set()
         self._started = time.perf_counter()
 
     def record(self, step: int, series: str = "", **values: Given) -> None:
-        """Keep the numbers of one step; the rows end where they stop being finite."""
+        """Keep the numbers of one step; a series ends where they stop being finite."""
         row = Row(step, {name: plain(value) for name, value in values.items()}, series)
-        if self.diverged is None and all_finite(row.values):
+        if not all_finite(row.values):
+            self._ended.add(series)
+            self.diverged = step if self.diverged is None else self.diverged
+        if series not in self._ended:
             self.rows.append(row)
-        elif self.diverged is None:
-            self.diverged = step
 
     def finish(self, **final: Given) -> Run:
         """Keep the numbers that the training ends with, and stop the clock."""

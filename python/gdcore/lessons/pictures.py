@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -131,10 +132,9 @@ def cost_and_predictions(title: str) -> Draw:
 
     def draw(run: Run, settings: Settings) -> Figure:
         figure, (left, right) = plotting.new_figure(2)
-        *weights, bias = (
-            one for name, value in run.final.items() if name != "cost" for one in numbers(value)
-        )
         if _ended(run):
+            ends = [value for name, value in run.final.items() if name != "cost"]
+            *weights, bias = itertools.chain.from_iterable(map(numbers, ends))
             predicted = settings.x.numpy() @ np.array(weights) + bias
             plotting.predictions(settings.y.numpy(), predicted, ax=left)
         _costs(run, right, log_steps=True)
@@ -189,7 +189,7 @@ def errors_of_a_line(slope: float, offset: float) -> Draw:
         x, y = settings.x.numpy().ravel(), settings.y.numpy().ravel()
         ends = np.array([x.min() - 0.3, x.max() + 0.3])
         line = slope * ends + offset
-        plotting.error_bars(x, y, numbers(run.rows[0].values["predicted"]), ax=ax)
+        plotting.error_bars(x, y, slope * x + offset, ax=ax)
         plotting.fitted_curve(x, y, ends, line, ax=ax, label=f"y = {slope:g}x + {offset:g}")
         ax.set_xlabel("hours")
         ax.set_ylabel("points")

@@ -38,6 +38,9 @@ def _shortened(lines: list[str]) -> list[str]:
 def _divergence(report: Report, run: Run) -> list[str]:
     if run.diverged is None:
         return []
+    if "lr" not in report.lesson.options or run.diverged == 0:
+        dtype = str(report.settings.dtype).removeprefix("torch.")
+        return [f"The cost is not finite from the start: the numbers are too large for {dtype}."]
     said = f"At lr {report.settings.lr:g} this run diverges: by step {run.diverged} the cost is not"
     limit = run.largest_stable_lr
     above = "" if limit is None else f" The largest stable rate is {limit:.4g}."

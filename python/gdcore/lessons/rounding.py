@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ from .lesson import Compare, Lines, Run, Settings, Trained, Value, numbers
 from .measure import train
 
 Features = Callable[[Settings, Run], Tensor]
+Pairs = Iterator[tuple[Any, Any]]  # rows of two versions, None where one has ended
 
 # Starts are zeros, standard normal numbers or near those of the seeds.
 LARGEST_START = 5.0
@@ -112,34 +114,48 @@ def compare_versions(
         bound = Bound(settings, phi, reduction, batches is not None)
         dtype = str(settings.dtype).removeprefix("torch.")
         where = f"{other.backend} against {reference.backend} in {dtype}"
-        rows = itertools.zip_longest(reference.run.rows, other.run.rows)
-        last = math.inf
-        limit = 300 if settings.dtype == torch.float32 else math.inf
-        for want, have in rows:
-            row = want or have
-            if not quadratic and (row.step >= limit or row.cost > last):
-                return None
-            last = row.cost
-            if want is None or have is None:
-                at = f"{where}, step {row.step}"
-                return _one_ended(settings, at, reference, other, row.cost)
-            errors = bound.errors(want.step + 1, want.cost)
-            at = f"{where}, {want.series or 'step'} {want.step}".replace("  ", " ")
-            found = _compare_values(at, want.values, have.values, errors)
-            if found:
-                return found
+        for series in dict.fromkeys(row.series for row in [*reference.run.rows, *other.run.rows]):
+            pairs: Pairs = itertools.zip_longest(
+                reference.run.series(series), other.run.series(series)
+            )
+            if not quadratic:
+                pairs = _descending(pairs, settings.dtype)
+            for want, have in pairs:
+                at = f"{where}, {series or 'step'} {(want or have).step}"
+                if want is None or have is None:
+                    found = _one_ended(settings, at, reference, other, (want or have).cost)
+                else:
+                    errors = bound.errors(want.step + 1, want.cost)
+                    found = _compare_values(at, want.values, have.values, errors)
+                if found:
+                    return found
+        return ends(settings, f"{where}, at the end", reference, other, bound)
+
+    def ends(
+        settings: Settings, where: str, reference: Trained, other: Trained, bound: Bound
+    ) -> Disagreement | None:
         finite = [trained.run for trained in (reference, other) if trained.run.diverged is None]
-        if not finite or (not quadratic and settings.epochs > limit):
+        if not finite or not quadratic:
             return None
+        cost = max(numbers(finite[0].final["cost"]))
         if len(finite) == 1:
-            last = max(numbers(finite[0].final["cost"]))
-            return _one_ended(settings, f"{where}, at the end", reference, other, last)
-        cost = reference.run.final["cost"]
+            return _one_ended(settings, where, reference, other, cost)
         updates = settings.epochs * (batches(settings) if batches else 1)
-        errors = bound.errors(updates, max(numbers(cost)))
-        return _compare_values(f"{where}, at the end", reference.run.final, other.run.final, errors)
+        errors = bound.errors(updates, cost)
+        return _compare_values(where, reference.run.final, other.run.final, errors)
 
     return compare
+
+
+def _descending(pairs: Pairs, dtype: torch.dtype) -> Pairs:
+    """The rows as long as the cost falls, of float32 runs the first 300 steps."""
+    last = math.inf
+    for want, have in pairs:
+        row = want or have
+        if row.cost > last or (dtype == torch.float32 and row.step >= 300):
+            return
+        last = row.cost
+        yield want, have
 
 
 def _compare_values(

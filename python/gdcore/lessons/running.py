@@ -56,7 +56,7 @@ class Request:
             settings = replace(settings, x=x.to(settings.dtype), y=y.to(settings.dtype))
             if not (settings.x.isfinite().all() and settings.y.isfinite().all()):
                 dtype = str(settings.dtype).removeprefix("torch.")
-                raise UsageError(f"{lesson.name} computes in {dtype}, too small for {self.data}")
+                raise UsageError(f"{self.data} has numbers too large for {lesson.name} ({dtype})")
         if self.lr is not None:
             settings = replace(settings, lr=self.lr, named_rates={})
         if self.epochs is not None:

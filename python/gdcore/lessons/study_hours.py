@@ -63,6 +63,8 @@ def settings() -> Settings:
 
 
 def lines(run: Run, settings: Settings) -> list[str]:
+    if not run.rows:
+        return []
     row = run.rows[0].values
     columns = {
         "hours(x)": settings.x.flatten().tolist(),
