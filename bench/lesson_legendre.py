@@ -6,18 +6,19 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import gdcore
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import gdcore
 from agreement import Array, Evaluation, as_float64
 from gdcore.lessons.golden import golden
 from gdcore.lessons.legendre import LegendrePolynomial3
 from lesson_line import NN_LOOP, SEED_LOOP
 from lesson_sine import points
 from loops import FIT, Training, descent_case
-from numpy.typing import NDArray
 from timing import Case, Contender
-from torch import Tensor, nn
 
 
 class LegendreCurve:
@@ -67,7 +68,7 @@ class Legendre(nn.Module):
         self.a, self.b, self.c, self.d = (nn.Parameter(torch.tensor(value)) for value in start)
 
     def forward(self, x: Tensor) -> Any:
-        P3: Any = LegendrePolynomial3.apply  # noqa: N806
+        P3: Any = LegendrePolynomial3.apply
         return self.a + self.b * P3(self.c + self.d * x)
 
 
@@ -76,7 +77,7 @@ def seed_loop(x: Tensor, y: Tensor, start: list[float], learning_rate: float, ep
     parameters: Any = [torch.full((), value, requires_grad=True) for value in start]
     a, b, c, d = parameters
     for _ in range(epochs):
-        P3: Any = LegendrePolynomial3.apply  # noqa: N806
+        P3: Any = LegendrePolynomial3.apply
         y_pred = a + b * P3(c + d * x)
         loss = (y_pred - y).pow(2).sum()
         loss.backward()

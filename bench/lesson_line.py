@@ -1,7 +1,6 @@
 """The lesson ``linear_regression``: a line through three points, from zero."""
 
 # The names W and b are the lesson's.
-# ruff: noqa: N806
 
 from __future__ import annotations
 
@@ -9,14 +8,15 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import gdcore
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+import gdcore
 from agreement import Affine, as_float64
 from gdcore.lessons.golden import golden
 from loops import FIT, Run, Training, descent_case
 from timing import Case, Contender
-from torch import Tensor, nn
 
 SEED_LOOP = "the seed's loop"
 NN_LOOP = "nn + SGD loop"

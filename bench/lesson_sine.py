@@ -7,15 +7,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import gdcore
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+import gdcore
 from agreement import Affine, as_float64
 from gdcore.lessons.golden import golden
 from lesson_line import NN_LOOP, SEED_LOOP
 from loops import FIT, Run, Training, descent_case
 from timing import Case, Contender
-from torch import Tensor, nn
 
 
 def points() -> tuple[Tensor, Tensor]:

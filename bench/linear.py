@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from agreement import Affine, Array, as_float64
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from agreement import Affine, Array, as_float64
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from linear import Problem
 from loops import EAGER, FIT, Training, descent_case
 from timing import Case, Contender
-from torch import nn
 
 
 def loop_contenders(p: Problem, epochs: int) -> list[Contender]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from agreement import expected_descent, expected_gradient
 from linear import Problem
 from linear_loops import fit_case
 from linear_steps import gradient_contenders, step_contenders
 from memory import past_cache
 from timing import Case, Check, Planned
-from torch import Tensor
 
 SUITE = "linear_mse"
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gdcore
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gdcore
 from agreement import outcome as outcome_of
 from linear import Problem
 from loops import EAGER
 from timing import Contender
-from torch import Tensor, nn
 
 
 def gradient_contenders(p: Problem) -> list[Contender]:

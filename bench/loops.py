@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gdcore
 import torch
+from torch import Tensor, nn
+
+import gdcore
 from agreement import Array, Model, expected_descent
 from timing import Case, Check, Contender
-from torch import Tensor, nn
 
 Run = Callable[[], Any]
 

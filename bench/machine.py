@@ -9,9 +9,10 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import gdcore
 import numpy as np
 import torch
+
+import gdcore
 from memory import last_level_cache
 
 

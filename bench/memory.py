@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from timing import FULL, QUICK, Measured, Row, Spread, interleave
 
 MEBIBYTE = 2**20

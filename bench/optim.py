@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gdcore
 import numpy as np
 import torch
+from torch import Tensor
+
+import gdcore
 from agreement import UNIT_ROUNDOFF, Expected, as_float64
 from agreement import outcome as outcome_of
 from timing import Case, Check, Contender, Planned
-from torch import Tensor
 
 SUITE = "optim"
 MILLION = 2**20

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from agreement import DisagreementError, Expected, Outcome, as_returned
 from torch import Tensor
+
+from agreement import DisagreementError, Expected, Outcome, as_returned
 
 
 def nothing() -> None:

@@ -4,9 +4,10 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gdcore
 import torch
 from torch import Tensor, nn
+
+import gdcore
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import gdcore
 import pytest
 import torch
+
+import gdcore
 
 README = Path(__file__).parents[2] / "README.md"
 

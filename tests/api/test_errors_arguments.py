@@ -2,11 +2,12 @@
 
 from typing import Any
 
-import gdcore
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+import gdcore
 
 from .refusal import nothing_written, refused
 from .training_cases import Case, line

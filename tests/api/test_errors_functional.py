@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import gdcore
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+import gdcore
 
 from .refusal import refused
 

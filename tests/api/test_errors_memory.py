@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
+
+import gdcore
 
 from .refusal import nothing_written, refused
 from .training_cases import line

@@ -5,10 +5,11 @@ import math
 import pickle
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 from torch import nn
+
+import gdcore
 
 from .rounding import assert_within_rounding
 from .training_cases import CASES, line, make, twin

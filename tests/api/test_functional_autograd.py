@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-import gdcore
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+
+import gdcore
 
 from .rounding import assert_within_rounding
 

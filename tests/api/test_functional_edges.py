@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 
-import gdcore
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+import gdcore
 
 Loss = Callable[..., Tensor]
 

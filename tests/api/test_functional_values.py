@@ -4,11 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+import gdcore
 
 from .plain_torch import absolute_legendre
 from .rounding import assert_within_rounding

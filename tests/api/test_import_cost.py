@@ -5,8 +5,9 @@ import re
 import subprocess
 import sys
 
-import gdcore
 import torch
+
+import gdcore
 
 
 def python(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":

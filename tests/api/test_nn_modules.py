@@ -4,10 +4,11 @@ import copy
 import pickle
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 from torch import nn
+
+import gdcore
 
 from .rounding import assert_within_rounding
 

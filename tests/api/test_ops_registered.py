@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-import gdcore
 import pytest
 import torch
 from torch import Tensor
+
+import gdcore
 
 Arguments = tuple[Tensor | str | bool | None, ...]
 

@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+
+import gdcore
 
 from .rounding import assert_within_rounding
 

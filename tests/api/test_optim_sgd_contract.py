@@ -5,12 +5,13 @@ import io
 import pickle
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+import gdcore
 
 from .rounding import assert_within_rounding
 

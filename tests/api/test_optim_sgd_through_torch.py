@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+
+import gdcore
 
 STEPS = 5
 OPTIONS: list[dict[str, Any]] = [

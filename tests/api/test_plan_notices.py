@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,8 @@ from torch.nn import Parameter
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import prune
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+import gdcore
 
 
 class Setup:

@@ -4,11 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+import gdcore
 
 from .training_cases import CASES, line, make
 

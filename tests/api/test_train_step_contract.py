@@ -2,10 +2,11 @@
 
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 from torch import Tensor, nn
+
+import gdcore
 
 from .plain_torch import magnitudes, plain_loop, roundings
 from .rounding import assert_within_rounding

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import gdcore
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+import gdcore
 
 from .plain_torch import magnitudes, plain_loop, roundings
 from .rounding import assert_within_rounding

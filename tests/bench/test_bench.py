@@ -9,6 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+import torch
+
 import agreement
 import gdcore
 import goals
@@ -16,13 +20,10 @@ import lesson_sine
 import lessons
 import linear_mse
 import memory
-import numpy as np
 import optim
-import pytest
 import run
 import small_models
 import timing
-import torch
 from linear import Problem
 from timing import Effort, Measured, Row, Spread
 
