@@ -41,9 +41,10 @@ def fit(
     optimizer = torch.optim.SGD(model.parameters(), lr=1.5, momentum=momentum)
     try:
         history = gdcore.fit(model, torch.nn.MSELoss(), optimizer, (x, y), epochs=epochs)
+        last = epochs - 1
     except gdcore.DivergenceError as error:
-        assert error.epoch == len(error.history.loss) - 1
-        history = error.history
+        history, last = error.history, error.epoch
+    assert len(history.loss) == last + 1
     return history, [p.detach() for p in model.parameters()]
 
 
