@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import reference
-from ._ops import ops as _op
+from . import _ops, reference
 
 __all__ = [
     "legendre_mse_loss",
@@ -26,7 +25,7 @@ def _check(reduction: str, allowed: tuple[str, ...], **tensors: object) -> None:
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-        if value.device.type != "cpu" or value.layout != torch.strided:
+        if not value.is_cpu or value.layout is not torch.strided:
             raise ValueError(
                 f"{name}: expected a dense CPU tensor, got {value.layout} on {value.device}"
             )
@@ -54,33 +53,32 @@ class _FusedLoss(torch.autograd.Function):
         inputs: tuple[Tensor | None, ...],
         gradients: tuple[Tensor | None, ...],
     ) -> None:
+        """Keep a gradient, or None, for each input."""
         ctx.save_for_backward(*inputs, *gradients)
         ctx.formula = formula
         ctx.reduction = reduction
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *needs, _ = ctx.needs_input_grad
-        inputs = ctx.saved_tensors[: len(needs)]
+        saved = ctx.saved_tensors
+        count = len(saved) // 2
         if torch.is_grad_enabled():
             # This backward is itself being differentiated: let autograd see the formula.
-            loss = ctx.formula(*inputs, ctx.reduction)
-            wanted = [tensor for tensor, need in zip(inputs, needs, strict=True) if need]
+            needs = ctx.needs_input_grad[:count]
+            loss = ctx.formula(*saved[:count], ctx.reduction)
+            wanted = [tensor for tensor, need in zip(saved, needs, strict=False) if need]
             found = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
-            return (*(next(found) if need else None for need in needs), None)
-        gradients = ctx.saved_tensors[len(needs) :]
-        return (
-            *(g * grad if need else None for g, need in zip(gradients, needs, strict=True)),
-            None,
-        )
+            return (*[next(found) if need else None for need in needs], None)
+        return (*[None if g is None else g * grad for g in saved[count:]], None)
 
 
 class _Mse(_FusedLoss):
     @staticmethod
     def forward(ctx: Any, input: Tensor, target: Tensor, reduction: str) -> Tensor:
         wants_input, wants_target, _ = ctx.needs_input_grad
-        loss, gradient = _op.mse.default(input, target, reduction, wants_input or wants_target)
-        gradients = (gradient, -gradient if wants_target else None)
+        mse = _ops.implementation("mse", input, target)
+        loss, gradient = mse(input, target, reduction, wants_input or wants_target)
+        gradients = (gradient if wants_input else None, -gradient if wants_target else None)
         _FusedLoss.save(ctx, reference.mse_loss, reduction, (input, target), gradients)
         return loss  # type: ignore[no-any-return]
 
@@ -90,11 +88,16 @@ class _LinearMse(_FusedLoss):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str
     ) -> Tensor:
-        loss, dweight, dbias, dx = _op.linear_mse.default(
-            x, weight, bias, target, reduction, ctx.needs_input_grad[0]
+        wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        linear_mse = _ops.implementation("linear_mse", x, weight, target)
+        loss, dweight, dbias, dx = linear_mse(x, weight, bias, target, reduction, wants_x)
+        gradients = (
+            dx if wants_x else None,
+            dweight if wants_weight else None,
+            dbias if wants_bias else None,
+            None,
         )
         inputs = (x, weight, bias, target)
-        gradients = (dx, dweight, dbias, None)
         _FusedLoss.save(ctx, reference.linear_mse_loss, reduction, inputs, gradients)
         return loss  # type: ignore[no-any-return]
 
@@ -104,9 +107,10 @@ class _PolynomialMse(_FusedLoss):
     def forward(
         ctx: Any, x: Tensor, coefficients: Tensor, target: Tensor, reduction: str
     ) -> Tensor:
-        loss, gradient = _op.polynomial_mse.default(x, coefficients, target, reduction)
+        polynomial_mse = _ops.implementation("polynomial_mse", x, coefficients, target)
+        loss, gradient = polynomial_mse(x, coefficients, target, reduction)
         inputs = (x, coefficients, target)
-        gradients = (None, gradient, None)
+        gradients = (None, gradient if ctx.needs_input_grad[1] else None, None)
         _FusedLoss.save(ctx, reference.polynomial_mse_loss, reduction, inputs, gradients)
         return loss  # type: ignore[no-any-return]
 
@@ -123,9 +127,11 @@ class _LegendreMse(_FusedLoss):
         target: Tensor,
         reduction: str,
     ) -> Tensor:
-        loss, da, db, dc, dd = _op.legendre_mse.default(x, a, b, c, d, target, reduction)
         inputs = (x, a, b, c, d, target)
-        gradients = (None, da, db, dc, dd, None)
+        legendre_mse = _ops.implementation("legendre_mse", *inputs)
+        loss, *slopes = legendre_mse(*inputs, reduction)
+        wanted = zip(slopes, ctx.needs_input_grad[1:5], strict=True)
+        gradients = (None, *(slope if wants else None for slope, wants in wanted), None)
         _FusedLoss.save(ctx, reference.legendre_mse_loss, reduction, inputs, gradients)
         return loss  # type: ignore[no-any-return]
 
@@ -134,14 +140,15 @@ class _LegendreP3(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return _op.legendre_p3.default(x)  # type: ignore[no-any-return]
+        return _ops.implementation("legendre_p3", x)(x)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled():
             return grad * reference.legendre_p3_derivative(x)
-        return _op.legendre_p3_backward.default(grad, x)  # type: ignore[no-any-return]
+        backward = _ops.implementation("legendre_p3_backward", grad, x)
+        return backward(grad, x)  # type: ignore[no-any-return]
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -212,10 +219,12 @@ def linear_mse_loss(
     Reference:
         ``torch.nn.functional.linear`` followed by ``torch.nn.functional.mse_loss``.
     """
-    _check(reduction, ("mean", "sum"), x=x, weight=weight, target=target)
-    if bias is not None:
-        _check(reduction, ("mean", "sum"), bias=bias)
-    _check_constant(target=target)
+    if bias is None:
+        _check(reduction, ("mean", "sum"), x=x, weight=weight, target=target)
+    else:
+        _check(reduction, ("mean", "sum"), x=x, weight=weight, bias=bias, target=target)
+    if target.requires_grad:
+        _check_constant(target=target)
     loss: Tensor = _LinearMse.apply(x, weight, bias, target, reduction)  # type: ignore[no-untyped-call]
     return loss
 

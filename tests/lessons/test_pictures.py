@@ -26,25 +26,26 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", LESSONS)
-@pytest.mark.parametrize("backend", ["autograd", "fused"])
-def test_every_lesson_draws(
-    reports: dict[str, Report], tmp_path: Path, name: str, backend: str
-) -> None:
+def test_every_lesson_draws(reports: dict[str, Report], tmp_path: Path, name: str) -> None:
     report = reports[name]
-    outcome = report.outcomes.get(backend)
-    if outcome is None:
-        pytest.skip("no fused version")
-    figure = report.lesson.draw(outcome.run, report.settings)
+    figure = report.lesson.draw(report.outcomes[report.shown].run, report.settings)
     assert figure.get_suptitle()
     for ax in figure.axes:
         assert ax.get_xlabel()
         assert ax.get_ylabel()
         assert ax.lines
-    if backend == report.shown:
-        # Small, for speed; the command's own size is tested below.
-        figure.savefig(tmp_path / "picture.png", dpi=50)
-        width, height = png_size(tmp_path / "picture.png")
-        assert 0.4 * width < height < 0.8 * width
+    # Small, for speed; the command's own size is tested below.
+    figure.savefig(tmp_path / "picture.png", dpi=50)
+    width, height = png_size(tmp_path / "picture.png")
+    assert 0.4 * width < height < 0.8 * width
+
+
+def test_versions_that_keep_some_costs_only_draw_those(reports: dict[str, Report]) -> None:
+    report = reports["linear_regression"]
+    figure = report.lesson.draw(report.outcomes["manual"].run, report.settings)
+    (curve,) = figure.axes[1].lines
+    assert curve.get_linestyle() == ":"
+    assert np.asarray(curve.get_xdata()).tolist() == list(range(0, 2000, 100))
 
 
 def test_the_command_writes_a_picture_per_lesson(lessons: Command, tmp_path: Path) -> None:
