@@ -165,6 +165,7 @@ def _legendre_p3_backward_results(grad: Tensor, x: Tensor) -> Tensor:
     return _like(x)
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _implementations: dict[str, tuple[Any, Any]] = {}
 for schema, native, results in (
     (
@@ -205,7 +206,7 @@ for schema, native, results in (
     _implementations[name] = (native, getattr(torch.ops.gdcore, name).default)
 
 
-def implementation(name: str, *tensors: Tensor) -> Any:
+def implementation(name: str, *tensors: Tensor | None) -> Any:
     """What computes an op on these tensors: its native function where torch's dispatcher would only
     pass it on (that takes 15 µs, a sixth of a loss with its backward), else the op itself, so that
     tracing, fake tensors and dispatch modes see it.
@@ -214,7 +215,8 @@ def implementation(name: str, *tensors: Tensor) -> Any:
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return op
     for tensor in tensors:
-        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+        # The dispatcher makes a lazy negation real, and hands a subclass to its own rules.
+        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_neg()):
             return op
     return native
 

@@ -89,7 +89,7 @@ class _LinearMse(_FusedLoss):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str
     ) -> Tensor:
         wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-        linear_mse = _ops.implementation("linear_mse", x, weight, target)
+        linear_mse = _ops.implementation("linear_mse", x, weight, bias, target)
         loss, dweight, dbias, dx = linear_mse(x, weight, bias, target, reduction, wants_x)
         gradients = (
             dx if wants_x else None,

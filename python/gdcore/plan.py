@@ -264,7 +264,11 @@ class Plan:
                 "optimizer: expected to hold a parameter of model that requires grad, got none"
             )
         self.lr = max((setting[1] for setting in settings), key=abs)
-        self._seen = seen
+        unchanged = seen.watch.unchanged
+        self.holds: Callable[[], bool] = (
+            unchanged if seen.lasting and not self._fresh else lambda: False
+        )
+        """Whether everything that was seen is still the same."""
         self._training = _ops.Training(
             self.model.kernel, self.model.flat, self.model.parameters, momenta, settings, mean
         )
@@ -290,7 +294,8 @@ class Plan:
             buffer = None if state is None else seen.item(state, "momentum_buffer")
             if buffer is None:
                 fresh = True
-                buffer = torch.empty_like(parameter, requires_grad=False)
+                with torch.inference_mode(False):  # it outlives the mode
+                    buffer = torch.empty_like(parameter, requires_grad=False)
                 self._fresh.append((parameter, buffer))
             momenta[index] = buffer
             self.written.append(buffer)
@@ -304,10 +309,6 @@ class Plan:
             seen.item(group, "maximize"),
             fresh,
         )
-
-    def holds(self) -> bool:
-        """Whether everything that was seen is still the same."""
-        return not self._fresh and self._seen.lasting and self._seen.watch.unchanged()
 
     def mark_stepped(self) -> None:
         """Leave the objects as the optimizer's own step would: buffers kept, versions moved on."""

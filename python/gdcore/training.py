@@ -13,7 +13,15 @@ from .plan import LossFunction, NativeModel, Plan
 __all__ = ["DivergenceError", "History", "fit", "train_step"]
 
 
-def _check_data(x: object, y: object) -> None:
+def _check_data(x: Any, y: Any) -> None:
+    if type(x) is type(y) is Tensor and not (
+        x.requires_grad
+        or y.requires_grad
+        or x.is_neg()
+        or y.is_neg()
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return
     for name, tensor in (("x", x), ("y", y)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
@@ -73,7 +81,7 @@ def train_step(
         `gdcore.reference` for the formulas.
     """
     plan = Plan(model, loss_fn, optimizer)
-    pattern = torch.empty((), dtype=plan.model.parameters[0].dtype)
+    pattern = torch.empty((), dtype=plan.model.parameters[0].dtype, device="cpu")
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         nonlocal plan, pattern
@@ -81,7 +89,7 @@ def train_step(
             plan = Plan(model, loss_fn, optimizer)
         _check_data(x, y)
         if pattern.dtype != x.dtype:
-            pattern = torch.empty((), dtype=x.dtype)
+            pattern = torch.empty((), dtype=x.dtype, device="cpu")
         loss = torch.empty_like(pattern)  # the cheapest way to a fresh tensor
         _, _, raised = plan.run(x, y, loss, 1, 0, None, False, torch.get_num_threads())
         if raised is not None:
@@ -145,8 +153,8 @@ def fit(
         _check_count("record_every", record_every, 1)
     records = 0 if record_every is None else -(-epochs // record_every)
     size = sum(parameter.numel() for parameter in native.parameters)
-    losses = torch.empty(epochs, dtype=x.dtype)
-    recorded = torch.empty((records, size), dtype=x.dtype)
+    losses = torch.empty(epochs, dtype=x.dtype, device="cpu")
+    recorded = torch.empty((records, size), dtype=x.dtype, device="cpu")
 
     start = time.perf_counter()
     done, outcome, raised = plan.run(

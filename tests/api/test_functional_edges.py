@@ -73,6 +73,19 @@ def test_parameters_in_every_layout(layout: str) -> None:
     assert torch.equal(*slopes)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_gradient_from_above_in_every_layout(layout: str) -> None:
+    upstream = layouts(5, 4)
+    x, target = torch.randn(5, 4, requires_grad=True), torch.randn(5, 4)
+    for losses in (
+        gdcore.functional.mse_loss(x, target, "none"),
+        gdcore.functional.legendre_p3(x),
+    ):
+        (expected,) = torch.autograd.grad(losses, x, upstream["contiguous"], retain_graph=True)
+        (actual,) = torch.autograd.grad(losses, x, upstream[layout])
+        assert torch.equal(actual, expected)
+
+
 def test_values_repeated_by_expansion() -> None:
     x, target = torch.randn(1, 3).expand(11, 3), torch.randn(1, 2).expand(11, 2)
     weight = torch.randn(2, 3)

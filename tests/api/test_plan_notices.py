@@ -68,7 +68,8 @@ def weight_of_its_own(s: Setup) -> None:
 
 
 def inside_of_another_layer(s: Setup) -> None:
-    s.linear._parameters = {"weight": s.linear.weight, "bias": Parameter(torch.ones(1))}
+    weight = s.linear.get_parameter("weight")
+    s.linear._parameters = {"weight": weight, "bias": Parameter(torch.ones(1))}
 
 
 def inside_of_another_sequence(s: Setup) -> None:

@@ -182,6 +182,32 @@ def test_under_any_gradient_mode(context: Any) -> None:
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("way", ["train_step", "fit"])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_plain_training_goes_on_from_any_gradient_mode(context: Any, way: str) -> None:
+    """Momentum buffers that were made in it serve outside it."""
+    model, x, y = line()
+    optimizer = torch.optim.SGD(model.parameters(), **MOMENTUM)
+    with context():
+        if way == "fit":
+            gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=2)
+        else:
+            gdcore.train_step(model, nn.MSELoss(), optimizer)(x, y)
+    assert plain_loop(model, nn.MSELoss(), optimizer, x, y, 2).isfinite().all()
+
+
+@pytest.mark.parametrize("way", ["train_step", "fit"])
+def test_the_default_device_does_not_matter(way: str) -> None:
+    model, x, y = line()
+    optimizer = torch.optim.SGD(model.parameters(), **MOMENTUM)
+    with torch.device("meta"):
+        if way == "fit":
+            history = gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=2, record_every=1)
+            assert history.parameters["weight"].device.type == "cpu"
+        else:
+            assert gdcore.train_step(model, nn.MSELoss(), optimizer)(x, y).device.type == "cpu"
+
+
 def test_data_of_another_length_at_each_call() -> None:
     model, x, y = line(rows=30)
     reference = twin(model)
