@@ -49,7 +49,7 @@ void mse(py::handle input_object, py::handle target_object, const std::string& r
   const Tensor input(input_object, "input");
   const Tensor target(target_object, "target");
   target.expect_dtype_of(input);
-  if (input.dim() != target.dim() || input.shape() != target.shape()) {
+  if (!input.same_shape(target)) {
     std::string mend;
     if (target.dim() + 1 == input.dim() && input.size(input.dim() - 1) == 1) mend = "; use target.unsqueeze(-1)";
     if (input.dim() + 1 == target.dim() && target.size(target.dim() - 1) == 1) mend = "; use target.squeeze(-1)";

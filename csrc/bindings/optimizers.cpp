@@ -51,7 +51,7 @@ void apply(const Update& u, int threads) {
 }
 
 void expect_same_shape(const Tensor& tensor, const Tensor& parameter) {
-  if (tensor.shape() != parameter.shape()) {
+  if (!tensor.same_shape(parameter)) {
     fail_value(tensor.name(), "shape " + parameter.shape() + " as its parameter", tensor.shape());
   }
 }

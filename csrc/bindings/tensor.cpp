@@ -110,6 +110,10 @@ bool Tensor::contiguous() const {
   return true;
 }
 
+bool Tensor::same_shape(const Tensor& other) const {
+  return dim() == other.dim() && std::equal(view_.shape, view_.shape + dim(), other.view_.shape);
+}
+
 std::string Tensor::shape() const { return shape_text(view_.shape, dim()); }
 
 template <class T>
@@ -151,6 +155,7 @@ void Tensor::expect_dim(int dim, const char* form) const {
 }
 
 void Tensor::expect_no_overlap() const {
+  if (contiguous()) return;
   // Dimensions in the order of their strides: each must step past all that the smaller ones reach.
   std::vector<std::pair<Index, Index>> axes;  // stride, size
   for (int axis = 0; axis < dim(); ++axis) {

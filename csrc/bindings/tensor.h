@@ -31,6 +31,7 @@ class Tensor {
   Index stride(int axis) const { return view_.strides[axis]; }
   Index numel() const;
   bool contiguous() const;
+  bool same_shape(const Tensor& other) const;
   std::string shape() const;  ///< "(3, 1)"
 
   template <class T>

@@ -130,7 +130,7 @@ class Training {
       if (momentum != 0) {
         Tensor& buffer = written.momenta[index].emplace(momenta_[index], "momentum_buffer");
         buffer.expect_dtype_of(parameter);
-        if (buffer.shape() != parameter.shape()) {
+        if (!buffer.same_shape(parameter)) {
           fail_value("momentum_buffer", "shape " + parameter.shape() + " as its parameter", buffer.shape());
         }
       }

@@ -17,7 +17,7 @@ _NATIVE_DTYPES = (torch.float32, torch.float64)
 def _is_native(tensor: Tensor) -> bool:
     return (
         tensor.dtype in _NATIVE_DTYPES
-        and tensor.device.type == "cpu"
+        and tensor.is_cpu
         and tensor.layout == torch.strided
         and not tensor.is_neg()  # negated lazily: its memory holds the opposite
     )
