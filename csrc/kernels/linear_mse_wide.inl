@@ -18,7 +18,8 @@ GDCORE_INLINE void contiguous_rows(const Matrix<const T>& x, Index row, Index d,
   }
 }
 
-/// gradient[c] += Σᵢ residual[i] · rows[i][c]: the rows of a step first, so that the long sum has a fourth of the terms.
+/// gradient[c] += Σᵢ residual[i] · rows[i][c]: the rows of a step first, so that the long sum has a fourth of the
+/// terms.
 template <class T, int R>
 GDCORE_INLINE void add_rows(const T* const (&rows)[R], const T (&residual)[R], Index d, T* gradient) {
   constexpr Index lanes = kLanes<T>;
