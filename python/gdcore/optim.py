@@ -31,6 +31,8 @@ class SGD(torch.optim.SGD):
     updated in one native call, in place. What the kernels do not take (half types, complex or
     sparse gradients, other devices, ``differentiable=True``) goes through torch's own update.
     ``foreach`` and ``fused`` choose among torch's implementations, so they matter only there.
+    Parameters that share memory are updated one after the other, and a negative rate set in a group
+    ascends, both as in torch.
 
     Args:
         params: parameters or groups of them, as every ``torch.optim.Optimizer`` takes.

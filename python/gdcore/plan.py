@@ -41,6 +41,8 @@ _GLOBAL_OPTIMIZER_HOOKS = (
 def _describe(value: object) -> str:
     if type(value) is torch.nn.Sequential:
         return f"Sequential({', '.join(map(_describe, value))})"
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself"
     return getattr(value, "__name__", None) or type(value).__name__
 
 
@@ -82,6 +84,8 @@ class Seen:
         value = self.item(mapping, key)
         if isinstance(value, Tensor):
             self.lasting = False
+        elif not isinstance(value, (int, float)):
+            raise TypeError(f"optimizer: expected {key} as a number, got {value!r}")
         return float(value)
 
 

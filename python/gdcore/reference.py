@@ -14,7 +14,11 @@ def reduce(losses: Tensor, reduction: str) -> Tensor:
     """Losses as they are, their mean or their sum."""
     if reduction == "none":
         return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
+    if reduction == "mean":
+        return losses.mean()
+    if reduction == "sum":
+        return losses.sum()
+    raise ValueError(f"reduction: expected none, mean or sum, got {reduction!r}")
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

@@ -13,6 +13,10 @@ from .plan import LossFunction, NativeModel, Plan
 __all__ = ["DivergenceError", "History", "fit", "train_step"]
 
 
+_MOST = 2**40
+"""Epochs beyond which not even their losses would fit in memory."""
+
+
 def _check_data(x: Any, y: Any) -> None:
     if type(x) is type(y) is Tensor and not (
         x.requires_grad
@@ -131,6 +135,7 @@ def fit(
         ValueError: hooks, a shape that does not fit, no rows, or a count out of range. Nothing has
             been written then.
         DivergenceError: the loss stopped being finite. The parameters hold the last finite values.
+            (An update that goes past the finite numbers shows in the loss of the next epoch.)
         KeyboardInterrupt: Ctrl-C, answered within 100 ms. The parameters are those of the last
             whole epoch, and the exception carries the `History` until then as ``history``.
 
@@ -196,6 +201,8 @@ def _check_count(name: str, value: object, least: int) -> None:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value > _MOST:
+        raise ValueError(f"{name}: expected at most {_MOST}, got {value}")
 
 
 def _history(
