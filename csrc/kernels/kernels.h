@@ -24,6 +24,8 @@ inline constexpr int kRun = 32;
 inline constexpr Index kWideColumns = 16;
 /// From this many outputs on, predictions come from a matrix product over blocks of rows.
 inline constexpr Index kManyOutputs = 8;
+/// Rows whose products are summed in T before they are added to a gradient, where lanes run over columns.
+inline constexpr Index kWideRun = 16;
 /// Rows are handled in groups of this many; a chunk of rows begins at a multiple of it.
 inline constexpr Index kRowGroup = 64;
 inline constexpr int kMaxDegree = 16;
@@ -118,14 +120,21 @@ struct Kernels {
   void (*sgd)(const SgdRule<T>&, Index size, T* parameter, const T* grad, T* momentum) noexcept;
 };
 
+/// Rows of a block where lanes run over columns: what half of a first-level cache holds, in whole groups of four.
+template <class T>
+constexpr Index wide_block(Index columns) noexcept {
+  const Index fit = Index{16384} / (columns * static_cast<Index>(sizeof(T))) / 4 * 4;
+  return fit < 4 ? 4 : fit > kRowGroup ? kRowGroup : fit;
+}
+
 /// Elements of scratch that one call of `linear_mse` needs, its alignment kLaneBytes.
 template <class T>
 constexpr Index linear_mse_scratch(Index columns, Index outputs) noexcept {
   const Index lanes = kLanes<T>;
   const Index wide = (columns + lanes - 1) / lanes * lanes;
   const Index many = (outputs + lanes - 1) / lanes * lanes;
-  if (columns < kWideColumns && outputs < kManyOutputs) return 0;
-  return outputs * wide + 4 * (wide + many);  // gradients, four rows of x, four rows of residuals
+  if (outputs >= kManyOutputs) return outputs * wide + 4 * (wide + many);  // gradients, four rows of x and of residuals
+  return columns < kWideColumns ? 0 : (outputs + wide_block<T>(columns)) * wide;  // gradients, a block of rows of x
 }
 
 /// The kernels of one instruction set.

@@ -11,8 +11,7 @@ GDCORE_INLINE void linear_mse_many_rows(const LinearMse<T>& a, const T* theta, I
   constexpr Index lanes = kLanes<T>;
   const Index d = a.columns;
   const Index k = a.outputs;
-  const T* rows[R];
-  contiguous_rows<T, R>(a.x, row, d, stride, buffer, rows);
+  const Rows<T> x = contiguous_rows(a.x, row, R, d, stride, buffer);
 
   for (Index o = 0; o < k; o += lanes) {
     const Index count = k - o < lanes ? k - o : lanes;
@@ -23,7 +22,7 @@ GDCORE_INLINE void linear_mse_many_rows(const LinearMse<T>& a, const T* theta, I
       Pack<T> part[R] = {};
       for (Index j = segment; j < segment_end; ++j) {
         const Pack<T> w = load(a.weight_t + j * padded + o);
-        for (int i = 0; i < R; ++i) part[i] = fma(broadcast(rows[i][j]), w, part[i]);
+        for (int i = 0; i < R; ++i) part[i] = fma(broadcast(x.data[i * x.stride + j]), w, part[i]);
       }
       for (int i = 0; i < R; ++i) prediction[i] = prediction[i] + part[i];
     }
@@ -38,12 +37,8 @@ GDCORE_INLINE void linear_mse_many_rows(const LinearMse<T>& a, const T* theta, I
   }
 
   for (Index o = 0; o < k; ++o) {
-    T r[R];
-    for (int i = 0; i < R; ++i) {
-      r[i] = residual[i * padded + o];
-      if (bias != nullptr) bias[o] += static_cast<double>(r[i]);
-    }
-    add_rows<T, R>(rows, r, d, gradient + o * stride);
+    for (int i = 0; bias != nullptr && i < R; ++i) bias[o] += static_cast<double>(residual[i * padded + o]);
+    add_rows<T>(x, R, residual + o, padded, d, gradient + o * stride);
   }
   if (a.dx != nullptr) {
     for (int i = 0; i < R; ++i) {

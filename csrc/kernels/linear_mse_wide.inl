@@ -1,41 +1,60 @@
 // linear_mse with many columns and few outputs: lanes run over the columns of a row.
 //
-// Four rows at a time: one dot product each (lanes in T, their total in double), then the same rows, still in the
-// first-level cache, are added to the gradient. One pass over x and target in memory.
+// A block of rows that fits the first-level cache is read twice, once for its residuals (four dot products at a time)
+// and once for their products with the rows; memory is read once. One pass over x and target.
 
-/// The rows of one step, contiguous whatever x's column stride.
-template <class T, int R>
-GDCORE_INLINE void contiguous_rows(const Matrix<const T>& x, Index row, Index d, Index stride, T* buffer,
-                                   const T* (&rows)[R]) {
-  for (int i = 0; i < R; ++i) {
-    const T* from = x.data + (row + i) * x.row;
-    if (x.column != 1) {
-      T* to = buffer + i * stride;
-      for (Index j = 0; j < d; ++j) to[j] = from[j * x.column];
-      from = to;
-    }
-    rows[i] = from;
+/// How far ahead of the products rows are prefetched, where at least one whole row fits: less than a page.
+inline constexpr Index kPrefetchBytes = 3072;
+
+/// Rows whose columns are neighbours.
+template <class T>
+struct Rows {
+  const T* data;
+  Index stride;
+  Index ahead;  ///< how many rows further to prefetch: 0 for none
+};
+
+/// `count` rows from `row` on: x's own memory, or a copy where its columns are apart.
+template <class T>
+GDCORE_INLINE Rows<T> contiguous_rows(const Matrix<const T>& x, Index row, Index count, Index d, Index stride,
+                                      T* buffer) {
+  const T* from = x.data + row * x.row;
+  if (x.column == 1) return {from, x.row, 0};
+  for (Index i = 0; i < count; ++i) {
+    for (Index j = 0; j < d; ++j) buffer[i * stride + j] = from[i * x.row + j * x.column];
+  }
+  return {buffer, stride, 0};
+}
+
+/// gradient[c] += Σᵢ residual[i · step] · row i [c] over P packs of columns from `c` on, the rows summed first.
+template <class T, int P>
+GDCORE_INLINE void add_columns(const Rows<T>& x, Index count, const T* residual, Index step, Index c, T* gradient) {
+  Pack<T> sum[P] = {};
+  for (Index i = 0; i < count; ++i) {
+    const Pack<T> r = broadcast(residual[i * step]);
+    for (int p = 0; p < P; ++p) sum[p] = fma(load(x.data + i * x.stride + c + p * kLanes<T>), r, sum[p]);
+  }
+  for (int p = 0; p < P; ++p) {
+    T* to = gradient + c + p * kLanes<T>;
+    store(to, load(to) + sum[p]);
   }
 }
 
-/// gradient[c] += Σᵢ residual[i] · rows[i][c]: the rows of a step first, so that the long sum has a fourth of the
-/// terms.
-template <class T, int R>
-GDCORE_INLINE void add_rows(const T* const (&rows)[R], const T (&residual)[R], Index d, T* gradient) {
-  constexpr Index lanes = kLanes<T>;
-  Pack<T> r[R];
-  for (int i = 0; i < R; ++i) r[i] = broadcast(residual[i]);
+/// The same over all d columns: eight registers of them at a time.
+template <class T>
+GDCORE_INLINE void add_rows(const Rows<T>& x, Index count, const T* residual, Index step, Index d, T* gradient) {
+  constexpr int packs = kRegisters < 8 ? 8 / kRegisters : 1;
   Index c = 0;
-  for (; c + lanes <= d; c += lanes) {
-    Pack<T> step = load(rows[0] + c) * r[0];
-    for (int i = 1; i < R; ++i) step = fma(load(rows[i] + c), r[i], step);
-    store(gradient + c, load(gradient + c) + step);
+  for (; c + packs * kLanes<T> <= d; c += packs * kLanes<T>) {
+    add_columns<T, packs>(x, count, residual, step, c, gradient);
   }
-  if (c < d) {
-    Pack<T> step = load_first(rows[0] + c, d - c) * r[0];
-    for (int i = 1; i < R; ++i) step = fma(load_first(rows[i] + c, d - c), r[i], step);
-    store(gradient + c, load(gradient + c) + step);
+  for (; c + kLanes<T> <= d; c += kLanes<T>) add_columns<T, 1>(x, count, residual, step, c, gradient);
+  if (c == d) return;
+  Pack<T> sum = zero<T>();
+  for (Index i = 0; i < count; ++i) {
+    sum = fma(load_first(x.data + i * x.stride + c, d - c), broadcast(residual[i * step]), sum);
   }
+  store(gradient + c, load(gradient + c) + sum);
 }
 
 /// dx = Σₒ residual[o] · weight[o], the residuals already scaled.
@@ -68,48 +87,54 @@ GDCORE_INLINE void flush(T* gradient, Index d, Index k, Index stride, double* su
   }
 }
 
-/// Four partial sums of a scalar, one for each row of a step.
-struct Quarters {
-  double part[4];
+/// x · weight of four rows, from `row` on; beyond `count` the first is taken again, and its product is not used.
+template <class T>
+GDCORE_INLINE Four<T> four_products(const Rows<T>& x, Index row, Index count, const T* weight, Index d) {
+  constexpr Index lanes = kLanes<T>;
+  const T* rows[4];
+  for (Index i = 0; i < 4; ++i) rows[i] = x.data + (row + (i < count ? i : 0)) * x.stride;
+  Pack<T> dot[4] = {};
+  Index c = 0;
+  // In the order of memory: the loads below jump from row to row, which the hardware's own prefetching does not follow.
+  for (Index i = 0; x.ahead > 0 && i < 4; ++i) {
+    for (Index j = 0; j < d; j += lanes) __builtin_prefetch(rows[i] + x.ahead * x.stride + j);
+  }
+  for (; c + lanes <= d; c += lanes) {
+    const Pack<T> w = load(weight + c);
+    for (int i = 0; i < 4; ++i) dot[i] = fma(load(rows[i] + c), w, dot[i]);
+  }
+  if (c < d) {
+    const Pack<T> w = load_first(weight + c, d - c);
+    for (int i = 0; i < 4; ++i) dot[i] = fma(load_first(rows[i] + c, d - c), w, dot[i]);
+  }
+  return totals<T>(dot);
+}
+
+/// Σ r² and Σ r over rows, each row in its lane of four.
+struct RowSums {
+  Four<double> squares;
+  Four<double> residuals;
 };
 
-template <class T, int R>
-GDCORE_INLINE void linear_mse_wide_rows(const LinearMse<T>& a, const T* theta, Index row, int lane, Index stride,
-                                        T* gradient, T* buffer, Quarters& loss, Quarters* bias) {
-  constexpr Index lanes = kLanes<T>;
-  const Index d = a.columns;
-  const Index k = a.outputs;
-  const T* rows[R];
-  contiguous_rows<T, R>(a.x, row, d, stride, buffer, rows);
-  T scaled[R][kManyOutputs];
-  for (Index o = 0; o < k; ++o) {
-    const T* w = theta + o * d;
-    Pack<T> dot[R] = {};
-    Index c = 0;
-    for (; c + lanes <= d; c += lanes) {
-      const Pack<T> wc = load(w + c);
-      for (int i = 0; i < R; ++i) dot[i] = fma(load(rows[i] + c), wc, dot[i]);
-    }
-    if (c < d) {
-      const Pack<T> wc = load_first(w + c, d - c);
-      for (int i = 0; i < R; ++i) dot[i] = fma(load_first(rows[i] + c, d - c), wc, dot[i]);
-    }
-    const double b = a.bias ? static_cast<double>(theta[k * d + o]) : 0.0;
-    T residual[R];
-    for (int i = 0; i < R; ++i) {
-      const T target = a.target.data[(row + i) * a.target.row + o * a.target.column];
-      const T r = static_cast<T>(total(dot[i]) + b - static_cast<double>(target));
-      residual[i] = r;
-      scaled[i][o] = r * a.dx_factor;
-      loss.part[lane + i] += static_cast<double>(r) * static_cast<double>(r);
-      bias[o].part[lane + i] += static_cast<double>(r);
-    }
-    add_rows<T, R>(rows, residual, d, gradient + o * stride);
-  }
-  if (a.dx != nullptr) {
-    for (int i = 0; i < R; ++i) row_gradient(theta, scaled[i], d, k, a.dx + (row + i) * d);
-  }
+/// Residuals of a block of rows for one output.
+template <class T>
+GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight, double bias, Index d, const T* target,
+                                   Index target_row, T* residual, RowSums& sums) {
+  Index row = 0;
+  const auto four_rows = [&](Index count) GDCORE_INLINE_LAMBDA {
+    const Four<double> targets = widen(four(target + row * target_row, target_row, count));
+    Four<T> r = narrow(widen(four_products(x, row, count, weight, d)) + bias - targets, T());
+    if (count < 4) r = four(reinterpret_cast<const T*>(&r), 1, count);
+    __builtin_memcpy(residual + row, &r, sizeof(r));
+    const Four<double> wide = widen(r);
+    sums.squares = sums.squares + wide * wide;
+    sums.residuals = sums.residuals + wide;
+  };
+  for (; row + 4 <= rows; row += 4) four_rows(4);
+  if (row < rows) four_rows(rows - row);
 }
+
+GDCORE_INLINE double total(const Four<double>& p) { return (p[0] + p[2]) + (p[1] + p[3]); }
 
 template <class T>
 static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
@@ -117,24 +142,42 @@ static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, 
   const Index d = a.columns;
   const Index k = a.outputs;
   const Index stride = (d + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  const Index block = wide_block<T>(d);
+  const Index ahead = kPrefetchBytes / (d * static_cast<Index>(sizeof(T)));
   T* gradient = scratch;
   T* buffer = scratch + k * stride;
   for (Index i = 0; i < k * stride; ++i) gradient[i] = 0;
-  Quarters loss = {};
-  Quarters bias[kManyOutputs] = {};
+  alignas(kLaneBytes) T residual[kManyOutputs][kRowGroup];
+  RowSums row_sums[kManyOutputs];
+  for (Index o = 0; o < k; ++o) row_sums[o] = RowSums{};
+  Index added = 0;
 
-  for (Index row = begin; row < end;) {
-    const Index run_end = row + kRowGroup < end ? row + kRowGroup : end;
-    for (; row + 4 <= run_end; row += 4) {
-      linear_mse_wide_rows<T, 4>(a, theta, row, 0, stride, gradient, buffer, loss, bias);
+  for (Index row = begin; row < end; row += block) {
+    const Index count = end - row < block ? end - row : block;
+    Rows<T> x = contiguous_rows(a.x, row, count, d, stride, buffer);
+    if (a.x.column == 1 && row + count + ahead <= end) x.ahead = ahead;
+    for (Index o = 0; o < k; ++o) {
+      const T* target = a.target.data + row * a.target.row + o * a.target.column;
+      const double b = a.bias ? static_cast<double>(theta[k * d + o]) : 0.0;
+      block_residuals(x, count, theta + o * d, b, d, target, a.target.row, residual[o], row_sums[o]);
+      for (Index i = 0; i < count; i += kWideRun) {
+        const Index run = count - i < kWideRun ? count - i : kWideRun;
+        add_rows<T>({x.data + i * x.stride, x.stride, 0}, run, residual[o] + i, 1, d, gradient + o * stride);
+      }
     }
-    for (int lane = 0; row < run_end; ++row, ++lane) {
-      linear_mse_wide_rows<T, 1>(a, theta, row, lane, stride, gradient, buffer, loss, bias);
+    for (Index i = 0; a.dx != nullptr && i < count; ++i) {
+      T scaled[kManyOutputs];
+      for (Index o = 0; o < k; ++o) scaled[o] = residual[o][i] * a.dx_factor;
+      row_gradient(theta, scaled, d, k, a.dx + (row + i) * d);
     }
-    flush(gradient, d, k, stride, sums + 1);
+    added += count;
+    if (added >= kRowGroup || row + count == end) {
+      flush(gradient, d, k, stride, sums + 1);
+      added = 0;
+    }
   }
-  sums[0] += (loss.part[0] + loss.part[2]) + (loss.part[1] + loss.part[3]);
-  for (Index o = 0; a.bias && o < k; ++o) {
-    sums[1 + k * d + o] += (bias[o].part[0] + bias[o].part[2]) + (bias[o].part[1] + bias[o].part[3]);
+  for (Index o = 0; o < k; ++o) {
+    sums[0] += total(row_sums[o].squares);
+    if (a.bias) sums[1 + k * d + o] += total(row_sums[o].residuals);
   }
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <system_error>
 #include <thread>
 
@@ -22,6 +23,31 @@ struct Ticket {
   static int helpers(std::uint64_t ticket) { return static_cast<int>(ticket >> 32 & 0xff); }
   static std::uint32_t unclaimed(std::uint64_t ticket) { return static_cast<std::uint32_t>(ticket); }
 };
+
+// Waking a sleeper takes tens of microseconds, most of them on a core that a hypervisor has put to rest; so whoever
+// waits looks for about as long before it sleeps, and no longer, lest it keep the core from other work.
+constexpr auto kSpin = std::chrono::microseconds(50);
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
+}
+
+template <class Condition>
+bool spin_until(const Condition& condition) {
+  if (condition()) return true;
+  const auto give_up = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (condition()) return true;
+      relax();
+    }
+  } while (std::chrono::steady_clock::now() < give_up);
+  return condition();
+}
 
 class Pool {
  public:
@@ -54,9 +80,10 @@ class Pool {
       }
     }
     const std::uint32_t theirs = expected - mine;
-    for (std::uint32_t done = done_.load(std::memory_order_acquire); done != theirs;
-         done = done_.load(std::memory_order_acquire)) {
-      done_.wait(done, std::memory_order_acquire);
+    const auto all_done = [&] { return done_.load(std::memory_order_acquire) == theirs; };
+    while (!spin_until(all_done)) {
+      const std::uint32_t done = done_.load(std::memory_order_acquire);
+      if (done != theirs) done_.wait(done, std::memory_order_acquire);
     }
     busy_.clear(std::memory_order_release);
     return !interrupted;
@@ -105,7 +132,9 @@ class Pool {
         done_.fetch_add(1, std::memory_order_acq_rel);
         done_.notify_one();
       }
-      wake_.wait(seen, std::memory_order_acquire);
+      if (!spin_until([&] { return wake_.load(std::memory_order_acquire) != seen; })) {
+        wake_.wait(seen, std::memory_order_acquire);
+      }
       seen = wake_.load(std::memory_order_acquire);
     }
   }
