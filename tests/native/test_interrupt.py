@@ -39,8 +39,8 @@ def problem():
 """,
     "very long epochs": """
 def problem():
-    x = torch.linspace(-1, 1, 64).expand(100_000_000, 64)
-    return nn.LinearRegression(64), x, torch.ones(1, 1).expand(100_000_000, 1)
+    x = torch.linspace(-1, 1, 64).expand(1_000_000_000, 64)
+    return nn.LinearRegression(64), x, torch.ones(1, 1).expand(1_000_000_000, 1)
 """,
 }
 
