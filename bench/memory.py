@@ -57,10 +57,11 @@ def read_bandwidth(quick: bool) -> dict[str, Any]:
 def share_of_bandwidth(measured: Measured, row: Row, bandwidth: float) -> float | None:
     """What part of the read bandwidth a row reaches, or None where its working set fits the cache.
 
-    The bandwidth is the run's, or that of the plain sum in the row's own rounds if it is higher.
+    The bandwidth is that of the plain sum in the row's own rounds, round by round as for every
+    ratio, so that what disturbs the machine cancels; the run's where no sum was timed beside it.
     """
     if measured.read_bytes is None or not past_cache(measured.read_bytes):
         return None
-    if measured.probe_rate is not None:
-        bandwidth = max(bandwidth, measured.probe_rate.median)
+    if row.share is not None:
+        return row.share.median
     return measured.read_bytes / row.seconds.median / bandwidth

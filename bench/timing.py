@@ -141,12 +141,20 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one contender: seconds per unit, and how many times gdcore's."""
+    """What was measured of one contender.
+
+    Args:
+        seconds: Per unit.
+        ratio: How many times gdcore's, round by round.
+        calls: In one sample.
+        share: The rate of reading over that of the plain sum in the same round, where there is one.
+    """
 
     contender: str
     seconds: Spread
     ratio: Spread
     calls: int
+    share: Spread | None = None
 
 
 @dataclass(frozen=True)
@@ -276,19 +284,27 @@ def measure(planned: Planned, effort: Effort) -> Measured:
         [taken[contender.name] for contender in case.contenders],
     )
     fused = samples[0]
+    probe_rates = []
+    if case.probe is not None:
+        read = case.probe.numel() * case.probe.element_size()
+        probe_rates = [read / second for second in samples.pop()]
+
+    def share(sample: Sequence[float]) -> Spread | None:
+        if not probe_rates or case.read_bytes is None:
+            return None
+        rates = [case.read_bytes * case.units / second for second in sample]
+        return Spread.of([rate / probe for rate, probe in zip(rates, probe_rates, strict=True)])
+
     rows = [
         Row(
             contender.name,
             Spread.of([second / case.units for second in sample]),
             Spread.of([second / ours for second, ours in zip(sample, fused, strict=True)]),
             count,
+            share(sample),
         )
         for contender, sample, count in zip(case.contenders, samples, calls, strict=False)
     ]
-    probe_rate = None
-    if case.probe is not None:
-        read = case.probe.numel() * case.probe.element_size()
-        probe_rate = Spread.of([read / second for second in samples[-1]])
     return Measured(
         suite=planned.suite,
         name=planned.name,
@@ -297,6 +313,6 @@ def measure(planned: Planned, effort: Effort) -> Measured:
         rounds=len(fused),
         read_bytes=case.read_bytes,
         rows=rows,
-        probe_rate=probe_rate,
+        probe_rate=Spread.of(probe_rates) if probe_rates else None,
         note=case.note,
     )

@@ -14,6 +14,7 @@ Model model_named(const std::string& name) {
 static std::vector<Tensor> view_parameters(Model model, const std::vector<py::object>& objects) {
   static constexpr const char* kNames[3][4] = {{"weight", "bias"}, {"coefficients"}, {"a", "b", "c", "d"}};
   std::vector<Tensor> views;
+  views.reserve(objects.size());
   for (std::size_t i = 0; i < objects.size(); ++i) {
     views.emplace_back(objects[i], kNames[static_cast<int>(model)][i]);
   }

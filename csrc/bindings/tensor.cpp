@@ -119,13 +119,21 @@ std::string Tensor::shape() const { return shape_text(view_.shape, dim()); }
 template <class T>
 void Tensor::read(T* to) const {
   const T* from = data<const T>();
-  for_each_offset(*this, [&](Index offset) { *to++ = from[offset]; });
+  if (contiguous()) {
+    std::copy_n(from, numel(), to);
+  } else {
+    for_each_offset(*this, [&](Index offset) { *to++ = from[offset]; });
+  }
 }
 
 template <class T>
 void Tensor::write(const T* from) const {
   T* to = data<T>();
-  for_each_offset(*this, [&](Index offset) { to[offset] = *from++; });
+  if (contiguous()) {
+    std::copy_n(from, numel(), to);
+  } else {
+    for_each_offset(*this, [&](Index offset) { to[offset] = *from++; });
+  }
 }
 
 void Tensor::expect_dtype_of(const Tensor& other) const {

@@ -20,6 +20,9 @@ class SignalPoll {
     return {[](void* self) { return static_cast<SignalPoll*>(self)->check(); }, this};
   }
   py::object raised() const { return raised_ ? raised_->value() : py::none(); }
+  void raise() const {
+    if (raised_) throw *raised_;
+  }
 
  private:
   bool check() {
@@ -39,62 +42,77 @@ class SignalPoll {
 /// (parameter's index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh)
 using Setting = std::tuple<std::size_t, double, double, double, double, bool, bool, bool>;
 
-/// Parameters and momentum buffers that a run writes, apart from everything else it touches.
+/// What a run writes, and where each parameter lies in θ.
 struct Written {
-  std::vector<std::size_t> parameters;
-  std::vector<std::optional<Tensor>> momenta;  // one for each parameter of the problem
+  std::vector<Index> offsets;                  ///< of every parameter of the problem
+  std::vector<std::size_t> parameters;         ///< indices of those that are written
+  std::vector<SgdSettings> settings;           ///< and how
+  std::vector<std::optional<Tensor>> momenta;  ///< and their momentum buffers
 };
 
+bool contains(const std::vector<std::size_t>& indices, std::size_t index) {
+  return std::find(indices.begin(), indices.end(), index) != indices.end();
+}
+
+/// Everything that is written lies apart from everything else.
 void check_written(const Problem& problem, const Written& written) {
-  std::vector<const Tensor*> tensors;
-  for (std::size_t i : written.parameters) {
-    tensors.push_back(&problem.parameters[i]);
-    if (written.momenta[i]) tensors.push_back(&*written.momenta[i]);
+  std::vector<const Tensor*> others;
+  others.reserve(2 + 2 * problem.parameters.size());
+  others = {&problem.x, &problem.target};
+  for (std::size_t i = 0; i < problem.parameters.size(); ++i) {
+    if (!contains(written.parameters, i)) others.push_back(&problem.parameters[i]);
   }
-  std::vector<const Tensor*> frozen;
-  for (const Tensor& parameter : problem.parameters) {
-    if (std::find(tensors.begin(), tensors.end(), &parameter) == tensors.end()) frozen.push_back(&parameter);
-  }
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    tensors[i]->expect_no_overlap();
-    tensors[i]->expect_apart_from(problem.x);
-    tensors[i]->expect_apart_from(problem.target);
-    for (std::size_t j = 0; j < i; ++j) tensors[i]->expect_apart_from(*tensors[j]);
-    for (const Tensor* parameter : frozen) tensors[i]->expect_apart_from(*parameter);
+  const auto check = [&others](const Tensor& tensor) {
+    tensor.expect_no_overlap();
+    for (const Tensor* other : others) tensor.expect_apart_from(*other);
+    others.push_back(&tensor);
+  };
+  for (std::size_t i = 0; i < written.parameters.size(); ++i) {
+    check(problem.parameters[written.parameters[i]]);
+    if (written.momenta[i]) check(*written.momenta[i]);
   }
 }
 
+/// How long to run, and what to write about it.
+struct Request {
+  py::handle losses;
+  Index epochs;
+  Index record_every;
+  py::handle records;
+  bool stop_at_infinity;
+  int threads;
+};
+
 template <class T>
-LoopResult train_typed(const Problem& problem, const Written& written, std::vector<SgdSettings> settings, bool mean,
-                       py::handle losses, Index epochs, Index record_every, py::handle records, bool stop_at_infinity,
-                       int threads, const Interrupt& interrupt) {
+LoopResult train_typed(const Problem& problem, const Written& written, bool mean, const Request& request,
+                       const Interrupt& interrupt) {
   const Index p = problem.parameter_count();
-  const std::unique_ptr<Objective<T>> objective = problem.objective<T>(mean, threads);
+  const std::unique_ptr<Objective<T>> objective = problem.objective<T>(mean, request.threads);
   const Array<T> theta = problem.theta<T>();
   const Array<T> momentum = allocate<T>(p);
-  std::vector<Index> offsets;
-  Index offset = 0;
-  for (const Tensor& parameter : problem.parameters) {
-    offsets.push_back(offset);
-    offset += parameter.numel();
+  for (std::size_t i = 0; i < written.parameters.size(); ++i) {
+    if (written.momenta[i]) written.momenta[i]->read(momentum.get() + written.settings[i].offset);
   }
-  for (std::size_t i : written.parameters) {
-    if (written.momenta[i]) written.momenta[i]->read(momentum.get() + offsets[i]);
-  }
-  const Index recorded = record_every > 0 ? (epochs + record_every - 1) / record_every : 0;
-  const Loop<T> loop = {objective.get(), std::move(settings),
-                        theta.get(),     momentum.get(),
-                        epochs,          output<T>(losses, "losses", epochs),
-                        record_every,    recorded > 0 ? output<T>(records, "records", recorded * p) : nullptr,
-                        stop_at_infinity};
+  const Index every = request.record_every;
+  const Index recorded = every > 0 ? (request.epochs + every - 1) / every : 0;
+  const Loop<T> loop = {objective.get(),
+                        written.settings,
+                        theta.get(),
+                        momentum.get(),
+                        request.epochs,
+                        output<T>(request.losses, "losses", request.epochs),
+                        every,
+                        recorded > 0 ? output<T>(request.records, "records", recorded * p) : nullptr,
+                        request.stop_at_infinity};
   LoopResult result;
   {
-    const MaybeReleaseGil release(objective->work() * epochs);
+    const MaybeReleaseGil release(objective->work() * request.epochs);
     result = run(loop, interrupt);
   }
-  for (std::size_t i : written.parameters) {
-    problem.parameters[i].write(theta.get() + offsets[i]);
-    if (written.momenta[i]) written.momenta[i]->write(momentum.get() + offsets[i]);
+  for (std::size_t i = 0; i < written.parameters.size(); ++i) {
+    const Index offset = written.settings[i].offset;
+    problem.parameters[written.parameters[i]].write(theta.get() + offset);
+    if (written.momenta[i]) written.momenta[i]->write(momentum.get() + offset);
   }
   return result;
 }
@@ -114,39 +132,56 @@ class Training {
   /// Returns (losses written, outcome, what a signal handler raised or None).
   py::tuple run(py::handle x, py::handle target, py::handle losses, Index epochs, Index record_every,
                 py::handle records, bool stop_at_infinity, int threads) const {
+    SignalPoll poll;
+    const LoopResult result =
+        train(x, target, {losses, epochs, record_every, records, stop_at_infinity, threads}, poll.interrupt());
+    static constexpr const char* kOutcomes[] = {"finished", "interrupted", "diverged"};
+    return py::make_tuple(result.epochs, kOutcomes[static_cast<int>(result.outcome)], poll.raised());
+  }
+
+  /// One update; raises what a signal handler raised before it.
+  void step(py::handle x, py::handle target, py::handle loss, int threads) const {
+    SignalPoll poll;
+    train(x, target, {loss, 1, 0, py::none(), false, threads}, poll.interrupt());
+    poll.raise();
+  }
+
+ private:
+  LoopResult train(py::handle x, py::handle target, const Request& request, const Interrupt& interrupt) const {
     const Problem problem(model_, x, target, "y", flat_, parameters_);
-    std::vector<Index> offsets;
+    const Written written = this->written(problem);
+    check_written(problem, written);
+    const auto typed = problem.x.is_double() ? train_typed<double> : train_typed<float>;
+    return typed(problem, written, mean_, request, interrupt);
+  }
+
+  Written written(const Problem& problem) const {
+    Written written;
+    written.offsets.reserve(parameters_.size());
+    written.parameters.reserve(settings_.size());
+    written.settings.reserve(settings_.size());
+    written.momenta.resize(settings_.size());
     Index offset = 0;
     for (const Tensor& parameter : problem.parameters) {
-      offsets.push_back(offset);
+      written.offsets.push_back(offset);
       offset += parameter.numel();
     }
-    Written written;
-    written.momenta.resize(parameters_.size());
-    std::vector<SgdSettings> settings;
     for (const auto& [index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh] : settings_) {
       const Tensor& parameter = problem.parameters[index];
-      written.parameters.push_back(index);
       if (momentum != 0) {
-        Tensor& buffer = written.momenta[index].emplace(momenta_[index], "momentum_buffer");
+        Tensor& buffer = written.momenta[written.settings.size()].emplace(momenta_[index], "momentum_buffer");
         buffer.expect_dtype_of(parameter);
         if (!buffer.same_shape(parameter)) {
           fail_value("momentum_buffer", "shape " + parameter.shape() + " as its parameter", buffer.shape());
         }
       }
-      settings.push_back(
-          {offsets[index], parameter.numel(), lr, momentum, dampening, weight_decay, nesterov, maximize, fresh});
+      written.parameters.push_back(index);
+      written.settings.push_back({written.offsets[index], parameter.numel(), lr, momentum, dampening, weight_decay,
+                                  nesterov, maximize, fresh});
     }
-    check_written(problem, written);
-    SignalPoll poll;
-    const auto typed = problem.x.is_double() ? train_typed<double> : train_typed<float>;
-    const LoopResult result = typed(problem, written, std::move(settings), mean_, losses, epochs, record_every, records,
-                                    stop_at_infinity, threads, poll.interrupt());
-    static constexpr const char* kOutcomes[] = {"finished", "interrupted", "diverged"};
-    return py::make_tuple(result.epochs, kOutcomes[static_cast<int>(result.outcome)], poll.raised());
+    return written;
   }
 
- private:
   Model model_;
   bool flat_;
   std::vector<py::object> parameters_;
@@ -164,7 +199,8 @@ void register_training(py::module_& m) {
            py::arg("model"), py::arg("flat"), py::arg("parameters"), py::arg("momenta"), py::arg("settings"),
            py::arg("mean"))
       .def("run", &Training::run, py::arg("x"), py::arg("target"), py::arg("losses"), py::arg("epochs"),
-           py::arg("record_every"), py::arg("records"), py::arg("stop_at_infinity"), py::arg("threads"));
+           py::arg("record_every"), py::arg("records"), py::arg("stop_at_infinity"), py::arg("threads"))
+      .def("step", &Training::step, py::arg("x"), py::arg("target"), py::arg("loss"), py::arg("threads"));
 }
 
 }  // namespace gdcore

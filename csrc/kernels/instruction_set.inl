@@ -32,7 +32,7 @@ static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index
       case 4:
         return linear_mse_narrow<T, 4, 1>(a, theta, begin, end, sums);
       default:
-        break;
+        return linear_mse_narrow<T, 0, 1>(a, theta, begin, end, sums);
     }
   }
   linear_mse_narrow<T, 0, 0>(a, theta, begin, end, sums);

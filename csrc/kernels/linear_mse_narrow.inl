@@ -32,18 +32,20 @@ static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin
 
   alignas(kLaneBytes) T x_buffer[max_columns * lanes];
   alignas(kLaneBytes) T target_buffer[max_outputs * lanes];
-  Sum<T> sum[max_sums] = {};
+  Sum<T> sum[max_sums];
+  for (Index s = 0; s < count_sums; ++s) sum[s] = Sum<T>{};
 
   for (Index row = begin; row < end;) {
     const Index run_end = row + kRun * lanes < end ? row + kRun * lanes : end;
-    Pack<T> part[max_sums] = {};
+    Pack<T> part[max_sums];
+    for (Index s = 0; s < count_sums; ++s) part[s] = zero<T>();
     for (; row < run_end; row += lanes) {
       const Index count = run_end - row < lanes ? run_end - row : lanes;
       const T* x = a.packed_x != nullptr ? a.packed_x + row * d : gather(a.x, row, d, count, x_buffer);
       const T* target =
           a.packed_target != nullptr ? a.packed_target + row * k : gather(a.target, row, k, count, target_buffer);
 
-      Pack<T> residual[max_outputs] = {};
+      Pack<T> residual[max_outputs];
       for (Index o = 0; o < k; ++o) {
         const T* w = theta + o * d;
         // Two chains, even and odd columns: half the latency and half the growth of rounding of one.

@@ -23,7 +23,7 @@ struct SgdSettings {
 template <class T>
 struct Loop {
   Objective<T>* objective;
-  std::vector<SgdSettings> settings;
+  const std::vector<SgdSettings>& settings;
   T* theta;     ///< parameters in their own dtype, rounded at every step
   T* momentum;  ///< as long as θ
   Index epochs;

@@ -43,10 +43,15 @@ class LinearObjective final : public Objective<T> {
     const Index bytes = this->extent_.rows * (problem_.columns + problem_.outputs) * static_cast<Index>(sizeof(T));
     const bool lanes_over_rows = problem_.columns < kWideColumns && problem_.outputs < kManyOutputs;
     if (!lanes_over_rows || passes < kPassesWorthPacking || bytes > kMaxPackedBytes) return;
-    x_ = pack(problem_.x, this->extent_.rows, problem_.columns);
-    target_ = pack(problem_.target, this->extent_.rows, problem_.outputs);
-    problem_.packed_x = x_.get();
-    problem_.packed_target = target_.get();
+    // A single contiguous column is already what packing would make of it.
+    if (problem_.columns != 1 || problem_.x.row != 1) {
+      x_ = pack(problem_.x, this->extent_.rows, problem_.columns);
+      problem_.packed_x = x_.get();
+    }
+    if (problem_.outputs != 1 || problem_.target.row != 1) {
+      target_ = pack(problem_.target, this->extent_.rows, problem_.outputs);
+      problem_.packed_target = target_.get();
+    }
   }
 
  protected:

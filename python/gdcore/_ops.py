@@ -5,8 +5,9 @@ pass; `gdcore.functional` puts them under autograd. Ops are registered at the lo
 (``torch.library.Library``), which costs a fifth of ``torch.library.custom_op``.
 """
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,39 +37,48 @@ active_instruction_set = _core.active_instruction_set
 choose_instruction_set = _core.choose_instruction_set
 
 _library = torch.library.Library("gdcore", "DEF")
+PLAIN = (Tensor, torch.nn.Parameter)
 
 # Each op has beside it the function that makes its results, empty: what the op fills, and what it
-# looks like to a fake tensor. `empty_like` takes a third of the time of `new_empty` with a shape.
+# looks like to a fake tensor. A result that is not wanted is None, and for the dispatcher, which
+# wants a tensor, an empty one. `empty_like` takes a third of the time of `empty` with a shape.
+
+_SCALARS = {dtype: torch.empty((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
 
 
 def _like(tensor: Tensor) -> Tensor:
-    if tensor.is_contiguous():
-        return torch.empty_like(tensor)
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    if tensor.layout is torch.strided and not tensor.is_contiguous():
+        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    return torch.empty_like(tensor)
 
 
 def _scalar(tensor: Tensor) -> Tensor:
-    return torch.empty((), dtype=tensor.dtype, device=tensor.device)
+    pattern = _SCALARS.get(tensor.dtype)
+    if pattern is None or type(tensor) not in PLAIN:
+        return torch.empty((), dtype=tensor.dtype, device=tensor.device)
+    return torch.empty_like(pattern)
 
 
-def mse(input: Tensor, target: Tensor, reduction: str, gradient: bool) -> tuple[Tensor, Tensor]:
+def mse(
+    input: Tensor, target: Tensor, reduction: str, gradient: bool
+) -> tuple[Tensor, Tensor | None]:
     if input.dim() > 2 or target.dim() > 2:
         input, target = input.contiguous(), target.contiguous()
     loss, slope = _mse_results(input, target, reduction, gradient)
-    _core.mse(input, target, reduction, loss, slope if gradient else None, torch.get_num_threads())
+    _core.mse(input, target, reduction, loss, slope, torch.get_num_threads())
     return loss, slope
 
 
 def _mse_results(
     input: Tensor, target: Tensor, reduction: str, gradient: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     loss = _like(input) if reduction == "none" else _scalar(input)
-    return loss, _like(input) if gradient else input.new_empty(0)
+    return loss, _like(input) if gradient else None
 
 
 def linear_mse(
     x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str, dx: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     results = _linear_mse_results(x, weight, bias, target, reduction, dx)
     loss, dweight, dbias, slope = results
     _core.model_loss(
@@ -78,8 +88,8 @@ def linear_mse(
         (weight,) if bias is None else (weight, bias),
         reduction == "mean",
         loss,
-        (dweight,) if bias is None else (dweight, dbias),
-        slope if dx else None,
+        (dweight,) if dbias is None else (dweight, dbias),
+        slope,
         torch.get_num_threads(),
     )
     return results
@@ -87,12 +97,12 @@ def linear_mse(
 
 def _linear_mse_results(
     x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str, dx: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     return (
         _scalar(x),
         _like(weight),
-        weight.new_empty(0) if bias is None else _like(bias),
-        _like(x) if dx else x.new_empty(0),
+        None if bias is None else _like(bias),
+        _like(x) if dx else None,
     )
 
 
@@ -165,8 +175,22 @@ def _legendre_p3_backward_results(grad: Tensor, x: Tensor) -> Tensor:
     return _like(x)
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
 _implementations: dict[str, tuple[Any, Any]] = {}
+
+
+def _all_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as the dispatcher needs it: an empty tensor in place of None."""
+
+    @functools.wraps(function)
+    def op(*arguments: Any) -> Any:
+        results = function(*arguments)
+        if not isinstance(results, tuple):
+            return results
+        return tuple(arguments[0].new_empty(0) if r is None else r for r in results)
+
+    return op
+
+
 for schema, native, results in (
     (
         "mse(Tensor input, Tensor target, str reduction, bool gradient) -> (Tensor, Tensor)",
@@ -201,9 +225,13 @@ for schema, native, results in (
     name = schema[: schema.index("(")]
     _library.define(schema)
     # Every device reaches the native check, which names the argument that is somewhere else.
-    _library.impl(name, native, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"gdcore::{name}", results, lib=_library)
+    _library.impl(name, _all_tensors(native), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"gdcore::{name}", _all_tensors(results), lib=_library)
     _implementations[name] = (native, getattr(torch.ops.gdcore, name).default)
+
+
+def _traced() -> bool:
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def implementation(name: str, *tensors: Tensor | None) -> Any:
@@ -212,13 +240,24 @@ def implementation(name: str, *tensors: Tensor | None) -> Any:
     tracing, fake tensors and dispatch modes see it.
     """
     native, op = _implementations[name]
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+    if _traced():
         return op
     for tensor in tensors:
         # The dispatcher makes a lazy negation real, and hands a subclass to its own rules.
-        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_neg()):
+        if tensor is not None and (type(tensor) not in PLAIN or tensor.is_neg()):
             return op
     return native
+
+
+def is_one(tensor: Tensor) -> bool:
+    """Whether this is a single 1 that can be read for nothing: in plain memory, and not traced."""
+    return (
+        type(tensor) is Tensor
+        and tensor.dim() == 0
+        and tensor.is_cpu
+        and not _traced()
+        and tensor.item() == 1.0
+    )
 
 
 def sgd(groups: "Sequence[_core.SgdGroup]") -> None:

@@ -1,16 +1,9 @@
-"""Losses with their gradients in one pass, drop-in under autograd.
-
-Each loss computes its value and its gradients together, in the forward; the backward only scales
-them. Gradients of gradients are autograd's, through the formulas in `gdcore.reference`.
-"""
-
-from collections.abc import Callable
-from typing import Any
+"""Losses with their gradients in one pass, drop-in under autograd."""
 
 import torch
 from torch import Tensor
 
-from . import _ops, reference
+from . import _autograd
 
 __all__ = [
     "legendre_mse_loss",
@@ -22,6 +15,8 @@ __all__ = [
 
 
 def _check(reduction: str, allowed: tuple[str, ...], **tensors: object) -> None:
+    if reduction not in allowed:
+        raise ValueError(f"reduction: expected {' or '.join(allowed)}, got {reduction!r}")
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
@@ -29,8 +24,6 @@ def _check(reduction: str, allowed: tuple[str, ...], **tensors: object) -> None:
             raise ValueError(
                 f"{name}: expected a dense CPU tensor, got {value.layout} on {value.device}"
             )
-    if reduction not in allowed:
-        raise ValueError(f"reduction: expected {' or '.join(allowed)}, got {reduction!r}")
 
 
 def _check_constant(**tensors: Tensor) -> None:
@@ -40,115 +33,6 @@ def _check_constant(**tensors: Tensor) -> None:
                 f"{name}: expected a tensor that does not require grad, got one that does; "
                 f"use {name}.detach(), or gdcore.reference, which differentiates everything"
             )
-
-
-class _FusedLoss(torch.autograd.Function):
-    """The backward that all losses share: scale what the forward has computed."""
-
-    @staticmethod
-    def save(
-        ctx: Any,
-        formula: Callable[..., Tensor],
-        reduction: str,
-        inputs: tuple[Tensor | None, ...],
-        gradients: tuple[Tensor | None, ...],
-    ) -> None:
-        """Keep a gradient, or None, for each input."""
-        ctx.save_for_backward(*inputs, *gradients)
-        ctx.formula = formula
-        ctx.reduction = reduction
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        count = len(saved) // 2
-        if torch.is_grad_enabled():
-            # This backward is itself being differentiated: let autograd see the formula.
-            needs = ctx.needs_input_grad[:count]
-            loss = ctx.formula(*saved[:count], ctx.reduction)
-            wanted = [tensor for tensor, need in zip(saved, needs, strict=False) if need]
-            found = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
-            return (*[next(found) if need else None for need in needs], None)
-        return (*[None if g is None else g * grad for g in saved[count:]], None)
-
-
-class _Mse(_FusedLoss):
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        wants_input, wants_target, _ = ctx.needs_input_grad
-        mse = _ops.implementation("mse", input, target)
-        loss, gradient = mse(input, target, reduction, wants_input or wants_target)
-        gradients = (gradient if wants_input else None, -gradient if wants_target else None)
-        _FusedLoss.save(ctx, reference.mse_loss, reduction, (input, target), gradients)
-        return loss  # type: ignore[no-any-return]
-
-
-class _LinearMse(_FusedLoss):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str
-    ) -> Tensor:
-        wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-        linear_mse = _ops.implementation("linear_mse", x, weight, bias, target)
-        loss, dweight, dbias, dx = linear_mse(x, weight, bias, target, reduction, wants_x)
-        gradients = (
-            dx if wants_x else None,
-            dweight if wants_weight else None,
-            dbias if wants_bias else None,
-            None,
-        )
-        inputs = (x, weight, bias, target)
-        _FusedLoss.save(ctx, reference.linear_mse_loss, reduction, inputs, gradients)
-        return loss  # type: ignore[no-any-return]
-
-
-class _PolynomialMse(_FusedLoss):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, coefficients: Tensor, target: Tensor, reduction: str
-    ) -> Tensor:
-        polynomial_mse = _ops.implementation("polynomial_mse", x, coefficients, target)
-        loss, gradient = polynomial_mse(x, coefficients, target, reduction)
-        inputs = (x, coefficients, target)
-        gradients = (None, gradient if ctx.needs_input_grad[1] else None, None)
-        _FusedLoss.save(ctx, reference.polynomial_mse_loss, reduction, inputs, gradients)
-        return loss  # type: ignore[no-any-return]
-
-
-class _LegendreMse(_FusedLoss):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        a: Tensor,
-        b: Tensor,
-        c: Tensor,
-        d: Tensor,
-        target: Tensor,
-        reduction: str,
-    ) -> Tensor:
-        inputs = (x, a, b, c, d, target)
-        legendre_mse = _ops.implementation("legendre_mse", *inputs)
-        loss, *slopes = legendre_mse(*inputs, reduction)
-        wanted = zip(slopes, ctx.needs_input_grad[1:5], strict=True)
-        gradients = (None, *(slope if wants else None for slope, wants in wanted), None)
-        _FusedLoss.save(ctx, reference.legendre_mse_loss, reduction, inputs, gradients)
-        return loss  # type: ignore[no-any-return]
-
-
-class _LegendreP3(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return _ops.implementation("legendre_p3", x)(x)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return grad * reference.legendre_p3_derivative(x)
-        backward = _ops.implementation("legendre_p3_backward", grad, x)
-        return backward(grad, x)  # type: ignore[no-any-return]
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -180,7 +64,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         ``torch.nn.functional.mse_loss``.
     """
     _check(reduction, ("mean", "sum", "none"), input=input, target=target)
-    loss: Tensor = _Mse.apply(input, target, reduction)  # type: ignore[no-untyped-call]
+    loss: Tensor = _autograd.Mse.apply(input, target, reduction)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -225,7 +109,7 @@ def linear_mse_loss(
         _check(reduction, ("mean", "sum"), x=x, weight=weight, bias=bias, target=target)
     if target.requires_grad:
         _check_constant(target=target)
-    loss: Tensor = _LinearMse.apply(x, weight, bias, target, reduction)  # type: ignore[no-untyped-call]
+    loss: Tensor = _autograd.LinearMse.apply(x, weight, bias, target, reduction)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -262,7 +146,7 @@ def polynomial_mse_loss(
     """
     _check(reduction, ("mean", "sum"), x=x, coefficients=coefficients, target=target)
     _check_constant(x=x, target=target)
-    loss: Tensor = _PolynomialMse.apply(x, coefficients, target, reduction)  # type: ignore[no-untyped-call]
+    loss: Tensor = _autograd.PolynomialMse.apply(x, coefficients, target, reduction)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -308,7 +192,7 @@ def legendre_mse_loss(
     """
     _check(reduction, ("mean", "sum"), x=x, a=a, b=b, c=c, d=d, target=target)
     _check_constant(x=x, target=target)
-    loss: Tensor = _LegendreMse.apply(x, a, b, c, d, target, reduction)  # type: ignore[no-untyped-call]
+    loss: Tensor = _autograd.LegendreMse.apply(x, a, b, c, d, target, reduction)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -333,5 +217,5 @@ def legendre_p3(x: Tensor) -> Tensor:
         Abramowitz and Stegun, Handbook of Mathematical Functions, table 22.9.
     """
     _check("mean", ("mean",), x=x)
-    value: Tensor = _LegendreP3.apply(x)  # type: ignore[no-untyped-call]
+    value: Tensor = _autograd.LegendreP3.apply(x)  # type: ignore[no-untyped-call]
     return value

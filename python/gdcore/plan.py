@@ -277,6 +277,7 @@ class Plan:
             self.model.kernel, self.model.flat, self.model.parameters, momenta, settings, mean
         )
         self.run = self._training.run
+        self.step = self._training.step
 
     def _setting(
         self,

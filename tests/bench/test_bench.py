@@ -188,18 +188,20 @@ def test_contenders_take_turns() -> None:
     assert "".join(turns) == "abcbcacab"
 
 
-def measured(read_bytes: int, seconds: float = 0.1, probe: float | None = None) -> Measured:
-    spread = Spread(seconds, seconds, seconds)
-    row = Row("gdcore.fit", spread, Spread(1, 1, 1), 1)
-    probe_rate = None if probe is None else Spread(probe, probe, probe)
-    return Measured("linear_mse", "a case", "epoch", 1, 2, read_bytes, [row], probe_rate, "")
+def measured(read_bytes: int, share: float | None = None) -> Measured:
+    spread = Spread(0.1, 0.1, 0.1)
+    by_round = None if share is None else Spread(share, share, share)
+    row = Row("gdcore.fit", spread, Spread(1, 1, 1), 1, by_round)
+    return Measured("linear_mse", "a case", "epoch", 1, 2, read_bytes, [row], None, "")
 
 
-def test_share_of_bandwidth_is_of_the_faster_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_share_of_bandwidth_is_of_the_read_in_the_same_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(memory, "last_level_cache", lambda: 10**6)
     one = measured(10**8)  # 1e9 bytes per second
     assert memory.share_of_bandwidth(one, one.rows[0], 2e9) == pytest.approx(0.5)
-    one = measured(10**8, probe=4e9)
+    one = measured(10**8, share=0.25)
     assert memory.share_of_bandwidth(one, one.rows[0], 2e9) == pytest.approx(0.25)
     one = measured(10**6)
     assert memory.share_of_bandwidth(one, one.rows[0], 2e9) is None
