@@ -220,10 +220,10 @@ def test_chunks_are_added_in_their_order() -> None:
     chunk = rows_per_chunk(d * k + k)
     x, weight, target = random(torch.float64, (n, d), (k, d), (n, k))
     parts = [
-        _ops.linear_mse(x[i : i + chunk], weight, None, target[i : i + chunk], "sum", False)
+        _ops.linear_mse(x[i : i + chunk], weight, None, target[i : i + chunk], "sum", False)[:2]
         for i in range(0, n, chunk)
     ]
-    whole = _ops.linear_mse(x, weight, None, target, "sum", False)
+    whole = _ops.linear_mse(x, weight, None, target, "sum", False)[:2]
 
     def added(chunks: Iterable[Results]) -> Results:
         columns = zip(*chunks, strict=True)
