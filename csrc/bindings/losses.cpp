@@ -96,7 +96,7 @@ void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::v
 
 void model_loss(const std::string& model, py::handle x, py::handle target, const std::vector<py::object>& parameters,
                 bool mean, py::handle loss, const std::vector<py::object>& gradients, py::handle dx, int threads) {
-  const Problem problem(model_named(model), x, target, "target", false, parameters);
+  const Problem problem(model_named(model), x, target, Given::kArguments, false, parameters);
   if (problem.x.is_double()) {
     loss_typed<double>(problem, mean, loss, gradients, dx, threads);
   } else {

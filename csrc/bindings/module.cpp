@@ -18,4 +18,5 @@ PYBIND11_MODULE(_core, m) {
   gdcore::register_optimizers(m);
   gdcore::register_training(m);
   gdcore::register_watch(m);
+  gdcore::register_step(m);
 }

@@ -41,9 +41,14 @@ static void check_linear(const Problem& problem) {
   }
 }
 
-Problem::Problem(Model model, py::handle x, py::handle target, const char* target_name, bool flat,
+Problem::Problem(Model model, py::handle x, py::handle target, Given given, bool flat,
                  const std::vector<py::object>& parameters)
-    : model(model), x(x, "x"), target(target, target_name), flat(flat), parameters(view_parameters(model, parameters)) {
+    : model(model),
+      x(x, "x"),
+      target(target, given == Given::kModel ? "y" : "target"),
+      flat(flat),
+      parameters(view_parameters(model, parameters)) {
+  if (given == Given::kModel) this->x.expect_dtype_of(this->parameters[0]);
   this->target.expect_dtype_of(this->x);
   for (const Tensor& parameter : this->parameters) parameter.expect_dtype_of(this->x);
   if (model == Model::kLinear) {

@@ -11,6 +11,9 @@ namespace gdcore {
 
 enum class Model { kLinear, kPolynomial, kLegendre };
 
+/// How the arguments came, for errors: data (x, y) for a model that is there, or all by name (x, target, weight, …).
+enum class Given { kModel, kArguments };
+
 /// "linear", "polynomial" or "legendre".
 Model model_named(const std::string& name);
 
@@ -20,7 +23,7 @@ Model model_named(const std::string& name);
 ///   legendre:   x (n,), target (n,), a, b, c, d, each of shape () or (1,)
 struct Problem {
   /// `flat`: a linear model's prediction is flattened, and target is (n · k,).
-  Problem(Model model, py::handle x, py::handle target, const char* target_name, bool flat,
+  Problem(Model model, py::handle x, py::handle target, Given given, bool flat,
           const std::vector<py::object>& parameters);
 
   Model model;

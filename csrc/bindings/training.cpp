@@ -1,54 +1,14 @@
-// Steps and epochs of full-batch training on the user's own tensors.
+#include "bindings/training.h"
+
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <chrono>
-#include <optional>
 
-#include "bindings/problem.h"
 #include "bindings/register.h"
-#include "training/loop.h"
 
 namespace gdcore {
 
 namespace {
-
-/// Lets Python handle signals every few milliseconds, and keeps what a handler raised.
-class SignalPoll {
- public:
-  Interrupt interrupt() {
-    return {[](void* self) { return static_cast<SignalPoll*>(self)->check(); }, this};
-  }
-  py::object raised() const { return raised_ ? raised_->value() : py::none(); }
-  void raise() const {
-    if (raised_) throw *raised_;
-  }
-
- private:
-  bool check() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_ < std::chrono::milliseconds(20)) return false;
-    last_ = now;
-    const py::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() == 0) return false;
-    raised_.emplace();
-    return true;
-  }
-
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-  std::optional<py::error_already_set> raised_;
-};
-
-/// (parameter's index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh)
-using Setting = std::tuple<std::size_t, double, double, double, double, bool, bool, bool>;
-
-/// What a run writes, and where each parameter lies in θ.
-struct Written {
-  std::vector<Index> offsets;                  ///< of every parameter of the problem
-  std::vector<std::size_t> parameters;         ///< indices of those that are written
-  std::vector<SgdSettings> settings;           ///< and how
-  std::vector<std::optional<Tensor>> momenta;  ///< and their momentum buffers
-};
 
 bool contains(const std::vector<std::size_t>& indices, std::size_t index) {
   return std::find(indices.begin(), indices.end(), index) != indices.end();
@@ -72,16 +32,6 @@ void check_written(const Problem& problem, const Written& written) {
     if (written.momenta[i]) check(*written.momenta[i]);
   }
 }
-
-/// How long to run, and what to write about it.
-struct Request {
-  py::handle losses;
-  Index epochs;
-  Index record_every;
-  py::handle records;
-  bool stop_at_infinity;
-  int threads;
-};
 
 template <class T>
 LoopResult train_typed(const Problem& problem, const Written& written, bool mean, const Request& request,
@@ -117,90 +67,61 @@ LoopResult train_typed(const Problem& problem, const Written& written, bool mean
   return result;
 }
 
-/// A model's parameters with the settings of their updates, ready to be run on data.
-class Training {
- public:
-  Training(const std::string& model, bool flat, std::vector<py::object> parameters, std::vector<py::object> momenta,
-           std::vector<Setting> settings, bool mean)
-      : model_(model_named(model)),
-        flat_(flat),
-        parameters_(std::move(parameters)),
-        momenta_(std::move(momenta)),
-        settings_(std::move(settings)),
-        mean_(mean) {}
-
-  /// Returns (losses written, outcome, what a signal handler raised or None).
-  py::tuple run(py::handle x, py::handle target, py::handle losses, Index epochs, Index record_every,
-                py::handle records, bool stop_at_infinity, int threads) const {
-    SignalPoll poll;
-    const LoopResult result =
-        train(x, target, {losses, epochs, record_every, records, stop_at_infinity, threads}, poll.interrupt());
-    static constexpr const char* kOutcomes[] = {"finished", "interrupted", "diverged"};
-    return py::make_tuple(result.epochs, kOutcomes[static_cast<int>(result.outcome)], poll.raised());
-  }
-
-  /// One update; raises what a signal handler raised before it.
-  void step(py::handle x, py::handle target, py::handle loss, int threads) const {
-    SignalPoll poll;
-    train(x, target, {loss, 1, 0, py::none(), false, threads}, poll.interrupt());
-    poll.raise();
-  }
-
- private:
-  LoopResult train(py::handle x, py::handle target, const Request& request, const Interrupt& interrupt) const {
-    const Problem problem(model_, x, target, "y", flat_, parameters_);
-    const Written written = this->written(problem);
-    check_written(problem, written);
-    const auto typed = problem.x.is_double() ? train_typed<double> : train_typed<float>;
-    return typed(problem, written, mean_, request, interrupt);
-  }
-
-  Written written(const Problem& problem) const {
-    Written written;
-    written.offsets.reserve(parameters_.size());
-    written.parameters.reserve(settings_.size());
-    written.settings.reserve(settings_.size());
-    written.momenta.resize(settings_.size());
-    Index offset = 0;
-    for (const Tensor& parameter : problem.parameters) {
-      written.offsets.push_back(offset);
-      offset += parameter.numel();
-    }
-    for (const auto& [index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh] : settings_) {
-      const Tensor& parameter = problem.parameters[index];
-      if (momentum != 0) {
-        Tensor& buffer = written.momenta[written.settings.size()].emplace(momenta_[index], "momentum_buffer");
-        buffer.expect_dtype_of(parameter);
-        if (!buffer.same_shape(parameter)) {
-          fail_value("momentum_buffer", "shape " + parameter.shape() + " as its parameter", buffer.shape());
-        }
-      }
-      written.parameters.push_back(index);
-      written.settings.push_back({written.offsets[index], parameter.numel(), lr, momentum, dampening, weight_decay,
-                                  nesterov, maximize, fresh});
-    }
-    return written;
-  }
-
-  Model model_;
-  bool flat_;
-  std::vector<py::object> parameters_;
-  std::vector<py::object> momenta_;
-  std::vector<Setting> settings_;
-  bool mean_;
-};
+/// Returns (losses written, outcome, what a signal handler raised or None).
+py::tuple run_epochs(const Training& training, py::handle x, py::handle target, py::handle losses, Index epochs,
+                     Index record_every, py::handle records, bool stop_at_infinity, int threads) {
+  SignalPoll poll;
+  const LoopResult result =
+      training.run(x, target, {losses, epochs, record_every, records, stop_at_infinity, threads}, poll.interrupt());
+  static constexpr const char* kOutcomes[] = {"finished", "interrupted", "diverged"};
+  return py::make_tuple(result.epochs, kOutcomes[static_cast<int>(result.outcome)], poll.raised());
+}
 
 }  // namespace
 
+Written Training::written(const Problem& problem) const {
+  Written written;
+  written.offsets.reserve(parameters_.size());
+  written.parameters.reserve(settings_.size());
+  written.settings.reserve(settings_.size());
+  written.momenta.resize(settings_.size());
+  Index offset = 0;
+  for (const Tensor& parameter : problem.parameters) {
+    written.offsets.push_back(offset);
+    offset += parameter.numel();
+  }
+  for (const auto& [index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh] : settings_) {
+    const Tensor& parameter = problem.parameters[index];
+    if (momentum != 0) {
+      Tensor& buffer = written.momenta[written.settings.size()].emplace(momenta_[index], "momentum_buffer");
+      buffer.expect_dtype_of(parameter);
+      if (!buffer.same_shape(parameter)) {
+        fail_value("momentum_buffer", "shape " + parameter.shape() + " as its parameter", buffer.shape());
+      }
+    }
+    written.parameters.push_back(index);
+    written.settings.push_back(
+        {written.offsets[index], parameter.numel(), lr, momentum, dampening, weight_decay, nesterov, maximize, fresh});
+  }
+  return written;
+}
+
+LoopResult Training::run(py::handle x, py::handle target, const Request& request, const Interrupt& interrupt) const {
+  const Problem problem(model_, x, target, Given::kModel, flat_, parameters_);
+  const Written written = this->written(problem);
+  check_written(problem, written);
+  const auto typed = problem.x.is_double() ? train_typed<double> : train_typed<float>;
+  return typed(problem, written, mean_, request, interrupt);
+}
+
 void register_training(py::module_& m) {
   py::class_<Training>(m, "Training")
-      .def(py::init<const std::string&, bool, std::vector<py::object>, std::vector<py::object>, std::vector<Setting>,
-                    bool>(),
+      .def(py::init<const std::string&, bool, std::vector<py::object>, std::vector<py::object>,
+                    std::vector<Training::Setting>, bool>(),
            py::arg("model"), py::arg("flat"), py::arg("parameters"), py::arg("momenta"), py::arg("settings"),
            py::arg("mean"))
-      .def("run", &Training::run, py::arg("x"), py::arg("target"), py::arg("losses"), py::arg("epochs"),
-           py::arg("record_every"), py::arg("records"), py::arg("stop_at_infinity"), py::arg("threads"))
-      .def("step", &Training::step, py::arg("x"), py::arg("target"), py::arg("loss"), py::arg("threads"));
+      .def("run", &run_epochs, py::arg("x"), py::arg("target"), py::arg("losses"), py::arg("epochs"),
+           py::arg("record_every"), py::arg("records"), py::arg("stop_at_infinity"), py::arg("threads"));
 }
 
 }  // namespace gdcore

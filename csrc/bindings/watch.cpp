@@ -1,9 +1,6 @@
-// What a plan was made from, and whether it is still so: identities in the user's own objects, compared without
-// running any Python code but attribute getters.
-#include <pybind11/stl.h>
+#include "bindings/watch.h"
 
-#include <utility>
-#include <vector>
+#include <pybind11/stl.h>
 
 #include "bindings/register.h"
 
@@ -11,65 +8,44 @@ namespace gdcore {
 
 namespace py = pybind11;
 
-namespace {
+void Watch::item(py::dict mapping, py::object key) {
+  PyObject* value = PyDict_GetItemWithError(mapping.ptr(), key.ptr());
+  if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  items_.push_back({mapping, key, py::reinterpret_borrow<py::object>(value)});
+}
+void Watch::attribute(py::object object, py::str name) { attributes_.push_back({object, name, object.attr(name)}); }
+void Watch::type(py::object object) { types_.push_back({object, {}, py::type::of(object)}); }
+void Watch::size(py::dict mapping) { sizes_.emplace_back(mapping, PyDict_GET_SIZE(mapping.ptr())); }
+void Watch::empty(py::dict mapping) { sizes_.emplace_back(mapping, 0); }
+void Watch::elements(py::list list) { lists_.push_back({list, {}, py::tuple(list)}); }
 
-/// One thing that was read. `expected` is what it was; null where a key was absent.
-struct Entry {
-  py::object holder;
-  py::object key;
-  py::object expected;
-};
-
-class Watch {
- public:
-  void item(py::dict mapping, py::object key) {
-    PyObject* value = PyDict_GetItemWithError(mapping.ptr(), key.ptr());
+bool Watch::unchanged() const {
+  for (const Entry& e : types_) {
+    if (reinterpret_cast<PyObject*>(Py_TYPE(e.holder.ptr())) != e.expected.ptr()) return false;
+  }
+  for (const auto& [mapping, size] : sizes_) {
+    if (PyDict_GET_SIZE(mapping.ptr()) != size) return false;
+  }
+  for (const Entry& e : items_) {
+    PyObject* value = PyDict_GetItemWithError(e.holder.ptr(), e.key.ptr());
     if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
-    items_.push_back({mapping, key, py::reinterpret_borrow<py::object>(value)});
+    if (value != e.expected.ptr()) return false;
   }
-  void attribute(py::object object, py::str name) { attributes_.push_back({object, name, object.attr(name)}); }
-  void type(py::object object) { types_.push_back({object, {}, py::type::of(object)}); }
-  void size(py::dict mapping) { sizes_.emplace_back(mapping, PyDict_GET_SIZE(mapping.ptr())); }
-  void empty(py::dict mapping) { sizes_.emplace_back(mapping, 0); }
-  void elements(py::list list) { lists_.push_back({list, {}, py::tuple(list)}); }
-
-  bool unchanged() const {
-    for (const Entry& e : types_) {
-      if (reinterpret_cast<PyObject*>(Py_TYPE(e.holder.ptr())) != e.expected.ptr()) return false;
+  for (const Entry& e : lists_) {
+    const Py_ssize_t size = PyTuple_GET_SIZE(e.expected.ptr());
+    if (PyList_GET_SIZE(e.holder.ptr()) != size) return false;
+    for (Py_ssize_t i = 0; i < size; ++i) {
+      if (PyList_GET_ITEM(e.holder.ptr(), i) != PyTuple_GET_ITEM(e.expected.ptr(), i)) return false;
     }
-    for (const auto& [mapping, size] : sizes_) {
-      if (PyDict_GET_SIZE(mapping.ptr()) != size) return false;
-    }
-    for (const Entry& e : items_) {
-      PyObject* value = PyDict_GetItemWithError(e.holder.ptr(), e.key.ptr());
-      if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
-      if (value != e.expected.ptr()) return false;
-    }
-    for (const Entry& e : lists_) {
-      const Py_ssize_t size = PyTuple_GET_SIZE(e.expected.ptr());
-      if (PyList_GET_SIZE(e.holder.ptr()) != size) return false;
-      for (Py_ssize_t i = 0; i < size; ++i) {
-        if (PyList_GET_ITEM(e.holder.ptr(), i) != PyTuple_GET_ITEM(e.expected.ptr(), i)) return false;
-      }
-    }
-    for (const Entry& e : attributes_) {
-      PyObject* value = PyObject_GetAttr(e.holder.ptr(), e.key.ptr());
-      if (value == nullptr) throw py::error_already_set();
-      Py_DECREF(value);  // the expected object is kept alive here, so only its address matters
-      if (value != e.expected.ptr()) return false;
-    }
-    return true;
   }
-
- private:
-  std::vector<Entry> types_;
-  std::vector<std::pair<py::dict, Py_ssize_t>> sizes_;
-  std::vector<Entry> items_;
-  std::vector<Entry> lists_;
-  std::vector<Entry> attributes_;
-};
-
-}  // namespace
+  for (const Entry& e : attributes_) {
+    PyObject* value = PyObject_GetAttr(e.holder.ptr(), e.key.ptr());
+    if (value == nullptr) throw py::error_already_set();
+    Py_DECREF(value);  // the expected object is kept alive here, so only its address matters
+    if (value != e.expected.ptr()) return false;
+  }
+  return true;
+}
 
 void register_watch(py::module_& m) {
   py::class_<Watch>(m, "Watch")

@@ -1,8 +1,9 @@
 """The native core. Only `gdcore._ops` imports it; what it accepts is checked there and in C++."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __version__: str
@@ -76,7 +77,19 @@ class Training:
         stop_at_infinity: bool,
         threads: int,
     ) -> tuple[int, str, BaseException | None]: ...
-    def step(self, x: Tensor, target: Tensor, loss: Tensor, threads: int) -> None: ...
+
+class Step:
+    def __init__(
+        self,
+        training: Training,
+        watch: Watch,
+        optimizer: torch.optim.Optimizer,
+        written: list[Tensor],
+        check: Callable[[Any, Any], None],
+        float32_scalar: Tensor,
+        float64_scalar: Tensor,
+    ) -> None: ...
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor | None: ...
 
 class Watch:
     def item(self, mapping: dict[Any, Any], key: object) -> None: ...

@@ -270,5 +270,16 @@ def sgd(groups: "Sequence[_core.SgdGroup]") -> None:
     torch.autograd.graph.increment_version(written)
 
 
+def step(
+    training: "_core.Training",
+    watch: "_core.Watch",
+    optimizer: torch.optim.Optimizer,
+    written: list[Tensor],
+    check: Callable[[Any, Any], None],
+) -> Callable[[Tensor, Tensor], Tensor | None]:
+    """One update as a function of x and y: see ``csrc/bindings/step.cpp``."""
+    return _core.Step(training, watch, optimizer, written, check, *_SCALARS.values())
+
+
 Training = _core.Training
 Watch = _core.Watch

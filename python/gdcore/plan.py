@@ -84,6 +84,7 @@ class Seen:
         value = self.item(mapping, key)
         if isinstance(value, Tensor):
             self.lasting = False
+            value = value.detach()
         elif not isinstance(value, (int, float)):
             raise TypeError(f"optimizer: expected {key} as a number, got {value!r}")
         return float(value)
@@ -240,7 +241,7 @@ def _plain_optimizer(optimizer: Any, seen: Seen) -> None:
 class Plan:
     """A native training run of a model, loss and optimizer as they were when it was made.
 
-    Fresh momentum buffers are made here and handed to the optimizer by `mark_stepped`. Parameters
+    Fresh momentum buffers are made here and handed to the optimizer by `keep_buffers`. Parameters
     that the optimizer does not hold, or that do not require grad, stay as they are.
     """
 
@@ -268,16 +269,12 @@ class Plan:
                 "optimizer: expected to hold a parameter of model that requires grad, got none"
             )
         self.lr = max((setting[1] for setting in settings), key=abs)
-        unchanged = seen.watch.unchanged
-        self.holds: Callable[[], bool] = (
-            unchanged if seen.lasting and not self._fresh else lambda: False
-        )
-        """Whether everything that was seen is still the same."""
-        self._training = _ops.Training(
+        self.watch = seen.watch
+        self.lasting = seen.lasting and not self._fresh
+        """Whether the plan holds for as long as the watch sees no change, or for one run only."""
+        self.training = _ops.Training(
             self.model.kernel, self.model.flat, self.model.parameters, momenta, settings, mean
         )
-        self.run = self._training.run
-        self.step = self._training.step
 
     def _setting(
         self,
@@ -315,10 +312,14 @@ class Plan:
             fresh,
         )
 
-    def mark_stepped(self) -> None:
-        """Leave the objects as the optimizer's own step would: buffers kept, versions moved on."""
+    def keep_buffers(self) -> None:
+        """Give the optimizer the momentum buffers that it had not."""
         for parameter, buffer in self._fresh:
             self.optimizer.state[parameter]["momentum_buffer"] = buffer
+
+    def mark_stepped(self) -> None:
+        """Leave the objects as the optimizer's own step would: buffers kept, versions moved on."""
+        self.keep_buffers()
         torch.autograd.graph.increment_version(self.written)
         # torch's learning-rate schedulers look at this to see that the optimizer has stepped.
         self.optimizer._opt_called = True

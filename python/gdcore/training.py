@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _ops
 from ._history import DivergenceError, History
 from .plan import LossFunction, NativeModel, Plan
 
@@ -18,14 +19,6 @@ _MOST = 2**40
 
 
 def _check_data(x: Any, y: Any) -> None:
-    if type(x) is type(y) is Tensor and not (
-        x.requires_grad
-        or y.requires_grad
-        or x.is_neg()
-        or y.is_neg()
-        or torch._C._is_any_autocast_enabled()
-    ):
-        return
     for name, tensor in (("x", x), ("y", y)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
@@ -84,19 +77,20 @@ def train_step(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    plan = Plan(model, loss_fn, optimizer)
-    pattern = torch.empty((), dtype=plan.model.parameters[0].dtype, device="cpu")
+    Plan(model, loss_fn, optimizer)  # what is not recognised is refused here already
+    native: Callable[[Tensor, Tensor], Tensor | None] | None = None
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        nonlocal plan, pattern
-        if not plan.holds():
+        nonlocal native
+        loss = None if native is None else native(x, y)
+        if loss is None:
             plan = Plan(model, loss_fn, optimizer)
-        _check_data(x, y)
-        if pattern.dtype != x.dtype:
-            pattern = torch.empty((), dtype=x.dtype, device="cpu")
-        loss = torch.empty_like(pattern)  # the cheapest way to a fresh tensor
-        plan.step(x, y, loss, torch.get_num_threads())
-        plan.mark_stepped()
+            stepper = _ops.step(plan.training, plan.watch, optimizer, plan.written, _check_data)
+            loss = stepper(x, y)
+            if loss is None:
+                raise RuntimeError("model: expected it to stay as it is in a step, got a change")
+            plan.keep_buffers()
+            native = stepper if plan.lasting else None
         return loss
 
     return step
@@ -160,7 +154,7 @@ def fit(
     recorded = torch.empty((records, size), dtype=x.dtype, device="cpu")
 
     start = time.perf_counter()
-    done, outcome, raised = plan.run(
+    done, outcome, raised = plan.training.run(
         x,
         y,
         losses,

@@ -87,7 +87,7 @@ def test_dtypes_that_differ(way: str, begun: bool) -> None:
     setup = Setup(begun=begun)
     named = ("torch.float32", "torch.float64")
     check(way, setup, TypeError, "y", *named, y=setup.y.double())
-    check(way, setup, TypeError, "weight", *named, x=setup.x.double(), y=setup.y.double())
+    check(way, setup, TypeError, "x", *named, x=setup.x.double(), y=setup.y.double())
     setup.model.get_parameter("bias").data = torch.zeros(2, dtype=torch.float64)
     if not begun:
         check(way, setup, TypeError, "bias", *named)
