@@ -1,7 +1,8 @@
-"""Three lessons of the seeds, from start to end: fused, as the seeds write them, and by hand.
+"""The lessons of the seeds, from start to end: fused, as the seeds write them, and by hand.
 
-Data, rates and starts are the lessons' own; only training is timed, with the making of the model
-and the optimizer, and without printing.
+Three of them against every contender: data, rates and starts are the lessons' own, and only
+training is timed, with the making of the model and the optimizer, and without recording what the
+lesson prints. Then each lesson's own versions, which do record it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import lesson_legendre
 import lesson_line
 import lesson_sine
+import lesson_versions
 from loops import EAGER
 from timing import Planned
 
@@ -29,3 +31,6 @@ def cases(quick: bool) -> Iterator[Planned]:
     loops = {"eager": EAGER["eager"]} if quick else EAGER
     for name, case in LESSONS.items():
         yield Planned(SUITE, name, functools.partial(case, EPOCHS, loops))
+    for name in lesson_versions.names():
+        build = functools.partial(lesson_versions.case, name)
+        yield Planned(SUITE, f"{name}, the lesson's versions", build, shorten=3)

@@ -64,7 +64,7 @@ class Case:
 
     Args:
         contenders: gdcore's first.
-        checks: What they must come to before anything is timed.
+        checks: What they must come to before anything is timed; empty where building has checked.
         unit: What a time is given for: ``step``, ``epoch``, ``run`` or ``call``.
         units: How many of these one call does.
         read_bytes: What one unit must read at least, each byte once; its working set.
@@ -281,7 +281,7 @@ def measure(planned: Planned, effort: Effort) -> Measured:
     samples, calls = interleave(
         runs,
         effort.shortened(planned.shorten),
-        [taken[contender.name] for contender in case.contenders],
+        [taken.get(contender.name, 0.0) for contender in case.contenders],
     )
     fused = samples[0]
     probe_rates = []

@@ -47,6 +47,7 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
         ModuleNotFoundError: If matplotlib is not installed.
 
     Example:
+        >>> from gdcore.plotting import new_figure
         >>> figure, axes = new_figure(2)
         >>> len(axes)
         2
@@ -88,6 +89,7 @@ def loss_curve(
         log_steps: Count steps from 1 on a logarithmic scale too, for a cost that falls at once.
 
     Example:
+        >>> from gdcore.plotting import loss_curve
         >>> ax = loss_curve([4.0, 1.0, 0.25])
         >>> ax.get_yscale()
         'log'
@@ -132,6 +134,7 @@ def cost_parabola(
         ax: Where to draw.
 
     Example:
+        >>> from gdcore.plotting import cost_parabola
         >>> ax = cost_parabola([1, 2, 3], [1, 2, 3], [0.0, 1.4, 0.84])
         >>> ax.get_xlabel()
         'W'
@@ -209,6 +212,7 @@ def fitted_curve(
         label: The curve's name in the legend.
 
     Example:
+        >>> from gdcore.plotting import fitted_curve
         >>> ax = fitted_curve([1, 2, 3], [2, 4, 6], [0, 4], [0, 8], label="y = 2x")
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['data', 'y = 2x']
@@ -243,6 +247,7 @@ def error_bars(x: ArrayLike, y: ArrayLike, predicted: ArrayLike, *, ax: Axes | N
         ax: Where to draw.
 
     Example:
+        >>> from gdcore.plotting import error_bars
         >>> ax = error_bars([2, 3], [25, 50], [27, 40])
         >>> [text.get_text() for text in ax.texts]
         ['-2', '10']
@@ -272,6 +277,7 @@ def predictions(targets: ArrayLike, predicted: ArrayLike, *, ax: Axes | None = N
         ax: Where to draw.
 
     Example:
+        >>> from gdcore.plotting import predictions
         >>> predictions([1.0, 2.0], [1.1, 1.9]).get_xlabel()
         'target'
     """

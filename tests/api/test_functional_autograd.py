@@ -142,6 +142,22 @@ def test_backward_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_gradient_belongs_to_whoever_gets_it(name: str) -> None:
+    """Writing into it does not change what a later backward gives, scaled or not."""
+    formula, inputs = losses()[name]
+    loss = formula(*inputs)
+    first = torch.autograd.grad(loss, inputs, retain_graph=True)
+    kept = [gradient.clone() for gradient in first]
+    for gradient in first:
+        gradient.fill_(torch.nan)
+    twice = torch.autograd.grad(loss, inputs, torch.full_like(loss, 2.0), retain_graph=True)
+    for gradient, once in zip(twice, kept, strict=True):
+        torch.testing.assert_close(gradient, 2 * once, rtol=1e-15, atol=0)
+        gradient.fill_(torch.nan)
+    assert all(map(torch.equal, torch.autograd.grad(loss, inputs), kept))
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_gradients_accumulate(name: str) -> None:
     formula, inputs = losses()[name]
     formula(*inputs).backward()

@@ -17,6 +17,7 @@ import agreement
 import gdcore
 import goals
 import lesson_sine
+import lesson_versions
 import lessons
 import linear_mse
 import memory
@@ -24,6 +25,8 @@ import optim
 import run
 import small_models
 import timing
+from gdcore.lessons import LESSONS
+from gdcore.lessons.lesson import Run, Settings
 from linear import Problem
 from timing import Effort, Measured, Row, Spread
 
@@ -37,6 +40,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "QUICK", TINY)
     monkeypatch.setattr(memory, "QUICK", TINY)
     monkeypatch.setattr(lessons, "EPOCHS", 30)
+    monkeypatch.setattr(lesson_versions, "names", lambda: ["deeper_gd_sgd"])
     monkeypatch.setattr(linear_mse, "EPOCHS", {(3, 1): 50, (32, 10): 50, (5000, 3): 20})
     monkeypatch.setattr(optim, "SIZES", {"2 tensors": [1000, 3000]})
     monkeypatch.setattr(small_models, "EPOCHS", 30)
@@ -186,6 +190,22 @@ def test_contenders_take_turns() -> None:
     assert calls == [1, 1, 1]
     assert [len(taken) for taken in samples] == [3, 3, 3]
     assert "".join(turns) == "abcbcacab"
+
+
+def test_a_lesson_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fused version is made to train at another rate."""
+    name = "deeper_gd_sgd"
+    assert name in lesson_versions.names()
+    lesson = LESSONS[name]
+    fused = lesson.versions["fused"]
+
+    def slower(settings: Settings) -> Run:
+        return fused(replace(settings, lr=0.99 * settings.lr))
+
+    changed = replace(lesson, versions={**lesson.versions, "fused": slower})
+    monkeypatch.setitem(LESSONS, name, changed)
+    with pytest.raises(agreement.DisagreementError, match="gdcore, fused"):
+        lesson_versions.case(name)
 
 
 def measured(read_bytes: int, share: float | None = None) -> Measured:

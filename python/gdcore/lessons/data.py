@@ -30,6 +30,8 @@ def read_csv(path: Path) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
+        >>> from gdcore.lessons.data import read_csv
         >>> path = Path(tempfile.mkdtemp()) / "hours.csv"
         >>> _ = path.write_text("hours,points\\n1,2\\n2,4\\n")
         >>> x, y = read_csv(path)
