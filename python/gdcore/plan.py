@@ -1,8 +1,7 @@
 """Recognising what a native step can run, in the user's own model, loss and optimizer.
 
-Everything that decides is read through a `Seen`, which remembers it. A plan holds as long as all
-that was seen is the same: a hook, a learning rate or a parameter that changed since makes a new
-plan, and none can be missed.
+A plan holds as long as all that was seen in making it is the same: a hook, a learning rate or a
+parameter that changed since makes a new plan, and none can be missed.
 """
 
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
 
 from . import _ops, functional, nn, optim
+from ._seen import Seen
 
 __all__ = ["LossFunction", "Plan"]
 
@@ -38,56 +38,28 @@ _GLOBAL_OPTIMIZER_HOOKS = (
 )
 
 
+# What calling a module of these classes runs, unless somebody puts another function in its place.
+_FORWARDS: dict[type, Any] = {
+    kind: kind.forward
+    for kind in (
+        torch.nn.Linear,
+        torch.nn.Sequential,
+        torch.nn.Flatten,
+        torch.nn.MSELoss,
+        nn.LinearRegression,
+        nn.PolynomialRegression,
+        nn.LegendreRegression,
+        nn.MSELoss,
+    )
+}
+
+
 def _describe(value: object) -> str:
     if type(value) is torch.nn.Sequential:
         return f"Sequential({', '.join(map(_describe, value))})"
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     return getattr(value, "__name__", None) or type(value).__name__
-
-
-class Seen:
-    """Reads the user's objects and remembers what it read."""
-
-    def __init__(self) -> None:
-        self.watch = _ops.Watch()
-        self.lasting = True
-        """Whether comparing identities is enough: not where a value can change in place."""
-
-    def item(self, mapping: dict[Any, Any], key: object) -> Any:
-        self.watch.item(mapping, key)
-        return mapping.get(key)
-
-    def attribute(self, value: object, name: str) -> Any:
-        self.watch.attribute(value, name)
-        return getattr(value, name)
-
-    def type(self, value: object) -> type:
-        self.watch.type(value)
-        return type(value)
-
-    def empty(self, mapping: dict[Any, Any]) -> bool:
-        self.watch.empty(mapping)
-        return not mapping
-
-    def mapping(self, values: dict[str, Any]) -> dict[str, Any]:
-        self.watch.size(values)
-        for key in values:
-            self.watch.item(values, key)
-        return values
-
-    def elements(self, values: list[Any]) -> list[Any]:
-        self.watch.elements(values)
-        return values
-
-    def number(self, mapping: dict[Any, Any], key: str) -> float:
-        value = self.item(mapping, key)
-        if isinstance(value, Tensor):
-            self.lasting = False
-            value = value.detach()
-        elif not isinstance(value, (int, float)):
-            raise TypeError(f"optimizer: expected {key} as a number, got {value!r}")
-        return float(value)
 
 
 class NativeModel(NamedTuple):
@@ -107,7 +79,11 @@ def _plain_module(argument: str, module: torch.nn.Module, seen: Seen) -> None:
         if not seen.empty(seen.item(state, hooks)):
             kind = hooks.strip("_").replace("_", " ").removesuffix("s")
             raise ValueError(f"{argument}: expected no hooks, got a {kind} on {_describe(module)}")
-    if seen.item(state, "forward") is not None:
+    own = _FORWARDS[type(module)]
+    if (
+        seen.item(state, "forward") is not None
+        or seen.attribute(type(module), "forward") is not own
+    ):
         raise ValueError(
             f"{argument}: expected {_describe(module)}'s own forward, got a replaced one"
         )

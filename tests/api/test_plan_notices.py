@@ -272,6 +272,18 @@ def test_what_can_no_longer_run_natively_is_refused(change: str) -> None:
         assert setup.step(setup.x, setup.y).isfinite()
 
 
+@pytest.mark.parametrize("kind", [nn.Linear, nn.Sequential, nn.Flatten, nn.MSELoss])
+def test_another_forward_for_a_whole_class(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup()
+    setup.step(setup.x, setup.y)
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "forward", lambda self, *inputs: inputs[0])
+        assert_refused(setup, "loss_fn" if kind is nn.MSELoss else "model")
+    assert setup.step(setup.x, setup.y).isfinite()
+
+
 HOOKS = [name for name in REFUSED if "hook" in name]
 
 

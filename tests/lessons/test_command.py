@@ -122,6 +122,16 @@ def test_what_cannot_be_written_is_said_first(
     assert said.err.startswith(f"gdcore lessons: {option} {tmp_path / 'file' / 'below'}: ")
 
 
+def test_json_on_standard_output_has_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert __main__.main(["lessons", "zero_grad", "--json", "-"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["zero_grad"]
+    assert not list(tmp_path.iterdir())
+
+
+
 def test_plot_without_matplotlib_says_how_to_get_it(
     lessons: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib.util
+import io
 import json
 import math
 import sys
@@ -19,6 +21,8 @@ from .registry import LESSONS
 from .report import as_json, lesson_text, summary
 from .running import Report, Request, UsageError, run_lesson
 
+_STDOUT = Path("-")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
@@ -30,7 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_whole(0), help="start from random numbers of this seed")
     parser.add_argument("--data", type=Path, metavar="FILE.csv", help="other data: columns x..., y")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw each lesson there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the results there; - for standard output, with nothing else on it",
+    )
 
 
 def _rate(text: str) -> float:
@@ -64,14 +73,23 @@ def run(arguments: argparse.Namespace) -> int:
         width = max(map(len, LESSONS))
         print("\n".join(f"{name:{width}}  {lesson.title}" for name, lesson in LESSONS.items()))
         return 0
+    to_stdout = arguments.json == _STDOUT
     try:
-        return _run(arguments)
+        with contextlib.redirect_stdout(io.StringIO() if to_stdout else sys.stdout):
+            reports, status = _run(arguments)
     except (UsageError, DataError) as error:
         print(f"gdcore lessons: {error}", file=sys.stderr)
         return 2
+    if arguments.json is not None:
+        text = json.dumps(as_json(reports), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+        if to_stdout:
+            sys.stdout.write(text)
+        else:
+            arguments.json.write_text(text, encoding="utf-8")
+    return status
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> tuple[list[Report], int]:
     request = Request(arguments.lr, arguments.epochs, arguments.seed, arguments.data)
     chosen, left_out = _choose(arguments.names, arguments.backend, request)
     _check_outputs(arguments.plot, arguments.json)
@@ -84,10 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(summary(reports, with_seed=not request.given))
     if left_out:
         print("\nNot run:\n" + "\n".join(f"  {reason}" for reason in left_out))
-    if arguments.json is not None:
-        text = json.dumps(as_json(reports), ensure_ascii=False, allow_nan=False, indent=1)
-        arguments.json.write_text(text + "\n", encoding="utf-8")
-    return 0 if all(report.agrees for report in reports) else 1
+    return reports, 0 if all(report.agrees for report in reports) else 1
 
 
 def _choose(
@@ -133,7 +148,7 @@ def _check_outputs(plot: Path | None, json_file: Path | None) -> None:
             plot.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--plot {plot}: {error.strerror}") from None
-    if json_file is not None:
+    if json_file is not None and json_file != _STDOUT:
         try:
             json_file.touch()
         except OSError as error:

@@ -1,0 +1,51 @@
+"""What was read of the user's objects, so that any change of it is noticed."""
+
+from typing import Any
+
+from torch import Tensor
+
+from . import _ops
+
+
+class Seen:
+    """Reads the user's objects and remembers what it read."""
+
+    def __init__(self) -> None:
+        self.watch = _ops.Watch()
+        self.lasting = True
+        """Whether comparing identities is enough: not where a value can change in place."""
+
+    def item(self, mapping: dict[Any, Any], key: object) -> Any:
+        self.watch.item(mapping, key)
+        return mapping.get(key)
+
+    def attribute(self, value: object, name: str) -> Any:
+        self.watch.attribute(value, name)
+        return getattr(value, name)
+
+    def type(self, value: object) -> type:
+        self.watch.type(value)
+        return type(value)
+
+    def empty(self, mapping: dict[Any, Any]) -> bool:
+        self.watch.empty(mapping)
+        return not mapping
+
+    def mapping(self, values: dict[str, Any]) -> dict[str, Any]:
+        self.watch.size(values)
+        for key in values:
+            self.watch.item(values, key)
+        return values
+
+    def elements(self, values: list[Any]) -> list[Any]:
+        self.watch.elements(values)
+        return values
+
+    def number(self, mapping: dict[Any, Any], key: str) -> float:
+        value = self.item(mapping, key)
+        if isinstance(value, Tensor):
+            self.lasting = False
+            value = value.detach()
+        elif not isinstance(value, (int, float)):
+            raise TypeError(f"optimizer: expected {key} as a number, got {value!r}")
+        return float(value)
