@@ -131,7 +131,6 @@ def test_json_on_standard_output_has_nothing_beside_it(
     assert not list(tmp_path.iterdir())
 
 
-
 def test_plot_without_matplotlib_says_how_to_get_it(
     lessons: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
