@@ -25,6 +25,7 @@ class SignalPoll {
 
  private:
   bool check() {
+    if (raised_) return true;
     const auto now = std::chrono::steady_clock::now();
     if (now - last_ < std::chrono::milliseconds(20)) return false;
     last_ = now;

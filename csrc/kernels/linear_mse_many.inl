@@ -3,7 +3,7 @@
 // prediction (4 × k) = x (4 × d) · weight_t (d × k) is formed in runs of kSegment columns, each begun at zero and then
 // added, which halves the growth of rounding against one long chain. Only the residuals of four rows are kept.
 
-inline constexpr Index kSegment = 16;
+inline constexpr Index kSegment = 8;
 
 template <class T, int R>
 GDCORE_INLINE void linear_mse_many_rows(const LinearMse<T>& a, const T* theta, Index row, Index stride, Index padded,

@@ -57,17 +57,18 @@ GDCORE_INLINE void add_rows(const Rows<T>& x, Index count, const T* residual, In
   store(gradient + c, load(gradient + c) + sum);
 }
 
-/// dx = Σₒ residual[o] · weight[o], the residuals already scaled.
+/// dx = Σₒ residual[o] · weight[o], the residuals already scaled; even and odd outputs in a chain each.
 template <class T>
 GDCORE_INLINE void row_gradient(const T* weight, const T* residual, Index d, Index k, T* dx) {
   constexpr Index lanes = kLanes<T>;
   for (Index c = 0; c < d; c += lanes) {
     const Index count = d - c < lanes ? d - c : lanes;
-    Pack<T> v = zero<T>();
+    Pack<T> chain[2] = {};
     for (Index o = 0; o < k; ++o) {
       const T* w = weight + o * d + c;
-      v = fma(count == lanes ? load(w) : load_first(w, count), broadcast(residual[o]), v);
+      chain[o % 2] = fma(count == lanes ? load(w) : load_first(w, count), broadcast(residual[o]), chain[o % 2]);
     }
+    const Pack<T> v = chain[0] + chain[1];
     if (count == lanes) {
       store(dx + c, v);
     } else {

@@ -1,6 +1,7 @@
 #include "training/objective.h"
 
 #include <algorithm>
+#include <atomic>
 
 namespace gdcore {
 
@@ -10,6 +11,8 @@ constexpr Index kChunkElements = Index{1} << 18;
 constexpr Index kMaxChunkRows = 4096;
 constexpr Index kMaxChunks = 256;
 constexpr Index kMaxPartialSums = Index{1} << 21;
+/// Elements of a piece of a chunk, after which an interrupt is looked for: some tens of milliseconds.
+constexpr Index kPieceElements = Index{1} << 25;
 
 Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -22,6 +25,11 @@ Index rows_per_chunk(const Extent& extent) {
   return round_up(std::max(by_work, by_memory), kRowGroup);
 }
 
+Index rows_per_piece(const Extent& extent) {
+  const Index rows = kPieceElements / std::max<Index>(extent.elements_per_row, 1);
+  return rows >= kRowGroup ? rows / kRowGroup * kRowGroup : std::max<Index>(rows / 4 * 4, 4);
+}
+
 }  // namespace
 
 template <class T>
@@ -29,6 +37,7 @@ Objective<T>::Objective(const Extent& extent, int threads)
     : extent_(extent),
       threads_(extent.rows * extent.elements_per_row < kSerialElements ? 1 : std::clamp(threads, 1, kMaxThreads)),
       rows_per_chunk_(rows_per_chunk(extent)),
+      rows_per_piece_(rows_per_piece(extent)),
       chunks_((extent.rows + rows_per_chunk_ - 1) / rows_per_chunk_),
       sums_(allocate<double>((1 + extent.parameters) * (1 + (chunks_ > 1 ? chunks_ : 0)))) {}
 
@@ -38,23 +47,35 @@ bool Objective<T>::evaluate(const T* theta, const Interrupt& interrupt, T* loss,
   double* sums = sums_.get();
   std::fill_n(sums, count, 0.0);
   begin(theta);
+  struct Job {
+    Objective* objective;
+    const T* theta;
+    const Interrupt* interrupt;
+    std::atomic<bool> stopped;
+
+    void chunk(Index first, Index last, int worker, double* partial) {
+      for (Index row = first; row < last && !stopped.load(std::memory_order_relaxed);) {
+        const Index piece_end = std::min(row + objective->rows_per_piece_, last);
+        objective->accumulate(theta, row, piece_end, worker, partial);
+        row = piece_end;
+        if (row < last && worker == 0 && (*interrupt)()) stopped.store(true, std::memory_order_relaxed);
+      }
+    }
+  } job = {this, theta, &interrupt, false};
   if (chunks_ <= 1) {
-    if (extent_.rows > 0) accumulate(theta, 0, extent_.rows, 0, sums);
+    job.chunk(0, extent_.rows, 0, sums);
+    if (job.stopped) return false;
   } else {
-    struct Job {
-      Objective* objective;
-      const T* theta;
-    } job = {this, theta};
     const auto run = [](void* context, std::uint32_t chunk, int worker) {
-      const Job& j = *static_cast<Job*>(context);
-      Objective& self = *j.objective;
+      Job& j = *static_cast<Job*>(context);
+      const Objective& self = *j.objective;
       const Index first = self.rows_per_chunk_ * chunk;
       const Index last = std::min(first + self.rows_per_chunk_, self.extent_.rows);
       double* partial = self.sums_.get() + (1 + self.extent_.parameters) * (1 + static_cast<Index>(chunk));
       std::fill_n(partial, 1 + self.extent_.parameters, 0.0);
-      self.accumulate(j.theta, first, last, worker, partial);
+      j.chunk(first, last, worker, partial);
     };
-    if (!run_chunks(static_cast<std::uint32_t>(chunks_), threads_, run, &job, interrupt)) return false;
+    if (!run_chunks(static_cast<std::uint32_t>(chunks_), threads_, run, &job, interrupt) || job.stopped) return false;
     for (Index chunk = 0; chunk < chunks_; ++chunk) {
       const double* partial = sums + count * (1 + chunk);
       for (Index s = 0; s < count; ++s) sums[s] += partial[s];

@@ -51,6 +51,7 @@ class Objective {
 
  private:
   Index rows_per_chunk_;
+  Index rows_per_piece_;
   Index chunks_;
   Array<double> sums_;  ///< of all rows, then of each chunk
 };

@@ -39,16 +39,20 @@ class FusedLoss(torch.autograd.Function):
         gradients = ctx.gradients
         if torch.is_grad_enabled():
             # This backward is itself being differentiated: let autograd see the formula.
-            value = ctx.loss.formula(*inputs, ctx.reduction)
-            wanted = [tensor for tensor, need in zip(inputs, needs, strict=False) if need]
+            # Views, so that each input stands for itself where one is computed from another.
+            own: list[Any] = [t if t is None else t.view_as(t) for t in inputs]
+            value = ctx.loss.formula(*own, ctx.reduction)
+            wanted = [tensor for tensor, need in zip(own, needs, strict=False) if need]
             found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
             return (*[next(found) if need else None for need in needs[:-1]], None)
-        if gradients is not None and _ops.is_one(grad):
-            # The usual end of a graph. Given away, they become `.grad` without a copy.
-            ctx.gradients = None
-            return (*gradients, None)
+        # Kept no longer than this: a loss that lives on does not hold them, and a second backward,
+        # which is rare, computes them again.
+        ctx.gradients = None
         if gradients is None:
             _, gradients = ctx.loss.compute(ctx.reduction, needs, *inputs)
+        if _ops.is_one(grad):
+            # The usual end of a graph. Given away, they become `.grad` without a copy.
+            return (*gradients, None)
         return (*[None if g is None else g * grad for g in gradients], None)
 
 

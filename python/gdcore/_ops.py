@@ -43,7 +43,9 @@ PLAIN = (Tensor, torch.nn.Parameter)
 # looks like to a fake tensor. A result that is not wanted is None, and for the dispatcher, which
 # wants a tensor, an empty one. `empty_like` takes a third of the time of `empty` with a shape.
 
-_SCALARS = {dtype: torch.empty((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
+_SCALARS = {
+    dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)
+}
 
 
 def _like(tensor: Tensor) -> Tensor:

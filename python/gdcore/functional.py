@@ -1,4 +1,9 @@
-"""Losses with their gradients in one pass, drop-in under autograd."""
+"""Losses with their gradients in one pass, drop-in under autograd.
+
+NaN and infinity in the data are no error: a NaN in any row makes the loss and the gradients that
+depend on it NaN, an infinity makes them infinite or NaN, as IEEE arithmetic has it. (Where an
+infinity meets another, PyTorch's order of the same operations may give NaN for our infinity.)
+"""
 
 import torch
 from torch import Tensor

@@ -5,12 +5,14 @@ parameter that changed since makes a new plan, and none can be missed.
 """
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules import module as torch_module
+from torch.optim import lr_scheduler
 from torch.optim import optimizer as torch_optimizer
 
 from . import _ops, functional, nn, optim
@@ -99,6 +101,8 @@ def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Seen) -> 
                 f"model: expected {name} as a parameter of {_describe(module)}, got none "
                 "(is it parametrised?)"
             )
+        if seen.type(parameter) not in _ops.PLAIN:
+            raise TypeError(f"model: expected {name} as a plain tensor, got {_describe(parameter)}")
         for attribute in ("_backward_hooks", "_post_accumulate_grad_hooks"):
             hooks = seen.attribute(parameter, attribute)
             if hooks is not None and not seen.empty(hooks):
@@ -206,12 +210,33 @@ def _plain_optimizer(optimizer: Any, seen: Seen) -> None:
     )
     if not all(seen.empty(hooks) for hooks in (*own, *_GLOBAL_OPTIMIZER_HOOKS)):
         raise ValueError("optimizer: expected no step hooks, got one")
+    own_step = _unhooked(seen.attribute(kind, "step")) is _STEPS[kind]
     replaced = seen.item(state, "step")
-    # torch's learning-rate schedulers wrap the step to see that it was called.
-    if replaced is not None and not hasattr(replaced, "_wrapped_by_lr_sched"):
+    if replaced is not None:
+        # torch's learning-rate schedulers wrap the step to see that it was called.
+        own_step = (
+            own_step
+            and _written_in(lr_scheduler, replaced)
+            and _unhooked(replaced.__wrapped__) is _STEPS[kind]
+        )
+    if not own_step:
         raise ValueError(
             f"optimizer: expected {_describe(optimizer)}'s own step, got a replaced one"
         )
+
+
+def _written_in(module: ModuleType, function: Any) -> bool:
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename == module.__file__
+
+
+def _unhooked(step: Any) -> Any:
+    """An optimizer class's step, out of what torch wraps around it at the first instance."""
+    hooked = getattr(step, "hooked", False) and _written_in(torch_optimizer, step)
+    return step.__wrapped__ if hooked else step
+
+
+_STEPS = {kind: _unhooked(kind.step) for kind in (torch.optim.SGD, optim.SGD)}
 
 
 class Plan:

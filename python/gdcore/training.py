@@ -1,8 +1,11 @@
 """Native training: one step, or the whole loop, in one call."""
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,10 +21,24 @@ _MOST = 2**40
 """Epochs beyond which not even their losses would fit in memory."""
 
 
+_locks: WeakKeyDictionary[torch.optim.Optimizer, Any] = WeakKeyDictionary()
+
+
+def _lock_of(optimizer: Any) -> Any:
+    """What keeps two threads from training with the same optimizer at the same time: the native
+    code lets other threads run, and both would begin from the same parameters.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return contextlib.nullcontext()
+    return _locks.setdefault(optimizer, threading.RLock())
+
+
 def _check_data(x: Any, y: Any) -> None:
     for name, tensor in (("x", x), ("y", y)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+        if type(tensor) not in _ops.PLAIN:
+            raise TypeError(f"{name}: expected a plain tensor, got a {type(tensor).__name__}")
         if tensor.requires_grad:
             raise ValueError(
                 f"{name}: expected a tensor that does not require grad, got one that does; "
@@ -80,18 +97,21 @@ def train_step(
     Plan(model, loss_fn, optimizer)  # what is not recognised is refused here already
     native: Callable[[Tensor, Tensor], Tensor | None] | None = None
 
+    lock = _lock_of(optimizer)
+
     def step(x: Tensor, y: Tensor) -> Tensor:
         nonlocal native
-        loss = None if native is None else native(x, y)
-        if loss is None:
-            plan = Plan(model, loss_fn, optimizer)
-            stepper = _ops.step(plan.training, plan.watch, optimizer, plan.written, _check_data)
-            loss = stepper(x, y)
+        with lock:
+            loss = None if native is None else native(x, y)
             if loss is None:
-                raise RuntimeError("model: expected it to stay as it is in a step, got a change")
-            plan.keep_buffers()
-            native = stepper if plan.lasting else None
-        return loss
+                plan = Plan(model, loss_fn, optimizer)
+                stepper = _ops.step(plan.training, plan.watch, optimizer, plan.written, _check_data)
+                loss = stepper(x, y)
+                if loss is None:
+                    raise RuntimeError("model: expected it to stay as it is, got a change")
+                plan.keep_buffers()
+                native = stepper if plan.lasting else None
+            return loss
 
     return step
 
@@ -109,7 +129,8 @@ def fit(
 
     Each epoch is one step as `train_step` describes it: one pass over the rows, the gradient and
     the update fused, parameters rounded to their dtype every time. Parameters and optimizer state
-    are updated in place, so training can go on in plain PyTorch.
+    are updated in place, so training can go on in plain PyTorch. Two threads that train with one
+    optimizer take turns.
 
     Args:
         model: exactly ``nn.Linear``, ``Sequential(Linear, Flatten)`` or a model of `gdcore.nn`.
@@ -128,8 +149,9 @@ def fit(
             been written then.
         DivergenceError: the loss stopped being finite. The parameters hold the last finite values.
             (An update that goes past the finite numbers shows in the loss of the next epoch.)
-        KeyboardInterrupt: Ctrl-C, answered within 100 ms. The parameters are those of the last
-            whole epoch, and the exception carries the `History` until then as ``history``.
+        KeyboardInterrupt: Ctrl-C, answered within 100 ms (with more than a few million parameters,
+            within the time of some rows). The parameters are those of the last whole epoch, and the
+            exception carries the `History` until then as ``history``.
 
     Example:
         >>> model = gdcore.nn.LinearRegression()
@@ -142,7 +164,11 @@ def fit(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    plan = Plan(model, loss_fn, optimizer)
+    with _lock_of(optimizer):
+        return _fit(Plan(model, loss_fn, optimizer), data, epochs, record_every)
+
+
+def _fit(plan: Plan, data: Any, epochs: int, record_every: int | None) -> History:
     native = plan.model
     x, y = _unpack(data)
     _check_count("epochs", epochs, 0)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -141,7 +142,37 @@ def test_a_fake_tensor(way: str, argument: str, begun: bool) -> None:
     setup = Setup(begun=begun)
     with FakeTensorMode() as mode:
         spoilt = mode.from_tensor(getattr(setup, argument))
-    check(way, setup, ValueError, argument, "memory", "FakeTensor", **{argument: spoilt})
+    check(way, setup, TypeError, argument, "plain", "FakeTensor", **{argument: spoilt})
+
+
+class Halved(Tensor):
+    """A tensor with rules of its own."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        return result / 2 if func is F.linear else result
+
+
+@BEGUN
+@WHICH
+@WAY
+def test_a_tensor_with_rules_of_its_own(way: str, argument: str, begun: bool) -> None:
+    setup = Setup(begun=begun)
+    spoilt = getattr(setup, argument).as_subclass(Halved)
+    check(way, setup, TypeError, argument, "plain", "Halved", **{argument: spoilt})
+
+
+@WAY
+def test_a_parameter_with_rules_of_its_own(way: str) -> None:
+    setup = Setup(begun=False)
+    weight = setup.model.get_parameter("weight").detach()
+    setup.model.register_parameter("weight", nn.Parameter(weight.as_subclass(Halved)))
+    setup.optimizer = torch.optim.SGD(setup.model.parameters(), lr=0.1)
+    with refused(TypeError, "model", "weight", "Halved"):
+        WAYS[way](setup, setup.x, setup.y)
 
 
 @WAY
@@ -151,7 +182,7 @@ def test_a_fake_model(way: str) -> None:
     setup = Setup(begun=False)
     setup.model = model
     setup.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with refused(ValueError, "weight", "memory"):
+    with refused(TypeError, "model", "weight", "FakeTensor"):
         WAYS[way](setup, setup.x, setup.y)
 
 

@@ -157,6 +157,30 @@ def test_a_gradient_belongs_to_whoever_gets_it(name: str) -> None:
     assert all(map(torch.equal, torch.autograd.grad(loss, inputs), kept))
 
 
+def tied() -> dict[str, tuple[Callable[..., Tensor], Tensor]]:
+    """Losses of one tensor, which comes in at two places, once through a computation."""
+    x, y = leaf(4, 3).detach(), leaf(4, 1).detach()
+    return {
+        "mse": (lambda p: functional.mse_loss(p, p.sin()), leaf(5)),
+        "linear_mse": (lambda w: functional.linear_mse_loss(x, w, w.sum(1), y), leaf(1, 3)),
+        "linear_mse, x": (lambda w: functional.linear_mse_loss(w, w[:1], None, y), leaf(4, 3)),
+        "legendre_mse": (
+            lambda t: functional.legendre_mse_loss(x[:, 0], t, 2 * t, t * t, t + 1, y[:, 0]),
+            leaf(),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", tied())
+def test_an_input_computed_from_another(name: str) -> None:
+    """The gradient is the same whether or not it is to be differentiated again."""
+    formula, at = tied()[name]
+    (plain,) = torch.autograd.grad(formula(at), at)
+    (differentiable,) = torch.autograd.grad(formula(at), at, create_graph=True)
+    torch.testing.assert_close(differentiable.detach(), plain, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradgradcheck(formula, (at,))
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_gradients_accumulate(name: str) -> None:
     formula, inputs = losses()[name]

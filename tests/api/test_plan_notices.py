@@ -1,6 +1,7 @@
 """A step made once sees everything that changes afterwards in its model, loss and optimizer."""
 
 import copy
+import functools
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import prune
+from torch.optim.lr_scheduler import StepLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import gdcore
@@ -282,6 +284,30 @@ def test_another_forward_for_a_whole_class(
         patch.setattr(kind, "forward", lambda self, *inputs: inputs[0])
         assert_refused(setup, "loss_fn" if kind is nn.MSELoss else "model")
     assert setup.step(setup.x, setup.y).isfinite()
+
+
+def test_another_step_for_a_whole_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup()
+    setup.step(setup.x, setup.y)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(setup.optimizer), "step", lambda self, closure=None: None)
+        assert_refused(setup, "optimizer")
+    assert setup.step(setup.x, setup.y).isfinite()
+
+
+def test_a_step_around_that_of_a_scheduler() -> None:
+    """`functools.wraps` copies the mark by which torch knows its own wrapper."""
+    setup = Setup()
+    StepLR(setup.optimizer, 1)
+    assert setup.step(setup.x, setup.y).isfinite()
+    inner = setup.optimizer.step
+
+    @functools.wraps(inner)
+    def outer(*arguments: Any) -> Any:
+        return inner(*arguments)
+
+    setup.optimizer.step = outer  # type: ignore[method-assign]
+    assert_refused(setup, "optimizer")
 
 
 HOOKS = [name for name in REFUSED if "hook" in name]

@@ -37,6 +37,11 @@ def problem():
     x = torch.linspace(-1, 1, 1024).expand(100_000, 1024)
     return nn.LinearRegression(1024, 256), x, torch.ones(1, 1).expand(100_000, 256)
 """,
+    "a large square model": """
+def problem():
+    x = torch.linspace(-1, 1, 700).expand(100_000, 700)
+    return nn.LinearRegression(700, 700), x, torch.ones(1, 1).expand(100_000, 700)
+""",
     "very long epochs": """
 def problem():
     x = torch.linspace(-1, 1, 64).expand(1_000_000_000, 64)
@@ -112,7 +117,7 @@ def test_ctrl_c(model: str) -> None:
     code = "Stopped = KeyboardInterrupt\n" + FIT + MODELS[model] + STOP_AND_REPEAT
     report, seconds = stop(code, after=0.5)
     assert seconds < ALLOWED_SECONDS
-    one_takes_longer = model in ("many parameters", "very long epochs")
+    one_takes_longer = model in ("many parameters", "a large square model", "very long epochs")
     assert (report["epochs"] == 0) == one_takes_longer
 
 
