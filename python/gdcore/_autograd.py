@@ -1,29 +1,38 @@
 """The native losses under autograd.
 
 Each loss computes its value and its gradients together, in the forward; the backward only scales
-them. Gradients of gradients are autograd's, through the formulas in `gdcore.reference`.
+them. Gradients of gradients, forward mode and ``torch.func`` are autograd's own, through the
+formulas in `gdcore.reference`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from . import _ops, reference
+from . import _checks, _ops, reference
 
-_Computed = tuple[Tensor, tuple[Tensor | None, ...]]
+_Inputs: TypeAlias = tuple[Tensor | None, ...]
+_Computed: TypeAlias = tuple[Tensor, _Inputs]
 
 
 class FusedLoss(torch.autograd.Function):
     """What the losses share: the forward computes gradients too, and the backward scales them.
 
-    A loss defines ``formula``, itself in PyTorch's own functions, and ``compute``, its value with a
-    gradient, or None, for each of its inputs.
+    A loss defines ``names``, those of its inputs; ``check``, what it asks of their shapes;
+    ``formula``, itself in PyTorch's own functions; and ``compute``, its value with a gradient, or
+    None, for each of its inputs. A model's loss defines ``elementwise`` too, by which it is not
+    reduced.
     """
 
+    names: tuple[str, ...]
+    check: Callable[..., None]
     formula: Callable[..., Tensor]
     compute: Callable[..., _Computed]
+    elementwise: Callable[..., Tensor]
 
     @staticmethod
     def keep(ctx: Any, loss: type["FusedLoss"], reduction: str, *inputs: Tensor | None) -> Tensor:
@@ -39,10 +48,7 @@ class FusedLoss(torch.autograd.Function):
         gradients = ctx.gradients
         if torch.is_grad_enabled():
             # This backward is itself being differentiated: let autograd see the formula.
-            value = ctx.loss.formula(*inputs, ctx.reduction)
-            wanted = [tensor for tensor, need in zip(inputs, needs, strict=False) if need]
-            found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
-            return (*[next(found) if need else None for need in needs[:-1]], None)
+            return (*_differentiate(ctx.loss, ctx.reduction, inputs, needs, grad), None)
         if gradients is not None and _ops.is_one(grad):
             # The usual end of a graph. Given away, they become `.grad` without a copy.
             ctx.gradients = None
@@ -52,22 +58,101 @@ class FusedLoss(torch.autograd.Function):
         return (*[None if g is None else g * grad for g in gradients], None)
 
 
+def _differentiate(
+    loss: type[FusedLoss], reduction: str, inputs: _Inputs, needs: Sequence[bool], grad: Tensor
+) -> list[Tensor | None]:
+    """The gradients as autograd finds them, with a graph."""
+    # Views, so that each input stands for itself where one of them is computed from another.
+    own = [
+        tensor.view_as(tensor) if tensor is not None and need else tensor
+        for tensor, need in zip(inputs, needs, strict=False)
+    ]
+    with torch.autocast("cpu", enabled=False):
+        value = loss.formula(reduction, *own)
+        wanted = [t for t, need in zip(own, needs, strict=False) if need and t is not None]
+        found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
+    return [next(found) if need else None for _, need in zip(own, needs, strict=False)]
+
+
+def apply(loss: type[FusedLoss], reduction: str, *inputs: Tensor | None) -> Tensor:
+    """The loss natively where it can be; `_apply_with_care` sees to what stands in the way."""
+    first, last = inputs[0], inputs[-1]  # of every loss a tensor, and its weights or target
+    if (
+        first is None
+        or first.dtype not in _checks.NATIVE
+        or (last is not None and last.requires_grad)
+        or (reduction == "none" and loss is not Mse)
+        or torch.is_autocast_enabled("cpu")
+        or _ops.transformed()
+    ):
+        return _apply_with_care(loss, reduction, inputs)
+    return loss.apply(*inputs, reduction)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _apply_with_care(loss: type[FusedLoss], reduction: str, inputs: _Inputs) -> Tensor:
+    if torch.is_autocast_enabled("cpu"):
+        # Every loss is on the list of what autocast runs in float32.
+        with torch.autocast("cpu", enabled=False):
+            return apply(loss, reduction, *map(_checks.widened, inputs))
+    named = dict(zip(loss.names, inputs, strict=True))
+    dtype = _checks.any_dtype(**named)
+    if dtype not in _checks.NATIVE:
+        # Stored as it is, computed in float32, rounded once.
+        return apply(loss, reduction, *map(_checks.widened, inputs)).to(dtype)
+    loss.check(*inputs)
+    if reduction == "none" and loss is not Mse and not _ops.transformed():
+        return loss.elementwise(*inputs)
+    # Inside transforms, or with weights that require grad.
+    return loss.formula(reduction, *inputs)
+
+
 class Mse(FusedLoss):
-    formula = staticmethod(reference.mse_loss)
+    names = ("input", "target", "weight")
+    check = staticmethod(_checks.mse)
 
     @staticmethod
-    def compute(reduction: str, needs: Sequence[bool], input: Tensor, target: Tensor) -> _Computed:
-        mse = _ops.implementation("mse", input, target)
-        loss, gradient = mse(input, target, reduction, needs[0] or needs[1])
-        return loss, (gradient if needs[0] else None, -gradient if needs[1] else None)
+    def formula(reduction: str, input: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        return reference.mse_loss(input, target, reduction, weight)
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return FusedLoss.keep(ctx, Mse, reduction, input, target)
+    def compute(
+        reduction: str,
+        needs: Sequence[bool],
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+    ) -> _Computed:
+        mse = _ops.implementation("mse", input, target, weight)
+        loss, gradient = mse(input, target, reduction, needs[0] or needs[1], weight)
+        return loss, (gradient if needs[0] else None, -gradient if needs[1] else None, None)
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str
+    ) -> Tensor:
+        return FusedLoss.keep(ctx, Mse, reduction, input, target, weight)
 
 
 class LinearMse(FusedLoss):
-    formula = staticmethod(reference.linear_mse_loss)
+    names = ("x", "weight", "bias", "target", "loss_weight")
+    check = staticmethod(_checks.linear_mse)
+
+    @staticmethod
+    def formula(
+        reduction: str,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        loss_weight: Tensor | None,
+    ) -> Tensor:
+        return reference.linear_mse_loss(x, weight, bias, target, reduction, loss_weight)
+
+    @staticmethod
+    def elementwise(
+        x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, loss_weight: Tensor | None
+    ) -> Tensor:
+        return apply(Mse, "none", F.linear(x, weight, bias), target, loss_weight)
 
     @staticmethod
     def compute(
@@ -77,43 +162,87 @@ class LinearMse(FusedLoss):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
+        loss_weight: Tensor | None,
     ) -> _Computed:
-        linear_mse = _ops.implementation("linear_mse", x, weight, bias, target)
-        loss, dweight, dbias, dx = linear_mse(x, weight, bias, target, reduction, needs[0])
+        linear_mse = _ops.implementation("linear_mse", x, weight, bias, target, loss_weight)
+        loss, dweight, dbias, dx = linear_mse(
+            x, weight, bias, target, reduction, needs[0], loss_weight
+        )
         return loss, (
             dx if needs[0] else None,
             dweight if needs[1] else None,
             dbias if needs[2] else None,
             None,
+            None,
         )
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        loss_weight: Tensor | None,
+        reduction: str,
     ) -> Tensor:
-        return FusedLoss.keep(ctx, LinearMse, reduction, x, weight, bias, target)
+        return FusedLoss.keep(ctx, LinearMse, reduction, x, weight, bias, target, loss_weight)
 
 
 class PolynomialMse(FusedLoss):
-    formula = staticmethod(reference.polynomial_mse_loss)
+    names = ("x", "coefficients", "target", "weight")
+    check = staticmethod(functools.partial(_checks.polynomial_mse, max_degree=_ops.MAX_DEGREE))
+
+    @staticmethod
+    def formula(
+        reduction: str, x: Tensor, coefficients: Tensor, target: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        return reference.polynomial_mse_loss(x, coefficients, target, reduction, weight)
+
+    @staticmethod
+    def elementwise(
+        x: Tensor, coefficients: Tensor, target: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        return apply(Mse, "none", reference.polynomial(x, coefficients), target, weight)
 
     @staticmethod
     def compute(
-        reduction: str, needs: Sequence[bool], x: Tensor, coefficients: Tensor, target: Tensor
+        reduction: str,
+        needs: Sequence[bool],
+        x: Tensor,
+        coefficients: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
     ) -> _Computed:
-        polynomial_mse = _ops.implementation("polynomial_mse", x, coefficients, target)
-        loss, gradient = polynomial_mse(x, coefficients, target, reduction)
-        return loss, (None, gradient if needs[1] else None, None)
+        polynomial_mse = _ops.implementation("polynomial_mse", x, coefficients, target, weight)
+        loss, gradient = polynomial_mse(x, coefficients, target, reduction, weight)
+        return loss, (None, gradient if needs[1] else None, None, None)
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, coefficients: Tensor, target: Tensor, reduction: str
+        ctx: Any,
+        x: Tensor,
+        coefficients: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        reduction: str,
     ) -> Tensor:
-        return FusedLoss.keep(ctx, PolynomialMse, reduction, x, coefficients, target)
+        return FusedLoss.keep(ctx, PolynomialMse, reduction, x, coefficients, target, weight)
 
 
 class LegendreMse(FusedLoss):
-    formula = staticmethod(reference.legendre_mse_loss)
+    names = ("x", "a", "b", "c", "d", "target")
+    check = staticmethod(_checks.legendre_mse)
+
+    @staticmethod
+    def formula(reduction: str, *inputs: Tensor) -> Tensor:
+        *model, target = inputs
+        return reference.mse_loss(reference.legendre(*model), target, reduction)
+
+    @staticmethod
+    def elementwise(*inputs: Tensor) -> Tensor:
+        *model, target = inputs
+        return apply(Mse, "none", reference.legendre(*model), target, None)
 
     @staticmethod
     def compute(reduction: str, needs: Sequence[bool], *inputs: Tensor) -> _Computed:
@@ -145,7 +274,16 @@ class LegendreP3(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _ops.transformed():
             return grad * reference.legendre_p3_derivative(x)
         backward = _ops.implementation("legendre_p3_backward", grad, x)
         return backward(grad, x)  # type: ignore[no-any-return]
+
+
+def legendre_p3(x: Tensor) -> Tensor:
+    dtype = _checks.any_dtype(x=x)
+    if dtype not in _checks.NATIVE:
+        return legendre_p3(x.float()).to(dtype)
+    if _ops.transformed():
+        return reference.legendre_p3(x)
+    return LegendreP3.apply(x)  # type: ignore[no-untyped-call,no-any-return]
