@@ -18,6 +18,8 @@ from . import _checks, _ops, reference
 _Inputs: TypeAlias = tuple[Tensor | None, ...]
 _Computed: TypeAlias = tuple[Tensor, _Inputs]
 
+_NONE = (None,)  # the gradient of weights
+
 
 class FusedLoss(torch.autograd.Function):
     """What the losses share: the forward computes gradients too, and the backward scales them.
@@ -35,8 +37,8 @@ class FusedLoss(torch.autograd.Function):
     elementwise: Callable[..., Tensor]
 
     @staticmethod
-    def keep(ctx: Any, loss: type["FusedLoss"], reduction: str, *inputs: Tensor | None) -> Tensor:
-        value, ctx.gradients = loss.compute(reduction, ctx.needs_input_grad, *inputs)
+    def keep(ctx: Any, loss: type["FusedLoss"], reduction: str, inputs: _Inputs) -> Tensor:
+        value, ctx.gradients = loss.compute(reduction, ctx.needs_input_grad[1:], *inputs)
         ctx.save_for_backward(*inputs)
         ctx.loss, ctx.reduction = loss, reduction
         return value
@@ -44,18 +46,18 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors  # an error where they have changed or gone since
-        needs = ctx.needs_input_grad
+        needs = ctx.needs_input_grad[1:]
         gradients = ctx.gradients
         if torch.is_grad_enabled():
             # This backward is itself being differentiated: let autograd see the formula.
-            return (*_differentiate(ctx.loss, ctx.reduction, inputs, needs, grad), None)
+            return (None, *_differentiate(ctx.loss, ctx.reduction, inputs, needs, grad))
         if gradients is not None and _ops.is_one(grad):
             # The usual end of a graph. Given away, they become `.grad` without a copy.
             ctx.gradients = None
-            return (*gradients, None)
+            return (None, *gradients)
         if gradients is None:
             _, gradients = ctx.loss.compute(ctx.reduction, needs, *inputs)
-        return (*[None if g is None else g * grad for g in gradients], None)
+        return (None, *[None if g is None else g * grad for g in gradients])
 
 
 def _differentiate(
@@ -65,45 +67,54 @@ def _differentiate(
     # Views, so that each input stands for itself where one of them is computed from another.
     own = [
         tensor.view_as(tensor) if tensor is not None and need else tensor
-        for tensor, need in zip(inputs, needs, strict=False)
+        for tensor, need in zip(inputs, needs, strict=True)
     ]
     with torch.autocast("cpu", enabled=False):
         value = loss.formula(reduction, *own)
-        wanted = [t for t, need in zip(own, needs, strict=False) if need and t is not None]
+        wanted = [t for t, need in zip(own, needs, strict=True) if need and t is not None]
         found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
-    return [next(found) if need else None for _, need in zip(own, needs, strict=False)]
+    return [next(found) if need else None for _, need in zip(own, needs, strict=True)]
 
 
 def apply(loss: type[FusedLoss], reduction: str, *inputs: Tensor | None) -> Tensor:
-    """The loss natively where it can be; `_apply_with_care` sees to what stands in the way."""
-    first, last = inputs[0], inputs[-1]  # of every loss a tensor, and its weights or target
+    """The loss natively where it can be; `apply_with_care` sees to what stands in the way."""
+    first = inputs[0]
     if (
         first is None
         or first.dtype not in _checks.NATIVE
-        or (last is not None and last.requires_grad)
         or (reduction == "none" and loss is not Mse)
         or torch.is_autocast_enabled("cpu")
         or _ops.transformed()
     ):
-        return _apply_with_care(loss, reduction, inputs)
-    return loss.apply(*inputs, reduction)  # type: ignore[no-untyped-call,no-any-return]
+        return apply_with_care(loss, reduction, inputs)
+    return loss.apply(reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _apply_with_care(loss: type[FusedLoss], reduction: str, inputs: _Inputs) -> Tensor:
+def apply_weighted(loss: type[FusedLoss], reduction: str, *inputs: Tensor | None) -> Tensor:
+    """`apply`, the last of the inputs being weights."""
+    weight = inputs[-1]
+    if weight is not None and weight.requires_grad:
+        return apply_with_care(loss, reduction, inputs)
+    return apply(loss, reduction, *inputs)
+
+
+def apply_with_care(loss: type[FusedLoss], reduction: str, inputs: _Inputs) -> Tensor:
     if torch.is_autocast_enabled("cpu"):
         # Every loss is on the list of what autocast runs in float32.
         with torch.autocast("cpu", enabled=False):
-            return apply(loss, reduction, *map(_checks.widened, inputs))
-    named = dict(zip(loss.names, inputs, strict=True))
-    dtype = _checks.any_dtype(**named)
+            return apply_with_care(loss, reduction, tuple(map(_checks.widened, inputs)))
+    dtype = _checks.any_dtype(**dict(zip(loss.names, inputs, strict=False)))
     if dtype not in _checks.NATIVE:
         # Stored as it is, computed in float32, rounded once.
-        return apply(loss, reduction, *map(_checks.widened, inputs)).to(dtype)
+        wide = tuple(map(_checks.widened, inputs))
+        return apply_with_care(loss, reduction, wide).to(dtype)
     loss.check(*inputs)
-    if reduction == "none" and loss is not Mse and not _ops.transformed():
+    weights = inputs[loss.names.index("target") + 1 :]
+    if _ops.transformed() or any(w is not None and w.requires_grad for w in weights):
+        return loss.formula(reduction, *inputs)
+    if reduction == "none" and loss is not Mse:
         return loss.elementwise(*inputs)
-    # Inside transforms, or with weights that require grad.
-    return loss.formula(reduction, *inputs)
+    return loss.apply(reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class Mse(FusedLoss):
@@ -111,26 +122,26 @@ class Mse(FusedLoss):
     check = staticmethod(_checks.mse)
 
     @staticmethod
-    def formula(reduction: str, input: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    def formula(
+        reduction: str, input: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
         return reference.mse_loss(input, target, reduction, weight)
 
     @staticmethod
     def compute(
-        reduction: str,
-        needs: Sequence[bool],
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
+        reduction: str, needs: Sequence[bool], input: Tensor, target: Tensor, *weight: Tensor
     ) -> _Computed:
-        mse = _ops.implementation("mse", input, target, weight)
-        loss, gradient = mse(input, target, reduction, needs[0] or needs[1], weight)
-        return loss, (gradient if needs[0] else None, -gradient if needs[1] else None, None)
+        mse = _ops.implementation("mse", input, target, *weight)
+        loss, gradient = mse(input, target, reduction, needs[0] or needs[1], *weight)
+        return loss, (
+            gradient if needs[0] else None,
+            -gradient if needs[1] else None,
+            *_NONE[: len(weight)],
+        )
 
     @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str
-    ) -> Tensor:
-        return FusedLoss.keep(ctx, Mse, reduction, input, target, weight)
+    def forward(ctx: Any, reduction: str, *inputs: Tensor) -> Tensor:
+        return FusedLoss.keep(ctx, Mse, reduction, inputs)
 
 
 class LinearMse(FusedLoss):
@@ -144,15 +155,15 @@ class LinearMse(FusedLoss):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
-        loss_weight: Tensor | None,
+        loss_weight: Tensor | None = None,
     ) -> Tensor:
         return reference.linear_mse_loss(x, weight, bias, target, reduction, loss_weight)
 
     @staticmethod
     def elementwise(
-        x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, loss_weight: Tensor | None
+        x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *loss_weight: Tensor
     ) -> Tensor:
-        return apply(Mse, "none", F.linear(x, weight, bias), target, loss_weight)
+        return apply(Mse, "none", F.linear(x, weight, bias), target, *loss_weight)
 
     @staticmethod
     def compute(
@@ -162,31 +173,23 @@ class LinearMse(FusedLoss):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
-        loss_weight: Tensor | None,
+        *loss_weight: Tensor,
     ) -> _Computed:
-        linear_mse = _ops.implementation("linear_mse", x, weight, bias, target, loss_weight)
+        linear_mse = _ops.implementation("linear_mse", x, weight, bias, target, *loss_weight)
         loss, dweight, dbias, dx = linear_mse(
-            x, weight, bias, target, reduction, needs[0], loss_weight
+            x, weight, bias, target, reduction, needs[0], *loss_weight
         )
         return loss, (
             dx if needs[0] else None,
             dweight if needs[1] else None,
             dbias if needs[2] else None,
             None,
-            None,
+            *_NONE[: len(loss_weight)],
         )
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        target: Tensor,
-        loss_weight: Tensor | None,
-        reduction: str,
-    ) -> Tensor:
-        return FusedLoss.keep(ctx, LinearMse, reduction, x, weight, bias, target, loss_weight)
+    def forward(ctx: Any, reduction: str, *inputs: Tensor | None) -> Tensor:
+        return FusedLoss.keep(ctx, LinearMse, reduction, inputs)
 
 
 class PolynomialMse(FusedLoss):
@@ -195,15 +198,17 @@ class PolynomialMse(FusedLoss):
 
     @staticmethod
     def formula(
-        reduction: str, x: Tensor, coefficients: Tensor, target: Tensor, weight: Tensor | None
+        reduction: str,
+        x: Tensor,
+        coefficients: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
     ) -> Tensor:
         return reference.polynomial_mse_loss(x, coefficients, target, reduction, weight)
 
     @staticmethod
-    def elementwise(
-        x: Tensor, coefficients: Tensor, target: Tensor, weight: Tensor | None
-    ) -> Tensor:
-        return apply(Mse, "none", reference.polynomial(x, coefficients), target, weight)
+    def elementwise(x: Tensor, coefficients: Tensor, target: Tensor, *weight: Tensor) -> Tensor:
+        return apply(Mse, "none", reference.polynomial(x, coefficients), target, *weight)
 
     @staticmethod
     def compute(
@@ -212,22 +217,15 @@ class PolynomialMse(FusedLoss):
         x: Tensor,
         coefficients: Tensor,
         target: Tensor,
-        weight: Tensor | None,
+        *weight: Tensor,
     ) -> _Computed:
-        polynomial_mse = _ops.implementation("polynomial_mse", x, coefficients, target, weight)
-        loss, gradient = polynomial_mse(x, coefficients, target, reduction, weight)
-        return loss, (None, gradient if needs[1] else None, None, None)
+        polynomial_mse = _ops.implementation("polynomial_mse", x, coefficients, target, *weight)
+        loss, gradient = polynomial_mse(x, coefficients, target, reduction, *weight)
+        return loss, (None, gradient if needs[1] else None, None, *_NONE[: len(weight)])
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        coefficients: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        reduction: str,
-    ) -> Tensor:
-        return FusedLoss.keep(ctx, PolynomialMse, reduction, x, coefficients, target, weight)
+    def forward(ctx: Any, reduction: str, *inputs: Tensor) -> Tensor:
+        return FusedLoss.keep(ctx, PolynomialMse, reduction, inputs)
 
 
 class LegendreMse(FusedLoss):
@@ -242,7 +240,7 @@ class LegendreMse(FusedLoss):
     @staticmethod
     def elementwise(*inputs: Tensor) -> Tensor:
         *model, target = inputs
-        return apply(Mse, "none", reference.legendre(*model), target, None)
+        return apply(Mse, "none", reference.legendre(*model), target)
 
     @staticmethod
     def compute(reduction: str, needs: Sequence[bool], *inputs: Tensor) -> _Computed:
@@ -252,17 +250,8 @@ class LegendreMse(FusedLoss):
         return loss, (None, *(slope if wants else None for slope, wants in wanted), None)
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        a: Tensor,
-        b: Tensor,
-        c: Tensor,
-        d: Tensor,
-        target: Tensor,
-        reduction: str,
-    ) -> Tensor:
-        return FusedLoss.keep(ctx, LegendreMse, reduction, x, a, b, c, d, target)
+    def forward(ctx: Any, reduction: str, *inputs: Tensor) -> Tensor:
+        return FusedLoss.keep(ctx, LegendreMse, reduction, inputs)
 
 
 class LegendreP3(torch.autograd.Function):
@@ -281,9 +270,10 @@ class LegendreP3(torch.autograd.Function):
 
 
 def legendre_p3(x: Tensor) -> Tensor:
-    dtype = _checks.any_dtype(x=x)
-    if dtype not in _checks.NATIVE:
-        return legendre_p3(x.float()).to(dtype)
-    if _ops.transformed():
+    """`LegendreP3` where it can be applied, as `apply` does with the losses."""
+    if x.dtype not in _checks.NATIVE or _ops.transformed():
+        dtype = _checks.any_dtype(x=x)
+        if dtype not in _checks.NATIVE:
+            return legendre_p3(x.float()).to(dtype)
         return reference.legendre_p3(x)
     return LegendreP3.apply(x)  # type: ignore[no-untyped-call,no-any-return]

@@ -23,8 +23,21 @@ def _fail(name: str, expected: str, shape: Sequence[Any], mend: str = "") -> Non
     raise ValueError(f"{name}: expected {expected}, got {shape_text(shape)}{mend}")
 
 
-def native_dtype(**tensors: Tensor | None) -> None:
+def dense_cpu(**tensors: Tensor | None) -> None:
     for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not tensor.is_cpu:
+            raise ValueError(f"{name}: expected a CPU tensor, got one on {tensor.device}")
+        if tensor.layout is not torch.strided:
+            raise ValueError(f"{name}: expected a dense tensor with storage, got {tensor.layout}")
+
+
+def native_dtype(**tensors: Tensor | None) -> None:
+    """For a fake, which may be on the device meta."""
+    for name, tensor in tensors.items():
+        if tensor is not None and not tensor.is_meta:
+            dense_cpu(**{name: tensor})
         if tensor is not None and tensor.dtype not in NATIVE:
             raise TypeError(
                 f"{name}: expected dtype torch.float32 or torch.float64, got {tensor.dtype}"
@@ -38,7 +51,8 @@ def widened(tensor: Tensor | None) -> Tensor | None:
 
 
 def any_dtype(**tensors: Tensor | None) -> torch.dtype:
-    """The one dtype of all the tensors, half types included."""
+    """The one dtype of all the tensors, dense and on the CPU, half types included."""
+    dense_cpu(**tensors)
     name, first = next(iter(tensors.items()))
     assert first is not None
     if first.dtype not in NATIVE + HALF:

@@ -1,6 +1,5 @@
 """Losses with their gradients in one pass, drop-in under autograd."""
 
-import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -19,15 +18,12 @@ _REDUCTIONS = ("mean", "sum", "none")
 
 
 def _check(reduction: str, **tensors: object) -> None:
+    """What can be told before anything is done: the rest is checked where it is used."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-        if not value.is_cpu:
-            raise ValueError(f"{name}: expected a CPU tensor, got one on {value.device}")
-        if value.layout is not torch.strided:
-            raise ValueError(f"{name}: expected a dense tensor, got {value.layout}")
         if type(value) is FakeTensor:
             _check_all_fake(tensors)
 
@@ -84,9 +80,9 @@ def mse_loss(
     """
     if weight is None:
         _check(reduction, input=input, target=target)
-    else:
-        _check(reduction, input=input, target=target, weight=weight)
-    return _autograd.apply(_autograd.Mse, reduction, input, target, weight)
+        return _autograd.apply(_autograd.Mse, reduction, input, target)
+    _check(reduction, input=input, target=target, weight=weight)
+    return _autograd.apply_weighted(_autograd.Mse, reduction, input, target, weight)
 
 
 def linear_mse_loss(
@@ -134,16 +130,18 @@ def linear_mse_loss(
     Reference:
         ``torch.nn.functional.linear`` followed by ``torch.nn.functional.mse_loss``.
     """
-    if bias is None and loss_weight is None:
+    if bias is None:
         _check(reduction, x=x, weight=weight, target=target)
-    elif loss_weight is None:
-        _check(reduction, x=x, weight=weight, bias=bias, target=target)
     else:
-        given = {} if bias is None else {"bias": bias}
-        _check(reduction, x=x, weight=weight, **given, target=target, loss_weight=loss_weight)
+        _check(reduction, x=x, weight=weight, bias=bias, target=target)
     if target.requires_grad:
         _check_constant(target=target)
-    return _autograd.apply(_autograd.LinearMse, reduction, x, weight, bias, target, loss_weight)
+    if loss_weight is None:
+        return _autograd.apply(_autograd.LinearMse, reduction, x, weight, bias, target)
+    _check(reduction, x=x, loss_weight=loss_weight)
+    return _autograd.apply_weighted(
+        _autograd.LinearMse, reduction, x, weight, bias, target, loss_weight
+    )
 
 
 def polynomial_mse_loss(
@@ -185,12 +183,14 @@ def polynomial_mse_loss(
     Reference:
         Horner's rule: Knuth, The Art of Computer Programming 2, 4.6.4.
     """
-    if weight is None:
-        _check(reduction, x=x, coefficients=coefficients, target=target)
-    else:
-        _check(reduction, x=x, coefficients=coefficients, target=target, weight=weight)
+    _check(reduction, x=x, coefficients=coefficients, target=target)
     _check_constant(x=x, target=target)
-    return _autograd.apply(_autograd.PolynomialMse, reduction, x, coefficients, target, weight)
+    if weight is None:
+        return _autograd.apply(_autograd.PolynomialMse, reduction, x, coefficients, target)
+    _check(reduction, x=x, weight=weight)
+    return _autograd.apply_weighted(
+        _autograd.PolynomialMse, reduction, x, coefficients, target, weight
+    )
 
 
 def legendre_mse_loss(
