@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
     raise ImportError(
@@ -47,9 +48,12 @@ _SCALARS = {dtype: torch.empty((), dtype=dtype) for dtype in (torch.float32, tor
 
 
 def _like(tensor: Tensor) -> Tensor:
-    if tensor.layout is torch.strided and not tensor.is_contiguous():
-        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    return torch.empty_like(tensor)
+    try:
+        if tensor.is_contiguous():
+            return torch.empty_like(tensor)
+    except RuntimeError:  # sparse: the native check refuses it
+        return torch.empty_like(tensor)
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _scalar(tensor: Tensor) -> Tensor:
@@ -288,13 +292,14 @@ def implementation(name: str, *tensors: Tensor | None) -> Any:
     return native
 
 
+_functorch_active = torch._C._are_functorch_transforms_active
+
+
 def transformed() -> bool:
     """Whether torch.func or forward-mode differentiation is at work: tensors may then be wrapped,
     or carry tangents, which no native function sees.
     """
-    return (
-        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    )
+    return _functorch_active() or forward_ad._current_level >= 0
 
 
 def is_one(tensor: Tensor) -> bool:
