@@ -263,7 +263,7 @@ class LegendreP3(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or _ops.transformed():
+        if torch.is_grad_enabled() or not _ops.in_memory(grad):
             return grad * reference.legendre_p3_derivative(x)
         backward = _ops.implementation("legendre_p3_backward", grad, x)
         return backward(grad, x)  # type: ignore[no-any-return]

@@ -302,6 +302,11 @@ def transformed() -> bool:
     return _functorch_active() or forward_ad._current_level >= 0
 
 
+def in_memory(tensor: Tensor) -> bool:
+    """Whether all there is to a tensor is in its memory: no batch around it, no tangent."""
+    return not transformed() and torch._C._has_storage(tensor)
+
+
 def is_one(tensor: Tensor) -> bool:
     """Whether this is a single 1 that can be read for nothing: in plain memory, and not traced."""
     return (
@@ -309,7 +314,7 @@ def is_one(tensor: Tensor) -> bool:
         and tensor.dim() == 0
         and tensor.is_cpu
         and not _traced()
-        and not transformed()
+        and in_memory(tensor)
         and tensor.item() == 1.0
     )
 
