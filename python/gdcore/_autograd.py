@@ -19,6 +19,7 @@ _Inputs: TypeAlias = tuple[Tensor | None, ...]
 _Computed: TypeAlias = tuple[Tensor, _Inputs]
 
 _NONE = (None,)  # the gradient of weights
+_NO_NEEDS = (False,) * 7  # the reduction and at most six inputs
 
 
 class FusedLoss(torch.autograd.Function):
@@ -38,7 +39,9 @@ class FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def keep(ctx: Any, loss: type["FusedLoss"], reduction: str, inputs: _Inputs) -> Tensor:
-        value, ctx.gradients = loss.compute(reduction, ctx.needs_input_grad[1:], *inputs)
+        # TorchDynamo leaves it away where nothing requires grad.
+        needs = getattr(ctx, "needs_input_grad", _NO_NEEDS)[1:]
+        value, ctx.gradients = loss.compute(reduction, needs, *inputs)
         ctx.save_for_backward(*inputs)
         ctx.loss, ctx.reduction = loss, reduction
         return value
@@ -76,21 +79,33 @@ def _differentiate(
     return [next(found) if need else None for _, need in zip(own, needs, strict=True)]
 
 
-def apply(loss: type[FusedLoss], reduction: str, *inputs: Tensor | None) -> Tensor:
+class Loss:
+    """A loss outside of its Function, into which TorchDynamo does not look."""
+
+    def __init__(self, function: type[FusedLoss]) -> None:
+        self.function = function
+        self.names = function.names
+        self.check = function.check
+        self.formula = function.formula
+        self.elementwise = getattr(function, "elementwise", None)
+        self.first_weight = function.names.index("target") + 1
+
+
+def apply(loss: Loss, reduction: str, *inputs: Tensor | None) -> Tensor:
     """The loss natively where it can be; `apply_with_care` sees to what stands in the way."""
     first = inputs[0]
     if (
         first is None
         or first.dtype not in _checks.NATIVE
-        or (reduction == "none" and loss is not Mse)
+        or (reduction == "none" and loss.elementwise is not None)
         or torch.is_autocast_enabled("cpu")
         or _ops.transformed()
     ):
         return apply_with_care(loss, reduction, inputs)
-    return loss.apply(reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
+    return loss.function.apply(reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
-def apply_weighted(loss: type[FusedLoss], reduction: str, *inputs: Tensor | None) -> Tensor:
+def apply_weighted(loss: Loss, reduction: str, *inputs: Tensor | None) -> Tensor:
     """`apply`, the last of the inputs being weights."""
     weight = inputs[-1]
     if weight is not None and weight.requires_grad:
@@ -98,23 +113,23 @@ def apply_weighted(loss: type[FusedLoss], reduction: str, *inputs: Tensor | None
     return apply(loss, reduction, *inputs)
 
 
-def apply_with_care(loss: type[FusedLoss], reduction: str, inputs: _Inputs) -> Tensor:
+def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     if torch.is_autocast_enabled("cpu"):
         # Every loss is on the list of what autocast runs in float32.
         with torch.autocast("cpu", enabled=False):
             return apply_with_care(loss, reduction, tuple(map(_checks.widened, inputs)))
-    dtype = _checks.any_dtype(**dict(zip(loss.names, inputs, strict=False)))
+    dtype = _checks.any_dtype(loss.names, inputs)
     if dtype not in _checks.NATIVE:
         # Stored as it is, computed in float32, rounded once.
         wide = tuple(map(_checks.widened, inputs))
         return apply_with_care(loss, reduction, wide).to(dtype)
     loss.check(*inputs)
-    weights = inputs[loss.names.index("target") + 1 :]
+    weights = inputs[loss.first_weight :]
     if _ops.transformed() or any(w is not None and w.requires_grad for w in weights):
         return loss.formula(reduction, *inputs)
-    if reduction == "none" and loss is not Mse:
-        return loss.elementwise(*inputs)
-    return loss.apply(reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
+    if reduction == "none" and loss.elementwise is not None:
+        return loss.elementwise(*inputs)  # type: ignore[no-any-return]
+    return loss.function.apply(reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class Mse(FusedLoss):
@@ -140,8 +155,15 @@ class Mse(FusedLoss):
         )
 
     @staticmethod
-    def forward(ctx: Any, reduction: str, *inputs: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, reduction: str, input: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        # Not `*inputs`: where no input requires grad, TorchDynamo would count them wrongly.
+        inputs = (input, target) if weight is None else (input, target, weight)
         return FusedLoss.keep(ctx, Mse, reduction, inputs)
+
+
+MSE = Loss(Mse)
 
 
 class LinearMse(FusedLoss):
@@ -163,7 +185,7 @@ class LinearMse(FusedLoss):
     def elementwise(
         x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *loss_weight: Tensor
     ) -> Tensor:
-        return apply(Mse, "none", F.linear(x, weight, bias), target, *loss_weight)
+        return apply(MSE, "none", F.linear(x, weight, bias), target, *loss_weight)
 
     @staticmethod
     def compute(
@@ -192,6 +214,9 @@ class LinearMse(FusedLoss):
         return FusedLoss.keep(ctx, LinearMse, reduction, inputs)
 
 
+LINEAR_MSE = Loss(LinearMse)
+
+
 class PolynomialMse(FusedLoss):
     names = ("x", "coefficients", "target", "weight")
     check = staticmethod(functools.partial(_checks.polynomial_mse, max_degree=_ops.MAX_DEGREE))
@@ -208,7 +233,7 @@ class PolynomialMse(FusedLoss):
 
     @staticmethod
     def elementwise(x: Tensor, coefficients: Tensor, target: Tensor, *weight: Tensor) -> Tensor:
-        return apply(Mse, "none", reference.polynomial(x, coefficients), target, *weight)
+        return apply(MSE, "none", reference.polynomial(x, coefficients), target, *weight)
 
     @staticmethod
     def compute(
@@ -228,6 +253,9 @@ class PolynomialMse(FusedLoss):
         return FusedLoss.keep(ctx, PolynomialMse, reduction, inputs)
 
 
+POLYNOMIAL_MSE = Loss(PolynomialMse)
+
+
 class LegendreMse(FusedLoss):
     names = ("x", "a", "b", "c", "d", "target")
     check = staticmethod(_checks.legendre_mse)
@@ -240,7 +268,7 @@ class LegendreMse(FusedLoss):
     @staticmethod
     def elementwise(*inputs: Tensor) -> Tensor:
         *model, target = inputs
-        return apply(Mse, "none", reference.legendre(*model), target)
+        return apply(MSE, "none", reference.legendre(*model), target)
 
     @staticmethod
     def compute(reduction: str, needs: Sequence[bool], *inputs: Tensor) -> _Computed:
@@ -252,6 +280,9 @@ class LegendreMse(FusedLoss):
     @staticmethod
     def forward(ctx: Any, reduction: str, *inputs: Tensor) -> Tensor:
         return FusedLoss.keep(ctx, LegendreMse, reduction, inputs)
+
+
+LEGENDRE_MSE = Loss(LegendreMse)
 
 
 class LegendreP3(torch.autograd.Function):
@@ -272,7 +303,7 @@ class LegendreP3(torch.autograd.Function):
 def legendre_p3(x: Tensor) -> Tensor:
     """`LegendreP3` where it can be applied, as `apply` does with the losses."""
     if x.dtype not in _checks.NATIVE or _ops.transformed():
-        dtype = _checks.any_dtype(x=x)
+        dtype = _checks.any_dtype(("x",), (x,))
         if dtype not in _checks.NATIVE:
             return legendre_p3(x.float()).to(dtype)
         return reference.legendre_p3(x)

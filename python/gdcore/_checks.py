@@ -23,26 +23,25 @@ def _fail(name: str, expected: str, shape: Sequence[Any], mend: str = "") -> Non
     raise ValueError(f"{name}: expected {expected}, got {shape_text(shape)}{mend}")
 
 
-def dense_cpu(**tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
-        if not tensor.is_cpu:
-            raise ValueError(f"{name}: expected a CPU tensor, got one on {tensor.device}")
-        if tensor.layout is not torch.strided:
-            raise ValueError(f"{name}: expected a dense tensor with storage, got {tensor.layout}")
+def _dense_cpu(name: str, tensor: Tensor) -> None:
+    if not tensor.is_cpu:
+        raise ValueError(f"{name}: expected a CPU tensor, got one on {tensor.device}")
+    if tensor.layout is not torch.strided:
+        raise ValueError(f"{name}: expected a dense tensor with storage, got {tensor.layout}")
 
 
 def native_dtype(**tensors: Tensor | None) -> None:
-    """For a fake, which may be on the device meta."""
+    """The one dtype of all the tensors of a fake, which may be on the device meta."""
     for name, tensor in tensors.items():
-        if tensor is not None and not tensor.is_meta:
-            dense_cpu(**{name: tensor})
-        if tensor is not None and tensor.dtype not in NATIVE:
+        if tensor is None:
+            continue
+        if not tensor.is_meta:
+            _dense_cpu(name, tensor)
+        if tensor.dtype not in NATIVE:
             raise TypeError(
                 f"{name}: expected dtype torch.float32 or torch.float64, got {tensor.dtype}"
             )
-    same_dtype(**tensors)
+    _same_dtype(tuple(tensors), tuple(tensors.values()))
 
 
 def widened(tensor: Tensor | None) -> Tensor | None:
@@ -50,26 +49,29 @@ def widened(tensor: Tensor | None) -> Tensor | None:
     return tensor.float() if tensor is not None and tensor.dtype in HALF else tensor
 
 
-def any_dtype(**tensors: Tensor | None) -> torch.dtype:
+def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.dtype:
     """The one dtype of all the tensors, dense and on the CPU, half types included."""
-    dense_cpu(**tensors)
-    name, first = next(iter(tensors.items()))
+    for i, tensor in enumerate(tensors):
+        if tensor is not None:
+            _dense_cpu(names[i], tensor)
+    first = tensors[0]
     assert first is not None
     if first.dtype not in NATIVE + HALF:
         raise TypeError(
-            f"{name}: expected dtype torch.float32 or torch.float64, "
+            f"{names[0]}: expected dtype torch.float32 or torch.float64, "
             f"or torch.bfloat16 or torch.float16, got {first.dtype}"
         )
-    same_dtype(**tensors)
+    _same_dtype(names, tensors)
     return first.dtype
 
 
-def same_dtype(**tensors: Tensor | None) -> None:
-    (first, model), *others = tensors.items()
-    assert model is not None
-    for name, tensor in others:
-        if tensor is not None and tensor.dtype != model.dtype:
-            raise TypeError(f"{name}: expected dtype {model.dtype} as {first}, got {tensor.dtype}")
+def _same_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+    first = tensors[0]
+    for i, tensor in enumerate(tensors):
+        if tensor is not None and first is not None and tensor.dtype != first.dtype:
+            raise TypeError(
+                f"{names[i]}: expected dtype {first.dtype} as {names[0]}, got {tensor.dtype}"
+            )
 
 
 def _dim(name: str, tensor: Tensor, dim: int, form: str, mend: str | None = None) -> None:

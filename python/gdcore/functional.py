@@ -80,9 +80,9 @@ def mse_loss(
     """
     if weight is None:
         _check(reduction, input=input, target=target)
-        return _autograd.apply(_autograd.Mse, reduction, input, target)
+        return _autograd.apply(_autograd.MSE, reduction, input, target)
     _check(reduction, input=input, target=target, weight=weight)
-    return _autograd.apply_weighted(_autograd.Mse, reduction, input, target, weight)
+    return _autograd.apply_weighted(_autograd.MSE, reduction, input, target, weight)
 
 
 def linear_mse_loss(
@@ -137,10 +137,10 @@ def linear_mse_loss(
     if target.requires_grad:
         _check_constant(target=target)
     if loss_weight is None:
-        return _autograd.apply(_autograd.LinearMse, reduction, x, weight, bias, target)
+        return _autograd.apply(_autograd.LINEAR_MSE, reduction, x, weight, bias, target)
     _check(reduction, x=x, loss_weight=loss_weight)
     return _autograd.apply_weighted(
-        _autograd.LinearMse, reduction, x, weight, bias, target, loss_weight
+        _autograd.LINEAR_MSE, reduction, x, weight, bias, target, loss_weight
     )
 
 
@@ -186,10 +186,10 @@ def polynomial_mse_loss(
     _check(reduction, x=x, coefficients=coefficients, target=target)
     _check_constant(x=x, target=target)
     if weight is None:
-        return _autograd.apply(_autograd.PolynomialMse, reduction, x, coefficients, target)
+        return _autograd.apply(_autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target)
     _check(reduction, x=x, weight=weight)
     return _autograd.apply_weighted(
-        _autograd.PolynomialMse, reduction, x, coefficients, target, weight
+        _autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target, weight
     )
 
 
@@ -238,7 +238,7 @@ def legendre_mse_loss(
     """
     _check(reduction, x=x, a=a, b=b, c=c, d=d, target=target)
     _check_constant(x=x, target=target)
-    return _autograd.apply(_autograd.LegendreMse, reduction, x, a, b, c, d, target)
+    return _autograd.apply(_autograd.LEGENDRE_MSE, reduction, x, a, b, c, d, target)
 
 
 def legendre_p3(x: Tensor) -> Tensor:
