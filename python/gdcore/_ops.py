@@ -52,6 +52,8 @@ def _like(tensor: Tensor) -> Tensor:
         if tensor.is_contiguous():
             return torch.empty_like(tensor)
     except RuntimeError:  # sparse: the native check refuses it
+        pass
+    if tensor.layout is not torch.strided:
         return torch.empty_like(tensor)
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
