@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "bindings/problem.h"
 #include "bindings/register.h"
@@ -22,43 +23,57 @@ Matrix<const T> elements(const Tensor& tensor, Index columns) {
   fail_value(tensor.name(), "a contiguous tensor where it has more than two dimensions", "shape " + tensor.shape());
 }
 
+void expect_shape_of(const Tensor& tensor, const Tensor& input) {
+  if (input.same_shape(tensor)) return;
+  const std::string name = tensor.name();
+  std::string mend;
+  if (tensor.dim() + 1 == input.dim() && input.size(input.dim() - 1) == 1) mend = "; use " + name + ".unsqueeze(-1)";
+  if (input.dim() + 1 == tensor.dim() && tensor.size(tensor.dim() - 1) == 1) mend = "; use " + name + ".squeeze(-1)";
+  fail_value(tensor.name(), "shape " + input.shape() + " as input", tensor.shape() + mend);
+}
+
 template <class T>
-void mse_typed(const Tensor& input, const Tensor& target, const std::string& reduction, py::handle loss,
-               py::handle gradient, int threads) {
+void mse_typed(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+               const std::string& reduction, py::handle loss, py::handle gradient, int threads) {
   const Index size = input.numel();
   const Index columns = input.dim() == 2 ? input.size(1) : size;
   const bool none = reduction == "none";
-  const double divisor = reduction == "mean" ? static_cast<double>(size) : 1.0;
+  const bool mean = reduction == "mean";
   T total;
   T* losses = output<T>(loss, "loss", none ? size : 1);
-  const Mse<T> problem = {columns,
-                          elements<T>(input, columns),
-                          elements<T>(target, columns),
-                          gradient.is_none() ? nullptr : output<T>(gradient, "gradient", size),
-                          static_cast<T>(2.0 / divisor),
-                          none ? losses : nullptr};
+  Mse<T> problem = {columns,
+                    elements<T>(input, columns),
+                    elements<T>(target, columns),
+                    gradient.is_none() ? nullptr : output<T>(gradient, "gradient", size),
+                    T(0),
+                    none ? losses : nullptr,
+                    weight ? elements<T>(*weight, columns) : Matrix<const T>{}};
   {
     const MaybeReleaseGil release(size);
+    double divisor = mean ? static_cast<double>(size) : 1.0;
+    if (mean && weight) divisor = sum<T>({columns, problem.loss_weight}, size, threads);
+    problem.gradient_factor = static_cast<T>(2.0 / divisor);
     mse_objective<T>(problem, size, divisor, threads)->evaluate(nullptr, kNever, &total, nullptr);
   }
   if (!none) *losses = total;
 }
 
-void mse(py::handle input_object, py::handle target_object, const std::string& reduction, py::handle loss,
-         py::handle gradient, int threads) {
+void mse(py::handle input_object, py::handle target_object, py::handle weight_object, const std::string& reduction,
+         py::handle loss, py::handle gradient, int threads) {
   const Tensor input(input_object, "input");
   const Tensor target(target_object, "target");
   target.expect_dtype_of(input);
-  if (!input.same_shape(target)) {
-    std::string mend;
-    if (target.dim() + 1 == input.dim() && input.size(input.dim() - 1) == 1) mend = "; use target.unsqueeze(-1)";
-    if (input.dim() + 1 == target.dim() && target.size(target.dim() - 1) == 1) mend = "; use target.squeeze(-1)";
-    fail_value("target", "shape " + input.shape() + " as input", target.shape() + mend);
+  expect_shape_of(target, input);
+  std::optional<Tensor> weight;
+  if (!weight_object.is_none()) {
+    weight.emplace(weight_object, "weight");
+    weight->expect_dtype_of(input);
+    expect_shape_of(*weight, input);
   }
   if (input.is_double()) {
-    mse_typed<double>(input, target, reduction, loss, gradient, threads);
+    mse_typed<double>(input, target, weight, reduction, loss, gradient, threads);
   } else {
-    mse_typed<float>(input, target, reduction, loss, gradient, threads);
+    mse_typed<float>(input, target, weight, reduction, loss, gradient, threads);
   }
 }
 
@@ -75,14 +90,19 @@ void scatter(const T* from, const std::vector<py::object>& tensors) {
 template <class T>
 void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::vector<py::object>& gradients,
                 py::handle dx, int threads) {
+  double divisor = problem.divisor(mean);
+  if (mean && problem.loss_weight) {
+    const MaybeReleaseGil release(problem.loss_weight->numel());
+    divisor = problem.weight_sum<T>(threads);
+  }
   std::unique_ptr<Objective<T>> objective;
   if (dx.is_none()) {
-    objective = problem.objective<T>(mean, threads);
+    objective = problem.objective<T>(divisor, threads);
   } else {
     LinearMse<T> linear = problem.linear<T>();
     linear.dx = output<T>(dx, "dx", problem.x.numel());
-    linear.dx_factor = static_cast<T>(2.0 / problem.divisor(mean));
-    objective = linear_objective<T>(linear, problem.rows(), problem.divisor(mean), threads);
+    linear.dx_factor = static_cast<T>(2.0 / divisor);
+    objective = linear_objective<T>(linear, problem.rows(), divisor, threads);
   }
   T* const result = output<T>(loss, "loss", 1);
   const Array<T> theta = problem.theta<T>();
@@ -95,8 +115,9 @@ void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::v
 }
 
 void model_loss(const std::string& model, py::handle x, py::handle target, const std::vector<py::object>& parameters,
-                bool mean, py::handle loss, const std::vector<py::object>& gradients, py::handle dx, int threads) {
-  const Problem problem(model_named(model), x, target, Given::kArguments, false, parameters);
+                py::handle loss_weight, bool mean, py::handle loss, const std::vector<py::object>& gradients,
+                py::handle dx, int threads) {
+  const Problem problem(model_named(model), x, target, Given::kArguments, false, parameters, loss_weight);
   if (problem.x.is_double()) {
     loss_typed<double>(problem, mean, loss, gradients, dx, threads);
   } else {
@@ -126,10 +147,11 @@ void legendre(py::handle x_object, py::handle grad, py::handle out, int threads)
 }  // namespace
 
 void register_losses(py::module_& m) {
-  m.def("mse", &mse, py::arg("input"), py::arg("target"), py::arg("reduction"), py::arg("loss"), py::arg("gradient"),
-        py::arg("threads"));
+  m.def("mse", &mse, py::arg("input"), py::arg("target"), py::arg("weight"), py::arg("reduction"), py::arg("loss"),
+        py::arg("gradient"), py::arg("threads"));
   m.def("model_loss", &model_loss, py::arg("model"), py::arg("x"), py::arg("target"), py::arg("parameters"),
-        py::arg("mean"), py::arg("loss"), py::arg("gradients"), py::arg("dx"), py::arg("threads"));
+        py::arg("loss_weight"), py::arg("mean"), py::arg("loss"), py::arg("gradients"), py::arg("dx"),
+        py::arg("threads"));
   m.def("legendre_p3", &legendre, py::arg("x"), py::arg("grad"), py::arg("out"), py::arg("threads"));
 }
 

@@ -24,6 +24,10 @@ static std::vector<Tensor> view_parameters(Model model, const std::vector<py::ob
 static void check_linear(const Problem& problem) {
   const Tensor& x = problem.x;
   const Tensor& weight = problem.parameters[0];
+  // One row, or one column, where a vector may be either.
+  if (x.dim() == 1 && weight.dim() == 2 && weight.size(1) != 1) {
+    fail_value("x", "shape (n, d)", x.shape() + (x.size(0) == weight.size(1) ? "; use x.unsqueeze(0)" : ""));
+  }
   x.expect_dim(2, "(n, d)");
   weight.expect_dim(2, "(k, d)");
   const Index d = x.size(1);
@@ -38,11 +42,12 @@ static void check_linear(const Problem& problem) {
     problem.target.expect_shape({x.size(0) * k}, "as the flattened prediction");
   } else {
     problem.target.expect_shape({x.size(0), k}, "as the prediction");
+    if (problem.loss_weight) problem.loss_weight->expect_shape({x.size(0), k}, "as the prediction");
   }
 }
 
 Problem::Problem(Model model, py::handle x, py::handle target, Given given, bool flat,
-                 const std::vector<py::object>& parameters)
+                 const std::vector<py::object>& parameters, py::handle loss_weight)
     : model(model),
       x(x, "x"),
       target(target, given == Given::kModel ? "y" : "target"),
@@ -51,12 +56,18 @@ Problem::Problem(Model model, py::handle x, py::handle target, Given given, bool
   if (given == Given::kModel) this->x.expect_dtype_of(this->parameters[0]);
   this->target.expect_dtype_of(this->x);
   for (const Tensor& parameter : this->parameters) parameter.expect_dtype_of(this->x);
+  if (!loss_weight.is_none()) {
+    // A linear model has a `weight` of its own.
+    this->loss_weight.emplace(loss_weight, model == Model::kLinear ? "loss_weight" : "weight");
+    this->loss_weight->expect_dtype_of(this->x);
+  }
   if (model == Model::kLinear) {
     check_linear(*this);
     return;
   }
   this->x.expect_dim(1, "(n,)");
   this->target.expect_shape({this->x.size(0)}, "as x");
+  if (this->loss_weight) this->loss_weight->expect_shape({this->x.size(0)}, "as x");
   if (model == Model::kPolynomial) {
     const Tensor& coefficients = this->parameters[0];
     coefficients.expect_dim(1, "(degree + 1,)");
@@ -83,21 +94,29 @@ LinearMse<T> Problem::linear() const {
   const Index k = parameters[0].size(0);
   Matrix<const T> targets = target.matrix<T>();
   if (flat) targets = {targets.data, targets.row * k, targets.row};
-  return {x.size(1), k, parameters.size() > 1, x.matrix<T>(), targets, nullptr, nullptr, nullptr, nullptr, T(0)};
+  const Matrix<const T> weights = loss_weight ? loss_weight->matrix<T>() : Matrix<const T>{};
+  return {x.size(1), k,      parameters.size() > 1, x.matrix<T>(), targets, nullptr, nullptr, nullptr, nullptr,
+          T(0),      weights};
 }
 
 template <class T>
-std::unique_ptr<Objective<T>> Problem::objective(bool mean, int threads) const {
+double Problem::weight_sum(int threads) const {
+  return sum<T>({outputs(), loss_weight->matrix<T>()}, loss_weight->numel(), threads);
+}
+
+template <class T>
+std::unique_ptr<Objective<T>> Problem::objective(double divisor, int threads) const {
   switch (model) {
     case Model::kLinear:
-      return linear_objective<T>(linear<T>(), rows(), divisor(mean), threads);
+      return linear_objective<T>(linear<T>(), rows(), divisor, threads);
     case Model::kPolynomial:
-      return polynomial_objective<T>({parameters[0].numel() - 1, x.matrix<T>(), target.matrix<T>()}, rows(),
-                                     divisor(mean), threads);
+      return polynomial_objective<T>({parameters[0].numel() - 1, x.matrix<T>(), target.matrix<T>(),
+                                      loss_weight ? loss_weight->matrix<T>() : Matrix<const T>{}},
+                                     rows(), divisor, threads);
     case Model::kLegendre:
       break;
   }
-  return legendre_objective<T>({x.matrix<T>(), target.matrix<T>()}, rows(), divisor(mean), threads);
+  return legendre_objective<T>({x.matrix<T>(), target.matrix<T>()}, rows(), divisor, threads);
 }
 
 template <class T>
@@ -113,8 +132,10 @@ Array<T> Problem::theta() const {
 
 template LinearMse<float> Problem::linear() const;
 template LinearMse<double> Problem::linear() const;
-template std::unique_ptr<Objective<float>> Problem::objective(bool, int) const;
-template std::unique_ptr<Objective<double>> Problem::objective(bool, int) const;
+template std::unique_ptr<Objective<float>> Problem::objective(double, int) const;
+template std::unique_ptr<Objective<double>> Problem::objective(double, int) const;
+template double Problem::weight_sum<float>(int) const;
+template double Problem::weight_sum<double>(int) const;
 template Array<float> Problem::theta() const;
 template Array<double> Problem::theta() const;
 

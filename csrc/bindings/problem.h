@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "bindings/tensor.h"
@@ -21,27 +22,36 @@ Model model_named(const std::string& name);
 ///   linear:     x (n, d), target (n, k), weight (k, d), bias (k,) or no second parameter
 ///   polynomial: x (n,), target (n,), coefficients (degree + 1,)
 ///   legendre:   x (n,), target (n,), a, b, c, d, each of shape () or (1,)
+/// A loss's weights have the shape of target; legendre has none.
 struct Problem {
   /// `flat`: a linear model's prediction is flattened, and target is (n · k,).
   Problem(Model model, py::handle x, py::handle target, Given given, bool flat,
-          const std::vector<py::object>& parameters);
+          const std::vector<py::object>& parameters, py::handle loss_weight = py::none());
 
   Model model;
   Tensor x;
   Tensor target;
   bool flat;
   std::vector<Tensor> parameters;
+  std::optional<Tensor> loss_weight;
 
   Index rows() const { return x.size(0); }
   Index outputs() const { return model == Model::kLinear ? parameters[0].size(0) : 1; }
   Index parameter_count() const;
 
   template <class T>
-  std::unique_ptr<Objective<T>> objective(bool mean, int threads) const;
+  std::unique_ptr<Objective<T>> objective(bool mean, int threads) const {
+    return objective<T>(divisor(mean), threads);
+  }
+  template <class T>
+  std::unique_ptr<Objective<T>> objective(double divisor, int threads) const;
   /// The linear model's with dx = ∂loss/∂x beside it.
   template <class T>
   LinearMse<T> linear() const;
   double divisor(bool mean) const { return mean ? static_cast<double>(rows() * outputs()) : 1.0; }
+  /// What divides the mean of weighted losses: the sum of the weights.
+  template <class T>
+  double weight_sum(int threads) const;
 
   template <class T>
   Array<T> theta() const;

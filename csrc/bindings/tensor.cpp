@@ -77,12 +77,17 @@ Tensor::Tensor(py::handle object, const char* name) : name_(name), view_{} {
   if (!PyType_IsSubtype(Py_TYPE(object.ptr()), tensor_type)) {
     fail_type(name, "a torch.Tensor", type_name(object));
   }
+  // Before its memory is asked for, which torch warns of: it has none.
+  if (Py_TYPE(object.ptr()) != tensor_type && type_name(object) == "FakeTensor") {
+    fail_value(name, "a tensor with memory of its own", "a FakeTensor");
+  }
   if (view_of(object.ptr(), &view_) != 0) {
     // Sparse, meta, nested and other tensors without plain storage: say which, and keep torch's reason as the cause.
     py::error_already_set cause;
-    const std::string got = attribute(object, "layout") + " on " + attribute(object, "device");
-    py::raise_from(cause, PyExc_ValueError,
-                   (std::string(name) + ": expected a dense CPU tensor with storage, got " + got).c_str());
+    const std::string device = attribute(object, "device");
+    const std::string wrong = device == "cpu" ? "a dense tensor with storage, got " + attribute(object, "layout")
+                                              : "a CPU tensor, got one on " + device;
+    py::raise_from(cause, PyExc_ValueError, (std::string(name) + ": expected " + wrong).c_str());
     throw py::error_already_set();
   }
   if (view_.device.device_type != kDLCPU) fail_value(name, "a CPU tensor", "one on " + attribute(object, "device"));
@@ -91,7 +96,7 @@ Tensor::Tensor(py::handle object, const char* name) : name_(name), view_{} {
     fail_type(name, "dtype torch.float32 or torch.float64", attribute(object, "dtype"));
   }
   if (view_.data == nullptr && numel() > 0) {
-    fail_value(name, "a tensor with memory of its own", "a " + type_name(object) + " without (a fake tensor?)");
+    fail_value(name, "a tensor with memory of its own", "a " + type_name(object) + " without");
   }
 }
 

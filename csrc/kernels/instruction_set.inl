@@ -15,12 +15,14 @@ namespace gdcore::GDCORE_ISA {
 #include "kernels/mse.inl"
 #include "kernels/polynomial_mse.inl"
 #include "kernels/sgd.inl"
+#include "kernels/sum.inl"
 
 template <class T>
 static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
                        T* scratch) noexcept {
   if (a.outputs >= kManyOutputs) return linear_mse_many(a, theta, begin, end, sums, scratch);
   if (a.columns >= kWideColumns) return linear_mse_wide(a, theta, begin, end, sums, scratch);
+  if (a.loss_weight.data != nullptr) return linear_mse_narrow<T, 0, 0, true>(a, theta, begin, end, sums);
   if (a.outputs == 1) {
     switch (a.columns) {
       case 1:
@@ -40,6 +42,7 @@ static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index
 
 template <class T>
 static void polynomial_mse(const PolynomialMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
+  if (a.loss_weight.data != nullptr) return polynomial_mse<T, -1, true>(a, theta, begin, end, sums);
   switch (a.degree) {
     case 1:
       return polynomial_mse<T, 1>(a, theta, begin, end, sums);
@@ -54,7 +57,7 @@ static void polynomial_mse(const PolynomialMse<T>& a, const T* theta, Index begi
 
 template <class T>
 static constexpr Kernels<T> table() {
-  return {linear_mse<T>, polynomial_mse<T>, legendre_mse<T>, mse<T>, legendre_p3<T>, sgd<T>};
+  return {linear_mse<T>, polynomial_mse<T>, legendre_mse<T>, mse<T>, sum<T>, legendre_p3<T>, sgd<T>};
 }
 
 }  // namespace gdcore::GDCORE_ISA

@@ -41,6 +41,9 @@ struct Matrix {
   Index column;
 };
 
+// A loss's weights w (one for each residual, `loss_weight`, null where there are none) turn r² into w r², and r into w
+// r in every other sum and in whatever is written. w · r is rounded once, and used for all of them.
+
 /// prediction = x · weightᵀ + bias;  sums: Σ r², Σ r x (k × d), Σ r (k), with r = prediction − target.
 /// Source: the normal form of `torch.nn.functional.linear` followed by `mse_loss`.
 template <class T>
@@ -53,9 +56,10 @@ struct LinearMse {
   /// x and target regrouped by `pack` (lanes of rows, zero beyond the last), or null.
   const T* packed_x;
   const T* packed_target;
-  const T* weight_t;  ///< d × (k rounded up to lanes), zero-padded: read where k ≥ kManyOutputs
-  T* dx;              ///< n × d, contiguous, or null
-  T dx_factor;        ///< dx = dx_factor · Σₒ r weight
+  const T* weight_t;                 ///< d × (k rounded up to lanes), zero-padded: read where k ≥ kManyOutputs
+  T* dx;                             ///< n × d, contiguous, or null
+  T dx_factor;                       ///< dx = dx_factor · Σₒ r weight
+  Matrix<const T> loss_weight = {};  ///< n × k, or null
 };
 
 /// prediction = Σₘ c[m] xᵐ;  sums: Σ r², Σ r xᵐ (degree + 1).
@@ -64,6 +68,7 @@ struct PolynomialMse {
   Index degree;  ///< 0 to kMaxDegree
   Matrix<const T> x;
   Matrix<const T> target;
+  Matrix<const T> loss_weight = {};  ///< or null
 };
 
 /// prediction = a + b P₃(c + d x), P₃(u) = (5u³ − 3u)/2, P₃′(u) = 3(5u² − 1)/2;
@@ -82,7 +87,15 @@ struct Mse {
   Matrix<const T> target;
   T* gradient;  ///< contiguous, gradient_factor · r, or null
   T gradient_factor;
-  T* losses;  ///< contiguous, r², or null
+  T* losses;                         ///< contiguous, r², or null
+  Matrix<const T> loss_weight = {};  ///< or null
+};
+
+/// sums: Σ of a rows × columns view. Elements are numbered row by row.
+template <class T>
+struct MatrixSum {
+  Index columns;
+  Matrix<const T> values;
 };
 
 /// out = P₃(x), or out = grad · P₃′(x) where grad is given. All contiguous; out may be grad.
@@ -116,6 +129,7 @@ struct Kernels {
   void (*polynomial_mse)(const PolynomialMse<T>&, const T* theta, Index begin, Index end, double* sums) noexcept;
   void (*legendre_mse)(const LegendreMse<T>&, const T* theta, Index begin, Index end, double* sums) noexcept;
   void (*mse)(const Mse<T>&, Index begin, Index end, double* sums) noexcept;
+  void (*sum)(const MatrixSum<T>&, Index begin, Index end, double* sums) noexcept;
   void (*legendre_p3)(const LegendreP3<T>&, Index begin, Index end) noexcept;
   void (*sgd)(const SgdRule<T>&, Index size, T* parameter, const T* grad, T* momentum) noexcept;
 };

@@ -31,8 +31,14 @@ GDCORE_INLINE void linear_mse_many_rows(const LinearMse<T>& a, const T* theta, I
       alignas(kLaneBytes) T values[lanes] = {};
       for (Index l = 0; l < count; ++l) values[l] = target[l * a.target.column];
       const Pack<T> r = keep_first(prediction[i] - load(values), count);
-      store(residual + i * padded + o, r);
-      add(loss, r * r);
+      Pack<T> weighted = r;
+      if (a.loss_weight.data != nullptr) {
+        const T* w = a.loss_weight.data + (row + i) * a.loss_weight.row + o * a.loss_weight.column;
+        for (Index l = 0; l < count; ++l) values[l] = w[l * a.loss_weight.column];
+        weighted = r * load(values);
+      }
+      store(residual + i * padded + o, weighted);
+      add(loss, weighted * r);
     }
   }
 

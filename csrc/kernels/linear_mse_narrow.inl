@@ -17,8 +17,8 @@ GDCORE_INLINE const T* gather(const Matrix<const T>& m, Index row, Index columns
   return buffer;
 }
 
-/// D columns and K outputs; 0 where they are known only at run time.
-template <class T, int D, int K>
+/// D columns and K outputs, 0 where they are known only at run time; WEIGHTED: with weights.
+template <class T, int D, int K, bool WEIGHTED = false>
 static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
   constexpr Index max_columns = D != 0 ? D : kWideColumns - 1;
   constexpr Index max_outputs = K != 0 ? K : kManyOutputs - 1;
@@ -32,6 +32,7 @@ static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin
 
   alignas(kLaneBytes) T x_buffer[max_columns * lanes];
   alignas(kLaneBytes) T target_buffer[max_outputs * lanes];
+  [[maybe_unused]] alignas(kLaneBytes) T weight_buffer[max_outputs * lanes];
   Sum<T> sum[max_sums];
   for (Index s = 0; s < count_sums; ++s) sum[s] = Sum<T>{};
 
@@ -45,7 +46,10 @@ static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin
       const T* target =
           a.packed_target != nullptr ? a.packed_target + row * k : gather(a.target, row, k, count, target_buffer);
 
-      Pack<T> residual[max_outputs];
+      [[maybe_unused]] const T* weight = nullptr;
+      if constexpr (WEIGHTED) weight = gather(a.loss_weight, row, k, count, weight_buffer);
+
+      Pack<T> residual[max_outputs];  // w r
       for (Index o = 0; o < k; ++o) {
         const T* w = theta + o * d;
         // Two chains, even and odd columns: half the latency and half the growth of rounding of one.
@@ -58,11 +62,13 @@ static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin
         if (d % 2 != 0) even = fma(load(x + (d - 1) * lanes), broadcast(w[d - 1]), even);
         Pack<T> r = (d > 1 ? even + odd : even) - load(target + o * lanes);
         if (count < lanes) r = keep_first(r, count);
-        residual[o] = r;
+        Pack<T> weighted = r;
+        if constexpr (WEIGHTED) weighted = r * load(weight + o * lanes);
+        residual[o] = weighted;
 
-        part[0] = fma(r, r, part[0]);
-        for (Index j = 0; j < d; ++j) part[1 + o * d + j] = fma(r, load(x + j * lanes), part[1 + o * d + j]);
-        part[1 + k * d + o] = part[1 + k * d + o] + r;
+        part[0] = fma(weighted, r, part[0]);
+        for (Index j = 0; j < d; ++j) part[1 + o * d + j] = fma(weighted, load(x + j * lanes), part[1 + o * d + j]);
+        part[1 + k * d + o] = part[1 + k * d + o] + weighted;
       }
 
       if (a.dx != nullptr) {

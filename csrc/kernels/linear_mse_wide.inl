@@ -117,19 +117,22 @@ struct RowSums {
   Four<double> residuals;
 };
 
-/// Residuals of a block of rows for one output.
+/// Residuals of a block of rows for one output, times their weights where there are any.
 template <class T>
 GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight, double bias, Index d, const T* target,
-                                   Index target_row, T* residual, RowSums& sums) {
+                                   Index target_row, const T* loss_weight, Index loss_weight_row, T* residual,
+                                   RowSums& sums) {
   Index row = 0;
   const auto four_rows = [&](Index count) GDCORE_INLINE_LAMBDA {
     const Four<double> targets = widen(four(target + row * target_row, target_row, count));
     Four<T> r = narrow(widen(four_products(x, row, count, weight, d)) + bias - targets, T());
     if (count < 4) r = four(reinterpret_cast<const T*>(&r), 1, count);
-    __builtin_memcpy(residual + row, &r, sizeof(r));
     const Four<double> wide = widen(r);
-    sums.squares = sums.squares + wide * wide;
-    sums.residuals = sums.residuals + wide;
+    if (loss_weight != nullptr) r = r * four(loss_weight + row * loss_weight_row, loss_weight_row, count);
+    __builtin_memcpy(residual + row, &r, sizeof(r));
+    const Four<double> weighted = widen(r);
+    sums.squares = sums.squares + weighted * wide;
+    sums.residuals = sums.residuals + weighted;
   };
   for (; row + 4 <= rows; row += 4) four_rows(4);
   if (row < rows) four_rows(rows - row);
@@ -159,8 +162,12 @@ static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, 
     if (a.x.column == 1 && row + count + ahead <= end) x.ahead = ahead;
     for (Index o = 0; o < k; ++o) {
       const T* target = a.target.data + row * a.target.row + o * a.target.column;
+      const T* loss_weight = a.loss_weight.data == nullptr
+                                 ? nullptr
+                                 : a.loss_weight.data + row * a.loss_weight.row + o * a.loss_weight.column;
       const double b = a.bias ? static_cast<double>(theta[k * d + o]) : 0.0;
-      block_residuals(x, count, theta + o * d, b, d, target, a.target.row, residual[o], row_sums[o]);
+      block_residuals(x, count, theta + o * d, b, d, target, a.target.row, loss_weight, a.loss_weight.row, residual[o],
+                      row_sums[o]);
       for (Index i = 0; i < count; i += kWideRun) {
         const Index run = count - i < kWideRun ? count - i : kWideRun;
         add_rows<T>({x.data + i * x.stride, x.stride, 0}, run, residual[o] + i, 1, d, gradient + o * stride);

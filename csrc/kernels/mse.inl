@@ -1,4 +1,4 @@
-// mse: r = input − target; Σ r², and on request every r² and gradient_factor · r.
+// mse: r = input − target; Σ w r², and on request every w r² and gradient_factor · w r, with w = 1 without weights.
 //
 // Elementwise over a rows × columns view, lanes over elements numbered row by row. One pass; what is written is
 // contiguous and overlaps nothing that is read.
@@ -25,6 +25,7 @@ static void mse(const Mse<T>& a, Index begin, Index end, double* sums) noexcept 
   constexpr Index lanes = kLanes<T>;
   alignas(kLaneBytes) T input_buffer[lanes];
   alignas(kLaneBytes) T target_buffer[lanes];
+  alignas(kLaneBytes) T weight_buffer[lanes];
   const Pack<T> factor = broadcast(a.gradient_factor);
   Sum<T> sum = {};
 
@@ -35,9 +36,13 @@ static void mse(const Mse<T>& a, Index begin, Index end, double* sums) noexcept 
       const Index count = run_end - index < lanes ? run_end - index : lanes;
       const Pack<T> r = load(elements(a.input, a.columns, index, count, input_buffer)) -
                         load(elements(a.target, a.columns, index, count, target_buffer));
-      part = fma(r, r, part);
-      if (a.gradient != nullptr) store_first(a.gradient + index, r * factor, count);
-      if (a.losses != nullptr) store_first(a.losses + index, r * r, count);
+      Pack<T> weighted = r;
+      if (a.loss_weight.data != nullptr) {
+        weighted = r * load(elements(a.loss_weight, a.columns, index, count, weight_buffer));
+      }
+      part = fma(weighted, r, part);
+      if (a.gradient != nullptr) store_first(a.gradient + index, weighted * factor, count);
+      if (a.losses != nullptr) store_first(a.losses + index, weighted * r, count);
     }
     add(sum, part);
   }

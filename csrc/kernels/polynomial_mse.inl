@@ -1,15 +1,16 @@
 // polynomial_mse: prediction = Σₘ c[m] xᵐ by Horner's rule; gradient Σ r xᵐ from r, r x, r x², … in registers.
 //
-// Lanes run over points. One pass over x and target; no power of x is stored.
+// Lanes run over points. One pass over x, target and weights; no power of x is stored.
 
-/// DEGREE, or -1 where it is known only at run time.
-template <class T, int DEGREE>
+/// DEGREE, or -1 where it is known only at run time; WEIGHTED: with weights.
+template <class T, int DEGREE, bool WEIGHTED = false>
 static void polynomial_mse(const PolynomialMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
   constexpr int max_degree = DEGREE >= 0 ? DEGREE : kMaxDegree;
   constexpr Index lanes = kLanes<T>;
   const int degree = DEGREE >= 0 ? DEGREE : static_cast<int>(a.degree);
   alignas(kLaneBytes) T x_buffer[lanes];
   alignas(kLaneBytes) T target_buffer[lanes];
+  [[maybe_unused]] alignas(kLaneBytes) T weight_buffer[lanes];
   Sum<T> sum[max_degree + 2] = {};
 
   for (Index row = begin; row < end;) {
@@ -24,9 +25,11 @@ static void polynomial_mse(const PolynomialMse<T>& a, const T* theta, Index begi
       Pack<T> r = prediction - target;
       if (count < lanes) r = keep_first(r, count);
 
-      part[0] = fma(r, r, part[0]);
-      part[1] = part[1] + r;
-      Pack<T> power = r;  // r · x^(m − 1)
+      Pack<T> power = r;  // w r · x^(m − 1)
+      if constexpr (WEIGHTED) power = r * load(gather(a.loss_weight, row, 1, count, weight_buffer));
+
+      part[0] = fma(power, r, part[0]);
+      part[1] = part[1] + power;
       for (int m = 1; m <= degree; ++m) {
         part[1 + m] = fma(power, x, part[1 + m]);
         power = power * x;

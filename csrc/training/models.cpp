@@ -116,6 +116,25 @@ class LegendreObjective final : public Objective<T> {
   LegendreMse<T> problem_;
 };
 
+// A sum that is left in double: not a loss, which is rounded to T.
+template <class T>
+class SumObjective final : public Objective<T> {
+ public:
+  SumObjective(const MatrixSum<T>& problem, Index elements, int threads)
+      : Objective<T>({elements, 0, 1, 1.0}, threads), problem_(problem) {}
+
+  double total = 0.0;
+
+ protected:
+  void accumulate(const T* /*theta*/, Index begin, Index end, int /*worker*/, double* sums) override {
+    kernels<T>().sum(problem_, begin, end, sums);
+  }
+  void end(const T* /*theta*/, double* sums) override { total = sums[0]; }
+
+ private:
+  MatrixSum<T> problem_;
+};
+
 // No parameters: the kernel writes the gradient with respect to the prediction as it goes.
 template <class T>
 class MseObjective final : public Objective<T> {
@@ -152,6 +171,13 @@ template <class T>
 std::unique_ptr<Objective<T>> mse_objective(const Mse<T>& problem, Index elements, double divisor, int threads) {
   return std::make_unique<MseObjective<T>>(problem, elements, divisor, threads);
 }
+template <class T>
+double sum(const MatrixSum<T>& problem, Index elements, int threads) {
+  SumObjective<T> objective(problem, elements, threads);
+  T rounded;
+  objective.evaluate(nullptr, {nullptr, nullptr}, &rounded, nullptr);
+  return objective.total;
+}
 
 template std::unique_ptr<Objective<float>> linear_objective(const LinearMse<float>&, Index, double, int);
 template std::unique_ptr<Objective<double>> linear_objective(const LinearMse<double>&, Index, double, int);
@@ -159,6 +185,8 @@ template std::unique_ptr<Objective<float>> polynomial_objective(const Polynomial
 template std::unique_ptr<Objective<double>> polynomial_objective(const PolynomialMse<double>&, Index, double, int);
 template std::unique_ptr<Objective<float>> legendre_objective(const LegendreMse<float>&, Index, double, int);
 template std::unique_ptr<Objective<double>> legendre_objective(const LegendreMse<double>&, Index, double, int);
+template double sum(const MatrixSum<float>&, Index, int);
+template double sum(const MatrixSum<double>&, Index, int);
 template std::unique_ptr<Objective<float>> mse_objective(const Mse<float>&, Index, double, int);
 template std::unique_ptr<Objective<double>> mse_objective(const Mse<double>&, Index, double, int);
 

@@ -70,4 +70,8 @@ std::unique_ptr<Objective<T>> legendre_objective(const LegendreMse<T>& problem, 
 template <class T>
 std::unique_ptr<Objective<T>> mse_objective(const Mse<T>& problem, Index elements, double divisor, int threads);
 
+/// Σ of a matrix's elements, in double, cut into chunks as an objective is.
+template <class T>
+double sum(const MatrixSum<T>& problem, Index elements, int threads);
+
 }  // namespace gdcore

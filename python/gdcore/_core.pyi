@@ -18,6 +18,7 @@ def choose_instruction_set(name: str) -> None: ...
 def mse(
     input: Tensor,
     target: Tensor,
+    weight: Tensor | None,
     reduction: str,
     loss: Tensor,
     gradient: Tensor | None,
@@ -28,6 +29,7 @@ def model_loss(
     x: Tensor,
     target: Tensor,
     parameters: Sequence[Tensor],
+    loss_weight: Tensor | None,
     mean: bool,
     loss: Tensor,
     gradients: Sequence[Tensor],

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
     raise ImportError(
@@ -19,7 +20,7 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
         f"this is torch {torch.__version__}"
     )
 
-from . import _core
+from . import _checks, _core
 
 _core.connect(torch.Tensor)
 
@@ -49,9 +50,14 @@ _SCALARS = {
 
 
 def _like(tensor: Tensor) -> Tensor:
-    if tensor.layout is torch.strided and not tensor.is_contiguous():
-        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    return torch.empty_like(tensor)
+    try:
+        if tensor.is_contiguous():
+            return torch.empty_like(tensor)
+    except RuntimeError:  # sparse: the native check refuses it
+        pass
+    if tensor.layout is not torch.strided:
+        return torch.empty_like(tensor)
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _scalar(tensor: Tensor) -> Tensor:
@@ -62,32 +68,48 @@ def _scalar(tensor: Tensor) -> Tensor:
 
 
 def mse(
-    input: Tensor, target: Tensor, reduction: str, gradient: bool
+    input: Tensor, target: Tensor, reduction: str, gradient: bool, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     if input.dim() > 2 or target.dim() > 2:
         input, target = input.contiguous(), target.contiguous()
+        weight = None if weight is None else weight.contiguous()
     loss, slope = _mse_results(input, target, reduction, gradient)
-    _core.mse(input, target, reduction, loss, slope, torch.get_num_threads())
+    _core.mse(input, target, weight, reduction, loss, slope, torch.get_num_threads())
     return loss, slope
 
 
 def _mse_results(
-    input: Tensor, target: Tensor, reduction: str, gradient: bool
+    input: Tensor, target: Tensor, reduction: str, gradient: bool, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     loss = _like(input) if reduction == "none" else _scalar(input)
     return loss, _like(input) if gradient else None
 
 
+def _mse_fake(
+    input: Tensor, target: Tensor, reduction: str, gradient: bool, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    _checks.native_dtype(input=input, target=target, weight=weight)
+    _checks.mse(input, target, weight)
+    return _mse_results(input, target, reduction, gradient)
+
+
 def linear_mse(
-    x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str, dx: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    reduction: str,
+    dx: bool,
+    loss_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    results = _linear_mse_results(x, weight, bias, target, reduction, dx)
+    results = _linear_mse_results(x, weight, bias, dx)
     loss, dweight, dbias, slope = results
     _core.model_loss(
         "linear",
         x,
         target,
         (weight,) if bias is None else (weight, bias),
+        loss_weight,
         reduction == "mean",
         loss,
         (dweight,) if dbias is None else (dweight, dbias),
@@ -98,7 +120,7 @@ def linear_mse(
 
 
 def _linear_mse_results(
-    x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str, dx: bool
+    x: Tensor, weight: Tensor, bias: Tensor | None, dx: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     return (
         _scalar(x),
@@ -108,15 +130,30 @@ def _linear_mse_results(
     )
 
 
+def _linear_mse_fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    reduction: str,
+    dx: bool,
+    loss_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    _checks.native_dtype(x=x, target=target, weight=weight, bias=bias, loss_weight=loss_weight)
+    _checks.linear_mse(x, weight, bias, target, loss_weight)
+    return _linear_mse_results(x, weight, bias, dx)
+
+
 def polynomial_mse(
-    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str
+    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    loss, gradient = _polynomial_mse_results(x, coefficients, target, reduction)
+    loss, gradient = _scalar(x), _like(coefficients)
     _core.model_loss(
         "polynomial",
         x,
         target,
         (coefficients,),
+        weight,
         reduction == "mean",
         loss,
         (gradient,),
@@ -126,21 +163,24 @@ def polynomial_mse(
     return loss, gradient
 
 
-def _polynomial_mse_results(
-    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str
+def _polynomial_mse_fake(
+    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
+    _checks.native_dtype(x=x, target=target, coefficients=coefficients, weight=weight)
+    _checks.polynomial_mse(x, coefficients, target, weight, max_degree=MAX_DEGREE)
     return _scalar(x), _like(coefficients)
 
 
 def legendre_mse(
     x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    loss, *gradients = _legendre_mse_results(x, a, b, c, d, target, reduction)
+    loss, gradients = _scalar(x), [_like(a), _like(b), _like(c), _like(d)]
     _core.model_loss(
         "legendre",
         x,
         target,
         (a, b, c, d),
+        None,
         reduction == "mean",
         loss,
         gradients,
@@ -151,29 +191,33 @@ def legendre_mse(
     return loss, da, db, dc, dd
 
 
-def _legendre_mse_results(
+def _legendre_mse_fake(
     x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d)
+    _checks.legendre_mse(x, a, b, c, d, target)
     return _scalar(x), _like(a), _like(b), _like(c), _like(d)
 
 
 def legendre_p3(x: Tensor) -> Tensor:
-    out = _legendre_p3_results(x)
+    out = _like(x)
     _core.legendre_p3(x.contiguous(), None, out, torch.get_num_threads())
     return out
 
 
 def legendre_p3_backward(grad: Tensor, x: Tensor) -> Tensor:
-    out = _legendre_p3_backward_results(grad, x)
+    out = _like(x)
     _core.legendre_p3(x.contiguous(), grad.contiguous(), out, torch.get_num_threads())
     return out
 
 
-def _legendre_p3_results(x: Tensor) -> Tensor:
+def _legendre_p3_fake(x: Tensor) -> Tensor:
+    _checks.native_dtype(x=x)
     return _like(x)
 
 
-def _legendre_p3_backward_results(grad: Tensor, x: Tensor) -> Tensor:
+def _legendre_p3_backward_fake(grad: Tensor, x: Tensor) -> Tensor:
+    _checks.native_dtype(x=x, grad=grad)
     return _like(x)
 
 
@@ -193,42 +237,43 @@ def _all_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
     return op
 
 
-for schema, native, results in (
+for schema, native, fake in (
     (
-        "mse(Tensor input, Tensor target, str reduction, bool gradient) -> (Tensor, Tensor)",
-        mse,
-        _mse_results,
-    ),
-    (
-        "linear_mse(Tensor x, Tensor weight, Tensor? bias, Tensor target, str reduction, bool dx)"
-        " -> (Tensor, Tensor, Tensor, Tensor)",
-        linear_mse,
-        _linear_mse_results,
-    ),
-    (
-        "polynomial_mse(Tensor x, Tensor coefficients, Tensor target, str reduction)"
+        "mse(Tensor input, Tensor target, str reduction, bool gradient, Tensor? weight=None)"
         " -> (Tensor, Tensor)",
+        mse,
+        _mse_fake,
+    ),
+    (
+        "linear_mse(Tensor x, Tensor weight, Tensor? bias, Tensor target, str reduction, bool dx,"
+        " Tensor? loss_weight=None) -> (Tensor, Tensor, Tensor, Tensor)",
+        linear_mse,
+        _linear_mse_fake,
+    ),
+    (
+        "polynomial_mse(Tensor x, Tensor coefficients, Tensor target, str reduction,"
+        " Tensor? weight=None) -> (Tensor, Tensor)",
         polynomial_mse,
-        _polynomial_mse_results,
+        _polynomial_mse_fake,
     ),
     (
         "legendre_mse(Tensor x, Tensor a, Tensor b, Tensor c, Tensor d, Tensor target,"
         " str reduction) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
         legendre_mse,
-        _legendre_mse_results,
+        _legendre_mse_fake,
     ),
-    ("legendre_p3(Tensor x) -> Tensor", legendre_p3, _legendre_p3_results),
+    ("legendre_p3(Tensor x) -> Tensor", legendre_p3, _legendre_p3_fake),
     (
         "legendre_p3_backward(Tensor grad, Tensor x) -> Tensor",
         legendre_p3_backward,
-        _legendre_p3_backward_results,
+        _legendre_p3_backward_fake,
     ),
 ):
     name = schema[: schema.index("(")]
     _library.define(schema)
     # Every device reaches the native check, which names the argument that is somewhere else.
     _library.impl(name, _all_tensors(native), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"gdcore::{name}", _all_tensors(results), lib=_library)
+    torch.library.register_fake(f"gdcore::{name}", _all_tensors(fake), lib=_library)
     _implementations[name] = (native, getattr(torch.ops.gdcore, name).default)
 
 
@@ -251,6 +296,21 @@ def implementation(name: str, *tensors: Tensor | None) -> Any:
     return native
 
 
+_functorch_active = torch._C._are_functorch_transforms_active
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work: tensors may then be wrapped,
+    or carry tangents, which no native function sees.
+    """
+    return _functorch_active() or forward_ad._current_level >= 0
+
+
+def in_memory(tensor: Tensor) -> bool:
+    """Whether all there is to a tensor is in its memory: no batch around it, no tangent."""
+    return not transformed() and torch._C._has_storage(tensor)
+
+
 def is_one(tensor: Tensor) -> bool:
     """Whether this is a single 1 that can be read for nothing: in plain memory, and not traced."""
     return (
@@ -258,6 +318,7 @@ def is_one(tensor: Tensor) -> bool:
         and tensor.dim() == 0
         and tensor.is_cpu
         and not _traced()
+        and in_memory(tensor)
         and tensor.item() == 1.0
     )
 

@@ -5,8 +5,8 @@ depend on it NaN, an infinity makes them infinite or NaN, as IEEE arithmetic has
 infinity meets another, PyTorch's order of the same operations may give NaN for our infinity.)
 """
 
-import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from . import _autograd
 
@@ -19,15 +19,26 @@ __all__ = [
 ]
 
 
-def _check(reduction: str, allowed: tuple[str, ...], **tensors: object) -> None:
-    if reduction not in allowed:
-        raise ValueError(f"reduction: expected {' or '.join(allowed)}, got {reduction!r}")
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def _check(reduction: str, **tensors: object) -> None:
+    """What can be told before anything is done: the rest is checked where it is used."""
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-        if not value.is_cpu or value.layout is not torch.strided:
-            raise ValueError(
-                f"{name}: expected a dense CPU tensor, got {value.layout} on {value.device}"
+        if type(value) is FakeTensor:
+            _check_all_fake(tensors)
+
+
+def _check_all_fake(tensors: dict[str, object]) -> None:
+    for name, value in tensors.items():
+        if isinstance(value, Tensor) and not isinstance(value, FakeTensor):
+            raise TypeError(
+                f"{name}: expected a FakeTensor, as others among the arguments are, got a "
+                f"{type(value).__name__} with memory of its own"
             )
 
 
@@ -40,22 +51,26 @@ def _check_constant(**tensors: Tensor) -> None:
             )
 
 
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def mse_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None
+) -> Tensor:
     """Mean squared error, without the factor ½, and its gradient in one pass.
 
-    ``loss = Σ (input - target)² / n`` (``mean``), without the division (``sum``), or every square
-    (``none``).
+    ``loss = Σ w (input - target)² / Σ w`` (``mean``), without the division (``sum``), or every
+    ``w (input - target)²`` (``none``); without weights w is 1, and Σ w the number of elements.
 
     Args:
-        input: predictions, any shape, float32 or float64, on the CPU.
+        input: predictions, any shape, float32 or float64, on the CPU; or bfloat16 or float16,
+            computed in float32 and rounded once. Under autocast they are widened to float32.
         target: the same shape and dtype; nothing is broadcast.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        weight: w, the same shape and dtype, or None. One for each row: ``w[:, None].expand(n, k)``.
 
     Returns:
         The loss: shape ``()``, or that of ``input`` for ``none``. The mean of nothing is NaN.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is not one of the two, or differs.
+        TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
         ValueError: the shapes differ, a tensor is not on the CPU, or ``reduction`` is unknown.
 
     Example:
@@ -68,31 +83,43 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     Reference:
         ``torch.nn.functional.mse_loss``.
     """
-    _check(reduction, ("mean", "sum", "none"), input=input, target=target)
-    loss: Tensor = _autograd.Mse.apply(input, target, reduction)  # type: ignore[no-untyped-call]
-    return loss
+    if weight is None:
+        _check(reduction, input=input, target=target)
+        return _autograd.apply(_autograd.MSE, reduction, input, target)
+    _check(reduction, input=input, target=target, weight=weight)
+    return _autograd.apply_weighted(_autograd.MSE, reduction, input, target, weight)
 
 
 def linear_mse_loss(
-    x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str = "mean"
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    reduction: str = "mean",
+    loss_weight: Tensor | None = None,
 ) -> Tensor:
     """Squared error of a linear model, and all its gradients, in one pass over ``x``.
 
-    ``loss = Σ (x weightᵀ + bias - target)² / (n k)`` (``mean``), or without the division
-    (``sum``). The (n, k) prediction is never stored.
+    ``loss = Σ w (x weightᵀ + bias - target)² / Σ w`` (``mean``), without the division (``sum``), or
+    every term (``none``); without weights w is 1, and Σ w is n k. The (n, k) prediction is never
+    stored, but for ``none``.
 
     Args:
-        x: features, shape ``(n, d)``, float32 or float64, any strides.
+        x: features, shape ``(n, d)``, float32 or float64, any strides; or bfloat16 or float16,
+            computed in float32 and rounded once. Under autocast all are widened to float32, the
+            prediction too, which ``torch.nn.functional.linear`` would round to the narrower dtype.
         weight: shape ``(k, d)``, as ``torch.nn.Linear`` stores it.
         bias: shape ``(k,)``, or None.
         target: shape ``(n, k)``, does not require grad.
-        reduction: ``"mean"`` or ``"sum"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        loss_weight: w, shape ``(n, k)``, or None. One for each row: ``w[:, None].expand(n, k)``.
 
     Returns:
-        The loss, shape ``()``, differentiable in ``x``, ``weight`` and ``bias``.
+        The loss, shape ``()``, or ``(n, k)`` for ``none``, differentiable in ``x``, ``weight`` and
+        ``bias``.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is not float32 or float64, or differs.
+        TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
         ValueError: a shape does not fit, a tensor is not on the CPU, ``target`` requires grad, or
             ``reduction`` is unknown.
 
@@ -109,34 +136,46 @@ def linear_mse_loss(
         ``torch.nn.functional.linear`` followed by ``torch.nn.functional.mse_loss``.
     """
     if bias is None:
-        _check(reduction, ("mean", "sum"), x=x, weight=weight, target=target)
+        _check(reduction, x=x, weight=weight, target=target)
     else:
-        _check(reduction, ("mean", "sum"), x=x, weight=weight, bias=bias, target=target)
+        _check(reduction, x=x, weight=weight, bias=bias, target=target)
     if target.requires_grad:
         _check_constant(target=target)
-    loss: Tensor = _autograd.LinearMse.apply(x, weight, bias, target, reduction)  # type: ignore[no-untyped-call]
-    return loss
+    if loss_weight is None:
+        return _autograd.apply(_autograd.LINEAR_MSE, reduction, x, weight, bias, target)
+    _check(reduction, x=x, loss_weight=loss_weight)
+    return _autograd.apply_weighted(
+        _autograd.LINEAR_MSE, reduction, x, weight, bias, target, loss_weight
+    )
 
 
 def polynomial_mse_loss(
-    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str = "mean"
+    x: Tensor,
+    coefficients: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Squared error of a polynomial, and its gradient, in one pass over ``x``.
 
-    ``loss = Σᵢ (Σₘ coefficients[m] xᵢᵐ - targetᵢ)² / n`` (``mean``), or without the division
-    (``sum``). The powers of ``x`` are formed in registers and never stored.
+    ``loss = Σᵢ wᵢ (Σₘ coefficients[m] xᵢᵐ - targetᵢ)² / Σᵢ wᵢ`` (``mean``), without the division
+    (``sum``), or every term (``none``); without weights wᵢ is 1, and their sum n. The powers of
+    ``x`` are formed in registers and never stored.
 
     Args:
-        x: points, shape ``(n,)``, float32 or float64, does not require grad.
+        x: points, shape ``(n,)``, float32 or float64, does not require grad; or bfloat16 or
+            float16, computed in float32 and rounded once. Under autocast all are widened to
+            float32.
         coefficients: ascending powers, shape ``(degree + 1,)``, degree 0 to 16.
         target: shape ``(n,)``, does not require grad.
-        reduction: ``"mean"`` or ``"sum"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        weight: w, shape ``(n,)``, or None.
 
     Returns:
-        The loss, shape ``()``, differentiable in ``coefficients``.
+        The loss, shape ``()``, or ``(n,)`` for ``none``, differentiable in ``coefficients``.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is not float32 or float64, or differs.
+        TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
         ValueError: a shape does not fit, a tensor is not on the CPU, ``x`` or ``target`` requires
             grad, or ``reduction`` is unknown.
 
@@ -149,10 +188,14 @@ def polynomial_mse_loss(
     Reference:
         Horner's rule: Knuth, The Art of Computer Programming 2, 4.6.4.
     """
-    _check(reduction, ("mean", "sum"), x=x, coefficients=coefficients, target=target)
+    _check(reduction, x=x, coefficients=coefficients, target=target)
     _check_constant(x=x, target=target)
-    loss: Tensor = _autograd.PolynomialMse.apply(x, coefficients, target, reduction)  # type: ignore[no-untyped-call]
-    return loss
+    if weight is None:
+        return _autograd.apply(_autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target)
+    _check(reduction, x=x, weight=weight)
+    return _autograd.apply_weighted(
+        _autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target, weight
+    )
 
 
 def legendre_mse_loss(
@@ -166,23 +209,26 @@ def legendre_mse_loss(
 ) -> Tensor:
     """Squared error of ``a + b P₃(c + d x)``, and its four gradients, in one pass over ``x``.
 
-    ``loss = Σᵢ (a + b P₃(c + d xᵢ) - targetᵢ)² / n`` (``mean``), or without the division
-    (``sum``), with ``P₃(u) = (5u³ - 3u) / 2``.
+    ``loss = Σᵢ (a + b P₃(c + d xᵢ) - targetᵢ)² / n`` (``mean``), without the division (``sum``), or
+    every square (``none``), with ``P₃(u) = (5u³ - 3u) / 2``.
 
     Args:
-        x: points, shape ``(n,)``, float32 or float64, does not require grad.
+        x: points, shape ``(n,)``, float32 or float64, does not require grad; or bfloat16 or
+            float16, computed in float32 and rounded once. Under autocast all are widened to
+            float32.
         a: offset, one value.
         b: scale, one value.
         c: offset of the argument, one value.
         d: scale of the argument, one value.
         target: shape ``(n,)``, does not require grad.
-        reduction: ``"mean"`` or ``"sum"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
-        The loss, shape ``()``, differentiable in ``a``, ``b``, ``c`` and ``d``.
+        The loss, shape ``()``, or ``(n,)`` for ``none``, differentiable in ``a``, ``b``, ``c`` and
+        ``d``.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is not float32 or float64, or differs.
+        TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
         ValueError: a shape does not fit, a tensor is not on the CPU, ``x`` or ``target`` requires
             grad, or ``reduction`` is unknown.
 
@@ -195,23 +241,22 @@ def legendre_mse_loss(
     Reference:
         "Learning PyTorch with examples", the custom ``autograd.Function``.
     """
-    _check(reduction, ("mean", "sum"), x=x, a=a, b=b, c=c, d=d, target=target)
+    _check(reduction, x=x, a=a, b=b, c=c, d=d, target=target)
     _check_constant(x=x, target=target)
-    loss: Tensor = _autograd.LegendreMse.apply(x, a, b, c, d, target, reduction)  # type: ignore[no-untyped-call]
-    return loss
+    return _autograd.apply(_autograd.LEGENDRE_MSE, reduction, x, a, b, c, d, target)
 
 
 def legendre_p3(x: Tensor) -> Tensor:
     """The Legendre polynomial of degree three, elementwise: ``P₃(x) = (5x³ - 3x) / 2``.
 
     Args:
-        x: any shape, float32 or float64, on the CPU.
+        x: any shape, float32 or float64, on the CPU; or bfloat16 or float16, computed in float32.
 
     Returns:
         ``P₃(x)``, the shape of ``x``; its derivative is ``P₃′(x) = 3 (5x² - 1) / 2``.
 
     Raises:
-        TypeError: ``x`` is not a tensor of float32 or float64.
+        TypeError: ``x`` is not a tensor of one of these dtypes.
         ValueError: ``x`` is not on the CPU.
 
     Example:
@@ -221,6 +266,5 @@ def legendre_p3(x: Tensor) -> Tensor:
     Reference:
         Abramowitz and Stegun, Handbook of Mathematical Functions, table 22.9.
     """
-    _check("mean", ("mean",), x=x)
-    value: Tensor = _autograd.LegendreP3.apply(x)  # type: ignore[no-untyped-call]
-    return value
+    _check("mean", x=x)
+    return _autograd.legendre_p3(x)

@@ -10,8 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def reduce(losses: Tensor, reduction: str) -> Tensor:
-    """Losses as they are, their mean or their sum."""
+def reduce(losses: Tensor, reduction: str, weight: Tensor | None = None) -> Tensor:
+    """Losses as they are, their mean or their sum; each times its weight, Σ of them the divisor."""
+    if weight is not None:
+        losses = weight * losses
+        if reduction == "mean":
+            return losses.sum() / weight.sum()
     if reduction == "none":
         return losses
     if reduction == "mean":
@@ -21,16 +25,23 @@ def reduce(losses: Tensor, reduction: str) -> Tensor:
     raise ValueError(f"reduction: expected none, mean or sum, got {reduction!r}")
 
 
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def mse_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None
+) -> Tensor:
     """``r² with r = input - target``, reduced."""
-    return reduce((input - target) ** 2, reduction)
+    return reduce((input - target) ** 2, reduction, weight)
 
 
 def linear_mse_loss(
-    x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, reduction: str = "mean"
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    reduction: str = "mean",
+    loss_weight: Tensor | None = None,
 ) -> Tensor:
     """`mse_loss` of ``x @ weight.T + bias``."""
-    return mse_loss(F.linear(x, weight, bias), target, reduction)
+    return mse_loss(F.linear(x, weight, bias), target, reduction, loss_weight)
 
 
 def polynomial(x: Tensor, coefficients: Tensor) -> Tensor:
@@ -42,10 +53,14 @@ def polynomial(x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def polynomial_mse_loss(
-    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str = "mean"
+    x: Tensor,
+    coefficients: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
 ) -> Tensor:
     """`mse_loss` of `polynomial`."""
-    return mse_loss(polynomial(x, coefficients), target, reduction)
+    return mse_loss(polynomial(x, coefficients), target, reduction, weight)
 
 
 def legendre_p3(x: Tensor) -> Tensor:
@@ -58,6 +73,11 @@ def legendre_p3_derivative(x: Tensor) -> Tensor:
     return 1.5 * (5 * x**2 - 1)
 
 
+def legendre(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """``a + b P₃(c + d x)``."""
+    return a + b * legendre_p3(c + d * x)
+
+
 def legendre_mse_loss(
     x: Tensor,
     a: Tensor,
@@ -67,8 +87,8 @@ def legendre_mse_loss(
     target: Tensor,
     reduction: str = "mean",
 ) -> Tensor:
-    """`mse_loss` of ``a + b P₃(c + d x)``."""
-    return mse_loss(a + b * legendre_p3(c + d * x), target, reduction)
+    """`mse_loss` of `legendre`."""
+    return mse_loss(legendre(x, a, b, c, d), target, reduction)
 
 
 def sgd_update(

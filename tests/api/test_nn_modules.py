@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,3 +147,34 @@ def test_a_degree_that_is_not_an_int(degree: Any) -> None:
 def test_a_reduction_that_is_not_one(reduction: Any) -> None:
     with pytest.raises(ValueError, match=r"^reduction: expected mean, sum or none, got "):
         gdcore.nn.MSELoss(reduction)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_modules_through_files(name: str, tmp_path: Path) -> None:
+    """torch.save, read back as weights only, and safetensors: the same bits under the same keys."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    model, empty = MODELS[name](), MODELS[name]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    state = model.state_dict()
+    torch.save(state, tmp_path / "state.pt")
+    safetensors.save_file(state, tmp_path / "state.safetensors")
+    for read in (
+        torch.load(tmp_path / "state.pt", weights_only=True),
+        safetensors.load_file(tmp_path / "state.safetensors"),
+    ):
+        assert read.keys() == state.keys()
+        empty.load_state_dict(read)
+        assert all(map(torch.equal, empty.parameters(), model.parameters()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_modules_move_between_dtypes(name: str, dtype: torch.dtype) -> None:
+    model = MODELS[name]().to(dtype)
+    x = torch.randn(5, 2, dtype=dtype) if name == "linear" else torch.randn(5, dtype=dtype)
+    prediction = model(x)
+    assert prediction.dtype == dtype
+    gdcore.functional.mse_loss(prediction, torch.zeros_like(prediction)).backward()
+    assert all(p.grad is not None and p.grad.dtype == dtype for p in model.parameters())

@@ -1,0 +1,153 @@
+"""What the losses ask of their arguments, for those that never reach the native checks.
+
+Fake tensors and tensors inside ``torch.func`` have shapes and dtypes but no memory, so these are
+checked here, in the words of ``csrc/bindings``; the tests compare the two.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NATIVE = (torch.float32, torch.float64)
+HALF = (torch.bfloat16, torch.float16)
+
+
+def shape_text(shape: Sequence[Any]) -> str:
+    """``(3, 1)`` or ``(3,)``: a tuple, whatever kind of integers it holds."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _fail(name: str, expected: str, shape: Sequence[Any], mend: str = "") -> None:
+    raise ValueError(f"{name}: expected {expected}, got {shape_text(shape)}{mend}")
+
+
+def _dense_cpu(name: str, tensor: Tensor) -> None:
+    if not tensor.is_cpu:
+        raise ValueError(f"{name}: expected a CPU tensor, got one on {tensor.device}")
+    if tensor.layout is not torch.strided:
+        raise ValueError(f"{name}: expected a dense tensor with storage, got {tensor.layout}")
+
+
+def native_dtype(**tensors: Tensor | None) -> None:
+    """The one dtype of all the tensors of a fake, which may be on the device meta."""
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not tensor.is_meta:
+            _dense_cpu(name, tensor)
+        if tensor.dtype not in NATIVE:
+            raise TypeError(
+                f"{name}: expected dtype torch.float32 or torch.float64, got {tensor.dtype}"
+            )
+    _same_dtype(tuple(tensors), tuple(tensors.values()))
+
+
+def widened(tensor: Tensor | None) -> Tensor | None:
+    """A half type as float32, what else there is as it is."""
+    return tensor.float() if tensor is not None and tensor.dtype in HALF else tensor
+
+
+def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.dtype:
+    """The one dtype of all the tensors, dense and on the CPU, half types included."""
+    for i, tensor in enumerate(tensors):
+        if tensor is not None:
+            _dense_cpu(names[i], tensor)
+    first = tensors[0]
+    assert first is not None
+    if first.dtype not in NATIVE + HALF:
+        raise TypeError(
+            f"{names[0]}: expected dtype torch.float32 or torch.float64, "
+            f"or torch.bfloat16 or torch.float16, got {first.dtype}"
+        )
+    _same_dtype(names, tensors)
+    return first.dtype
+
+
+def _same_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+    first = tensors[0]
+    for i, tensor in enumerate(tensors):
+        if tensor is not None and first is not None and tensor.dtype != first.dtype:
+            raise TypeError(
+                f"{names[i]}: expected dtype {first.dtype} as {names[0]}, got {tensor.dtype}"
+            )
+
+
+def _dim(name: str, tensor: Tensor, dim: int, form: str, mend: str | None = None) -> None:
+    if tensor.dim() == dim:
+        return
+    if mend is None:
+        mend = ""
+        if tensor.dim() == dim - 1:
+            mend = f"; use {name}.unsqueeze(-1)"
+        elif tensor.dim() == dim + 1 and tensor.shape[-1] == 1:
+            mend = f"; use {name}.squeeze(-1)"
+    _fail(name, f"shape {form}", tensor.shape, mend)
+
+
+def _shape(name: str, tensor: Tensor | None, shape: Sequence[Any], what: str) -> None:
+    if tensor is None or (tensor.dim() == len(shape) and tuple(tensor.shape) == tuple(shape)):
+        return
+    mend = ""
+    if len(shape) == tensor.dim() + 1 and shape[-1] == 1:
+        mend = f"; use {name}.unsqueeze(-1)"
+    elif len(shape) + 1 == tensor.dim() and tensor.shape[-1] == 1:
+        mend = f"; use {name}.squeeze(-1)"
+    _fail(name, f"shape {shape_text(shape)} {what}", tensor.shape, mend)
+
+
+def mse(input: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
+    _shape("target", target, input.shape, "as input")
+    _shape("weight", weight, input.shape, "as input")
+
+
+def linear_mse(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    loss_weight: Tensor | None = None,
+) -> None:
+    mend = None
+    if x.dim() == 1 and weight.dim() == 2 and weight.shape[1] != 1:
+        mend = "; use x.unsqueeze(0)" if x.shape[0] == weight.shape[1] else ""
+    _dim("x", x, 2, "(n, d)", mend)
+    _dim("weight", weight, 2, "(k, d)")
+    d, k = x.shape[1], weight.shape[0]
+    if weight.shape[1] != d:
+        expected = f"shape (k, {d}) for x of shape {shape_text(x.shape)}, as nn.Linear stores it"
+        _fail("weight", expected, weight.shape, "; use weight.t()" if k == d else "")
+    _shape("bias", bias, (k,), "as weight has that many rows")
+    _shape("target", target, (x.shape[0], k), "as the prediction")
+    _shape("loss_weight", loss_weight, (x.shape[0], k), "as the prediction")
+
+
+def polynomial_mse(
+    x: Tensor,
+    coefficients: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    max_degree: int,
+) -> None:
+    _dim("x", x, 1, "(n,)")
+    _shape("target", target, x.shape, "as x")
+    _shape("weight", weight, x.shape, "as x")
+    _dim("coefficients", coefficients, 1, "(degree + 1,)")
+    count = coefficients.shape[0]
+    if count < 1 or count > max_degree + 1:
+        raise ValueError(
+            f"coefficients: expected 1 to {max_degree + 1} of them "
+            f"(degree 0 to {max_degree}), got {count}"
+        )
+
+
+def legendre_mse(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor) -> None:
+    _dim("x", x, 1, "(n,)")
+    _shape("target", target, x.shape, "as x")
+    for name, scalar in (("a", a), ("b", b), ("c", c), ("d", d)):
+        if scalar.numel() != 1:
+            raise ValueError(
+                f"{name}: expected a single value, got shape {shape_text(scalar.shape)}"
+            )

@@ -1,0 +1,136 @@
+"""gdcore.functional under torch.compile and torch.export: one graph, the numbers of eager.
+
+A compiled loss is the same registered op, so that its results are equal to the bit.
+"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gdcore
+
+from .loss_cases import cases, selections
+
+# torch's own, while it compiles.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def loss_and_slopes(formula: Callable[..., Tensor], leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    loss = formula(*leaves)
+    upstream = torch.linspace(0.5, 1.5, loss.numel(), dtype=loss.dtype).reshape(loss.shape)
+    return (loss, *torch.autograd.grad(loss, leaves, upstream))
+
+
+@pytest.mark.parametrize(("name", "reduction", "weighted"), selections())
+def test_one_graph_and_the_same_numbers(name: str, reduction: str, weighted: bool) -> None:
+    case = cases(reduction, weighted)[name]
+    compiled = torch.compile(case.fused, fullgraph=True, backend="aot_eager")
+    found = loss_and_slopes(compiled, case.leaves())
+    for actual, expected in zip(found, loss_and_slopes(case.fused, case.leaves()), strict=True):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["mse", "linear_mse"])
+def test_dynamic_shapes(name: str) -> None:
+    """One graph for every number of rows."""
+    counts: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        counts.append(1)
+        return graph
+
+    functional = gdcore.functional
+    weight = torch.randn(2, 2)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        if name == "mse":
+            return functional.mse_loss(x, y)
+        return functional.linear_mse_loss(x, weight, None, y)
+
+    compiled = torch.compile(loss, fullgraph=True, backend=backend, dynamic=True)
+    for rows in (5, 9, 33):
+        x, y = torch.randn(2, rows, 2)
+        assert torch.equal(compiled(x, y), loss(x, y))
+    assert counts == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_training_step_by_inductor(dtype: torch.dtype) -> None:
+    """Forward, backward and update compiled, ten steps, against the same steps in eager."""
+    x, y = torch.randn(32, 3, dtype=dtype), torch.randn(32, 1, dtype=dtype)
+    w = torch.rand(32, 1, dtype=dtype)
+
+    def train(compiled: bool) -> list[Tensor]:
+        torch.manual_seed(1)
+        model = nn.Linear(3, 1, dtype=dtype)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.125)
+
+        def loss_of(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+            return gdcore.functional.linear_mse_loss(x, model.weight, model.bias, y, loss_weight=w)
+
+        function = torch.compile(loss_of, fullgraph=True) if compiled else loss_of
+        losses = []
+        for _ in range(10):
+            loss = function(x, y, w)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return [*losses, *(p.detach() for p in model.parameters())]
+
+    eager = train(False)
+    assert len({loss.item() for loss in eager[:10]}) > 1
+    for actual, expected in zip(train(True), eager, strict=True):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["mse", "linear_mse", "polynomial_mse"])
+def test_export(name: str) -> None:
+    class Loss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(1, 3))
+            self.coefficients = nn.Parameter(torch.randn(4))
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            functional = gdcore.functional
+            if name == "mse":
+                return functional.mse_loss(nn.functional.linear(x, self.weight), y)
+            if name == "linear_mse":
+                return functional.linear_mse_loss(x, self.weight, None, y)
+            return functional.polynomial_mse_loss(x[:, 0], self.coefficients, y[:, 0])
+
+    model = Loss()
+    rows = torch.export.Dim("rows", min=2, max=1000)
+    arguments = (torch.randn(8, 3), torch.randn(8, 1))
+    program = torch.export.export(model, arguments, dynamic_shapes=({0: rows}, {0: rows}))
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert f"gdcore.{name}.default" in targets
+    for n in (8, 21):
+        x, y = torch.randn(n, 3), torch.randn(n, 1)
+        assert torch.equal(program.module()(x, y), model(x, y))
+
+
+def test_a_wrong_shape_is_found_while_tracing() -> None:
+    loss = torch.compile(gdcore.functional.mse_loss, fullgraph=True, backend="eager")
+    with pytest.raises(Exception, match=r"use target\.squeeze"):
+        loss(torch.ones(4), torch.ones(4, 1))
+
+
+def test_transforms_inside_a_compiled_function() -> None:
+    case = cases()["linear_mse"]
+    slope = torch.func.grad(case.fused)
+    compiled = torch.compile(lambda *t: slope(*t), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*case.inputs), slope(*case.inputs), rtol=1e-12, atol=0)
