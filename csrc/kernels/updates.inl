@@ -51,9 +51,10 @@ template <class S, template <class> class Step, class Rule>
 static void update(const void* rule, const Slots& slots, Index begin, Index end) noexcept {
   using T = Arithmetic<S>;
   const Step<T> step(*static_cast<const Rule*>(rule));
+  const Slots own = slots;  // what is stored cannot be these pointers
   Index i = begin;
-  for (; i + kLanes<T> <= end; i += kLanes<T>) step_at<S, Pack<T>>(step, slots, i);
-  for (; i < end; ++i) step_at<S, T>(step, slots, i);
+  for (; i + kLanes<T> <= end; i += kLanes<T>) step_at<S, Pack<T>>(step, own, i);
+  for (; i < end; ++i) step_at<S, T>(step, own, i);
 }
 
 /// m + weight (g − m), the way round that torch.lerp takes it: an infinite m ends as NaN there, and so here.
