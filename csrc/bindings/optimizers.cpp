@@ -54,7 +54,13 @@ class Torch {
   bool look(py::handle object, Memory& memory) const {
     return plain(object) && memory.look(object) && !is_true(call(object, is_neg_));
   }
-  bool inference(py::handle parameter) const { return is_true(call(parameter, is_inference_)); }
+  /// Whether the tensor was made in inference mode. Outside of that it must not be written.
+  bool inference(py::handle parameter) const {
+    if (!is_true(call(parameter, is_inference_))) return false;
+    if (is_true(py::module_::import("torch").attr("is_inference_mode_enabled")())) return true;
+    throw std::runtime_error(
+        "parameter: expected a normal tensor, or a step in inference mode, got an inference tensor outside of it");
+  }
   /// A new reference; None where there is none.
   py::object grad(py::handle parameter) const {
     PyObject* const grad = PyObject_GetAttr(parameter.ptr(), grad_.object.ptr());
