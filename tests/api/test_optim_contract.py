@@ -309,12 +309,13 @@ def test_gradients_that_are_not_finite(name: str, bad: float, dtype: torch.dtype
 
 @each
 def test_parameters_that_share_memory_are_updated_in_turn(name: str) -> None:
-    """Also where there is work for several threads."""
+    """Also where there is work for several threads, and where some have gaps in their memory."""
     for size in (5, 2**18 + 3):
         results = []
         for make in (ours, theirs):
-            memory = torch.ones(size + 2, dtype=torch.float64)
-            parameters = [Parameter(memory[i : size + i]) for i in range(3)]
+            memory = torch.ones(2 * size, dtype=torch.float64)
+            parameters = [Parameter(memory[i : size + i]) for i in range(2)]
+            parameters += [Parameter(memory[::2]), Parameter(memory[2 : size + 2])]
             optimizer = make(name, parameters, **FULL[name])
             advance(optimizer, range(2))
             results.append([memory])
