@@ -323,6 +323,18 @@ def test_parameters_that_share_memory_are_updated_in_turn(name: str) -> None:
 
 
 @each
+def test_one_memory_under_many_parameters(name: str) -> None:
+    """As many elements as two threads share, in tensors of one chunk each: none at a time."""
+    results = []
+    for make in (ours, theirs):
+        memory = torch.ones(2**15, dtype=torch.float64)
+        optimizer = make(name, [Parameter(memory) for _ in range(16)], **FULL[name])
+        advance(optimizer, range(3))
+        results.append([memory])
+    close(*results)
+
+
+@each
 @pytest.mark.parametrize("maker", MAKERS)
 def test_gradients_are_read_only(name: str, maker: str) -> None:
     parameter = start()
