@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -323,13 +324,14 @@ def test_parameters_that_share_memory_are_updated_in_turn(name: str) -> None:
 
 
 @each
-def test_one_memory_under_many_parameters(name: str) -> None:
-    """As many elements as two threads share, in tensors of one chunk each: none at a time."""
+def test_one_memory_under_many_parameters(name: str, set_threads: Callable[[int], None]) -> None:
+    """As many elements as threads would share, in tensors of one chunk each: one at a time."""
+    set_threads(8)
     results = []
     for make in (ours, theirs):
         memory = torch.ones(2**15, dtype=torch.float64)
-        optimizer = make(name, [Parameter(memory) for _ in range(16)], **FULL[name])
-        advance(optimizer, range(3))
+        optimizer = make(name, [Parameter(memory) for _ in range(64)], **FULL[name])
+        advance(optimizer, range(4))
         results.append([memory])
     close(*results)
 
