@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import lessons
 import linear_mse
+import optim
 import small_models
 from lesson_line import NN_LOOP, SEED_LOOP
 from loops import FIT, FIT_ALONE
@@ -93,6 +94,16 @@ def small(what: str, bound: float, which: str, fused: str) -> Goal:
     return Goal(what, small_models.SUITE, None, bound, "x", over(which, "eager", fused))
 
 
+def better_of_torch(measured: Sequence[Measured], _: float) -> float:
+    rows = [row for row in measured[0].rows if row.contender.startswith("torch.optim")]
+    return min(row.ratio.median for row in rows)
+
+
+def step(kind: str, tensors: str, bound: float) -> Goal:
+    what = f"optim, {kind}, {tensors}: step against the better of torch's"
+    return Goal(what, optim.SUITE, f"{tensors}, {kind}", bound, "x", better_of_torch)
+
+
 LINE = "linear_regression, fit against the seed's loop"
 PLANES = "small random models, fit against the eager loop"
 LARGE, LONG, MIDDLE = (1_000_000, 64), (1_000_000, 1), (32, 10)
@@ -118,6 +129,15 @@ GOALS = [
         1.3,
         "x",
     ),
+    step("SGD, plain", "2 small tensors", 3),
+    step("SGD, momentum", "100 tensors of 1 024", 1.5),
+    step("SGD, momentum", "4 tensors of 4M", 1),
+    step("RMSprop", "2 small tensors", 3),
+    step("RMSprop", "100 tensors of 1 024", 2),
+    step("RMSprop", "4 tensors of 4M", 1),
+    step("Adam", "2 small tensors", 2.5),
+    step("Adam", "100 tensors of 1 024", 1.3),
+    step("Adam", "4 tensors of 4M", 1),
     small(f"{PLANES}: geometric mean", 400, "geometric_mean", FIT),
     small(f"{PLANES}: least", 150, "least", FIT),
     small(f"{PLANES}, the call alone: geometric mean", 400, "geometric_mean", FIT_ALONE),

@@ -1,4 +1,4 @@
-"""``optim.SGD.step`` by itself: gradients are there already and stay the same."""
+"""``step`` of each optimizer by itself: gradients are there already and stay the same."""
 
 from __future__ import annotations
 
@@ -12,56 +12,85 @@ import torch
 from torch import Tensor
 
 import gdcore
-from agreement import UNIT_ROUNDOFF, Expected, as_float64
+from agreement import UNIT_ROUNDOFF, Array, Expected, as_float64
 from agreement import outcome as outcome_of
 from timing import Case, Check, Contender, Planned
 
 SUITE = "optim"
 MILLION = 2**20
 SIZES = {
+    "2 small tensors": [10, 1],
     "1 tensor of 1M": [MILLION],
-    "4 tensors of 1M to 16M": [MILLION, 4 * MILLION, 8 * MILLION, 16 * MILLION],
+    "4 tensors of 4M": [4 * MILLION] * 4,
     "100 tensors of 1 024": [1024] * 100,
 }
-MOMENTA = {"plain": 0.0, "momentum": 0.9}
 LR = 1e-4
 CHECKED_STEPS = 3
-NOTE = "Bytes are those that must be read; the parameters and buffers written come on top."
+NOTE = "Bytes are those that must be read; parameters and states written come on top."
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "gdcore.optim.SGD": gdcore.optim.SGD,
     "torch.optim.SGD": torch.optim.SGD,
     "torch.optim.SGD, foreach=True": functools.partial(torch.optim.SGD, foreach=True),
     "torch.optim.SGD, fused=True": functools.partial(torch.optim.SGD, fused=True),
+    "gdcore.optim.RMSprop": gdcore.optim.RMSprop,
+    "torch.optim.RMSprop": torch.optim.RMSprop,
+    "torch.optim.RMSprop, foreach=True": functools.partial(torch.optim.RMSprop, foreach=True),
+    "gdcore.optim.Adam": gdcore.optim.Adam,
+    "torch.optim.Adam": torch.optim.Adam,
+    "torch.optim.Adam, foreach=True": functools.partial(torch.optim.Adam, foreach=True),
+    "torch.optim.Adam, fused=True": functools.partial(torch.optim.Adam, fused=True),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An optimizer with its options, and the states that each of its steps reads."""
+
+    optimizer: str
+    options: dict[str, float]
+    states: int
+
+    @property
+    def contenders(self) -> dict[str, Callable[..., torch.optim.Optimizer]]:
+        names = (f"gdcore.optim.{self.optimizer}", f"torch.optim.{self.optimizer}")
+        return {name: make for name, make in OPTIMIZERS.items() if name.split(",")[0] in names}
+
+
+KINDS = {
+    "SGD, plain": Kind("SGD", {"momentum": 0.0}, 0),
+    "SGD, momentum": Kind("SGD", {"momentum": 0.9}, 1),
+    "RMSprop": Kind("RMSprop", {}, 1),
+    "Adam": Kind("Adam", {}, 2),
 }
 
 
 def cases(quick: bool) -> Iterator[Planned]:
-    """A quick run has tensors of 1M to 2M instead of 16M."""
+    """A quick run has tensors of 1M instead of 4M."""
     for name, sizes in SIZES.items():
-        for kind, momentum in MOMENTA.items():
-            largest = 2 * MILLION if quick else max(sizes)
-            build = functools.partial(case, [min(size, largest) for size in sizes], momentum)
-            yield Planned(SUITE, f"{name}, {kind}", build)
+        for what, kind in KINDS.items():
+            largest = MILLION if quick else max(sizes)
+            build = functools.partial(case, [min(size, largest) for size in sizes], kind)
+            yield Planned(SUITE, f"{name}, {what}", build)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Parameters that all contenders share, with gradients; each has its own momentum buffers."""
+    """Parameters that all contenders share, with gradients; each has its own states."""
 
     parameters: Sequence[Tensor]
     start: Sequence[Tensor]
-    momentum: float
+    kind: Kind
 
     @classmethod
-    def random(cls, sizes: Sequence[int], momentum: float) -> Work:
+    def random(cls, sizes: Sequence[int], kind: Kind) -> Work:
         generator = torch.Generator().manual_seed(len(sizes))
         parameters = []
         for size in sizes:
             parameter = torch.nn.Parameter(torch.randn(size, generator=generator))
             parameter.grad = torch.randn(size, generator=generator)
             parameters.append(parameter)
-        return cls(parameters, [p.detach().clone() for p in parameters], momentum)
+        return cls(parameters, [p.detach().clone() for p in parameters], kind)
 
     @property
     def grads(self) -> list[Tensor]:
@@ -69,8 +98,8 @@ class Work:
 
     @property
     def read_bytes(self) -> int:
-        """Parameters, gradients and momentum buffers; what is written comes on top."""
-        arrays = 2 if self.momentum == 0 else 3
+        """Parameters, gradients and states; what is written comes on top."""
+        arrays = 2 + self.kind.states
         return arrays * sum(p.numel() * p.element_size() for p in self.parameters)
 
     @torch.no_grad()
@@ -79,25 +108,61 @@ class Work:
             parameter.copy_(start)
 
     def expected(self, steps: int) -> Expected:
-        """Two roundings in each of the two lines of an update, and those of earlier steps."""
-        u, values, errors = UNIT_ROUNDOFF, [], []
+        step = {"SGD": _sgd, "RMSprop": _rmsprop, "Adam": _adam}[self.kind.optimizer]
+        values, errors = [], []
         for start, grad in zip(self.start, self.grads, strict=True):
             p, g = as_float64(start), as_float64(grad)
-            b, db, dp = np.zeros_like(g), np.zeros_like(g), np.zeros_like(g)
-            for _ in range(steps):
-                b = self.momentum * b + g
-                db = self.momentum * db + 2 * u * (np.abs(b) + np.abs(g))
-                dp += LR * db + 2 * u * (np.abs(p) + 2 * LR * np.abs(b))
-                p = p - LR * b
-            values.append(p)
-            errors.append(dp)
+            value, error = step(p, g, steps, **self.kind.options)
+            values.append(value)
+            errors.append(error)
         return Expected(None, 0.0, np.concatenate(values), np.concatenate(errors))
 
 
-def case(sizes: Sequence[int], momentum: float) -> Case:
-    work = Work.random(sizes, momentum)
-    contenders = [_torch_like(work, name, make) for name, make in OPTIMIZERS.items()]
-    contenders += [_by_hand(work), _in_numpy(work)]
+def _sgd(p: Array, g: Array, steps: int, momentum: float) -> tuple[Array, Array]:
+    """Two roundings in each of the two lines of an update, and those of earlier steps."""
+    u = UNIT_ROUNDOFF
+    b, db, dp = np.zeros_like(g), np.zeros_like(g), np.zeros_like(g)
+    for _ in range(steps):
+        b = momentum * b + g
+        db = momentum * db + 2 * u * (np.abs(b) + np.abs(g))
+        dp += LR * db + 2 * u * (np.abs(p) + 2 * LR * np.abs(b))
+        p = p - LR * b
+    return p, dp
+
+
+def _rmsprop(p: Array, g: Array, steps: int) -> tuple[Array, Array]:
+    """Six roundings a step of v, whose terms are positive, and six more of g / (root + eps)."""
+    u, alpha, eps = UNIT_ROUNDOFF, 0.99, 1e-8
+    v, dp = np.zeros_like(g), np.zeros_like(g)
+    for step in range(1, steps + 1):
+        v = alpha * v + (1 - alpha) * g * g
+        change = LR * g / (np.sqrt(v) + eps)
+        dp += (3 * step + 6) * u * np.abs(change) + 2 * u * (np.abs(p) + np.abs(change))
+        p = p - change
+    return p, dp
+
+
+def _adam(p: Array, g: Array, steps: int) -> tuple[Array, Array]:
+    """The same; and what m rounds, of which no term is larger than g."""
+    u, eps, first, second = UNIT_ROUNDOFF, 1e-8, 0.9, 0.999
+    m, v, dp = np.zeros_like(g), np.zeros_like(g), np.zeros_like(g)
+    for step in range(1, steps + 1):
+        m = m + (1 - first) * (g - m)
+        v = second * v + (1 - second) * g * g
+        root = np.sqrt(v / (1 - second**step)) + eps
+        scale = LR / (1 - first**step) / root
+        dp += scale * 6 * step * u * np.abs(g) + (3 * step + 8) * u * scale * np.abs(m)
+        dp += 2 * u * (np.abs(p) + scale * np.abs(m))
+        p = p - scale * m
+    return p, dp
+
+
+def case(sizes: Sequence[int], kind: Kind) -> Case:
+    work = Work.random(sizes, kind)
+    contenders = [_torch_like(work, name, make) for name, make in kind.contenders.items()]
+    if kind.optimizer == "SGD":
+        momentum = kind.options["momentum"]
+        contenders += [_by_hand(work, momentum), _in_numpy(work, momentum)]
     expected = work.expected(CHECKED_STEPS)
     checks = [Check(contenders, CHECKED_STEPS, expected, f"at step {CHECKED_STEPS}")]
     return Case(contenders, checks, "step", read_bytes=work.read_bytes, note=NOTE)
@@ -114,12 +179,12 @@ def _contender(
 
 
 def _torch_like(work: Work, name: str, make: Callable[..., torch.optim.Optimizer]) -> Contender:
-    optimizer = make(work.parameters, lr=LR, momentum=work.momentum)
+    optimizer = make(work.parameters, lr=LR, **work.kind.options)
     return _contender(work, name, optimizer.step, optimizer.state.clear)
 
 
-def _by_hand(work: Work) -> Contender:
-    momentum, buffers = work.momentum, [torch.zeros_like(g) for g in work.grads]
+def _by_hand(work: Work, momentum: float) -> Contender:
+    buffers = [torch.zeros_like(g) for g in work.grads]
 
     @torch.no_grad()
     def step() -> None:
@@ -133,10 +198,10 @@ def _by_hand(work: Work) -> Contender:
     return _contender(work, "no_grad, by hand", step, lambda: [b.zero_() for b in buffers])
 
 
-def _in_numpy(work: Work) -> Contender:
+def _in_numpy(work: Work, momentum: float) -> Contender:
     arrays = [parameter.detach().numpy() for parameter in work.parameters]
     grads = [grad.numpy() for grad in work.grads]
-    buffers, momentum = [np.zeros_like(grad) for grad in grads], work.momentum
+    buffers = [np.zeros_like(grad) for grad in grads]
 
     def step() -> None:
         for parameter, grad, buffer in zip(arrays, grads, buffers, strict=True):

@@ -73,6 +73,12 @@ void connect(py::handle tensor_class) {
   view_of = api->dltensor_from_py_object_no_sync;
 }
 
+bool view_without_error(py::handle object, DLTensor* view) {
+  if (view_of(object.ptr(), view) == 0) return true;
+  PyErr_Clear();
+  return false;
+}
+
 Tensor::Tensor(py::handle object, const char* name) : name_(name), view_{} {
   if (!PyType_IsSubtype(Py_TYPE(object.ptr()), tensor_type)) {
     fail_type(name, "a torch.Tensor", type_name(object));

@@ -19,6 +19,9 @@ namespace py = pybind11;
 /// Takes the exchange table from torch's tensor class. Throws ImportError if it has none that can be used.
 void connect(py::handle tensor_class);
 
+/// Whether `object`, a tensor, has memory to look at, and the view. Sets no Python error.
+bool view_without_error(py::handle object, DLTensor* view);
+
 class Tensor {
  public:
   /// A CPU tensor of float32 or float64 with storage. `name` is the argument's, for errors.

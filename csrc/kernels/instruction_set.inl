@@ -17,6 +17,10 @@ namespace gdcore::GDCORE_ISA {
 #include "kernels/sgd.inl"
 #include "kernels/sum.inl"
 
+#include "kernels/half.inl"
+
+#include "kernels/updates.inl"
+
 template <class T>
 static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
                        T* scratch) noexcept {

@@ -10,15 +10,17 @@ namespace {
 struct InstructionSet {
   const char* name;
   const KernelTable* table;
+  const Updates* updates;
   bool (*supported)();
 };
 
 // The widest last.
 constexpr InstructionSet kBuilt[] = {
-    {"baseline", &kBaselineKernels, [] { return true; }},
+    {"baseline", &kBaselineKernels, kBaselineUpdates, [] { return true; }},
 #if defined(__x86_64__)
-    {"avx2", &kAvx2Kernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
-    {"avx512", &kAvx512Kernels,
+    {"avx2", &kAvx2Kernels, kAvx2Updates,
+     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }},
+    {"avx512", &kAvx512Kernels, kAvx512Updates,
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
      }},
@@ -75,6 +77,10 @@ const Kernels<float>& kernels<float>() {
 template <>
 const Kernels<double>& kernels<double>() {
   return active.load(std::memory_order_relaxed)->table->float64;
+}
+
+const Updates& updates(Storage storage) {
+  return active.load(std::memory_order_relaxed)->updates[static_cast<int>(storage)];
 }
 
 }  // namespace gdcore

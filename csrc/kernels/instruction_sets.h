@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/updates.h"
 
 namespace gdcore {
 
@@ -23,5 +24,8 @@ void choose_instruction_set(const std::string& name);
 /// The kernels of the instruction set in use.
 template <class T>
 const Kernels<T>& kernels();
+
+/// Its updates for parameters of one dtype.
+const Updates& updates(Storage storage);
 
 }  // namespace gdcore

@@ -14,6 +14,7 @@ inline constexpr int kRegisterBytes =
 inline constexpr int kRegisters = kLaneBytes / kRegisterBytes;
 
 #define GDCORE_INLINE static inline __attribute__((always_inline))
+#define GDCORE_INLINE_MEMBER inline __attribute__((always_inline))
 #define GDCORE_INLINE_LAMBDA __attribute__((always_inline))
 
 template <class T>
@@ -43,6 +44,9 @@ struct Pack {
 #if defined(__AVX512F__)
 GDCORE_INLINE __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 GDCORE_INLINE __m512d multiply_add(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+// Masked, as GCC 12 warns of uninitialised values inside the plain intrinsics.
+GDCORE_INLINE __m512 root(__m512 v) { return _mm512_maskz_sqrt_ps(0xffff, v); }
+GDCORE_INLINE __m512d root(__m512d v) { return _mm512_maskz_sqrt_pd(0xff, v); }
 GDCORE_INLINE __m512 masked_load(const float* from, Vector<float>::Bits mask) {
   return _mm512_maskz_loadu_ps(_mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)), from);
 }
@@ -65,6 +69,8 @@ GDCORE_INLINE double total(const Pack<double>& p) {
 #elif defined(__AVX2__)
 GDCORE_INLINE __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 GDCORE_INLINE __m256d multiply_add(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+GDCORE_INLINE __m256 root(__m256 v) { return _mm256_sqrt_ps(v); }
+GDCORE_INLINE __m256d root(__m256d v) { return _mm256_sqrt_pd(v); }
 GDCORE_INLINE __m256 masked_load(const float* from, Vector<float>::Bits mask) {
   return _mm256_maskload_ps(from, reinterpret_cast<__m256i>(mask));
 }
@@ -84,6 +90,8 @@ typedef Vector<double>::Native Double2;
 #if defined(__aarch64__)
 GDCORE_INLINE Float4 multiply_add(Float4 a, Float4 b, Float4 c) { return vfmaq_f32(c, a, b); }
 GDCORE_INLINE Double2 multiply_add(Double2 a, Double2 b, Double2 c) { return vfmaq_f64(c, a, b); }
+GDCORE_INLINE Float4 root(Float4 v) { return vsqrtq_f32(v); }
+GDCORE_INLINE Double2 root(Double2 v) { return vsqrtq_f64(v); }
 #else
 // No fused multiply-add in this instruction set: the C library's, lane by lane, is slow and equal to the bit.
 GDCORE_INLINE Float4 multiply_add(Float4 a, Float4 b, Float4 c) {
@@ -93,6 +101,8 @@ GDCORE_INLINE Float4 multiply_add(Float4 a, Float4 b, Float4 c) {
 GDCORE_INLINE Double2 multiply_add(Double2 a, Double2 b, Double2 c) {
   return Double2{__builtin_fma(a[0], b[0], c[0]), __builtin_fma(a[1], b[1], c[1])};
 }
+GDCORE_INLINE Float4 root(Float4 v) { return _mm_sqrt_ps(v); }
+GDCORE_INLINE Double2 root(Double2 v) { return _mm_sqrt_pd(v); }
 #endif
 GDCORE_INLINE Double2 widen_low(Float4 v) { return Double2{v[0], v[1]}; }
 GDCORE_INLINE Double2 widen_high(Float4 v) { return Double2{v[2], v[3]}; }
@@ -169,6 +179,34 @@ GDCORE_INLINE Pack<T> operator*(const Pack<T>& a, const Pack<T>& b) {
   for (int i = 0; i < kRegisters; ++i) p.r[i] = a.r[i] * b.r[i];
   return p;
 }
+
+template <class T>
+GDCORE_INLINE Pack<T> operator/(const Pack<T>& a, const Pack<T>& b) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = a.r[i] / b.r[i];
+  return p;
+}
+
+template <class T>
+GDCORE_INLINE Pack<T> square_root(const Pack<T>& a) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = root(a.r[i]);
+  return p;
+}
+
+GDCORE_INLINE float square_root(float a) { return __builtin_sqrtf(a); }
+GDCORE_INLINE double square_root(double a) { return __builtin_sqrt(a); }
+
+/// The larger of two, and NaN where one of them is.
+template <class T>
+GDCORE_INLINE Pack<T> maximum(const Pack<T>& a, const Pack<T>& b) {
+  Pack<T> p;
+  for (int i = 0; i < kRegisters; ++i) p.r[i] = (a.r[i] > b.r[i]) | (a.r[i] != a.r[i]) ? a.r[i] : b.r[i];
+  return p;
+}
+
+GDCORE_INLINE float maximum(float a, float b) { return a > b || a != a ? a : b; }
+GDCORE_INLINE double maximum(double a, double b) { return a > b || a != a ? a : b; }
 
 /// All ones in the first `count` lanes, zeros in the others.
 template <class T>

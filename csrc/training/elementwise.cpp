@@ -39,17 +39,7 @@ void legendre_p3(const LegendreP3<T>& problem, Index size, int threads) {
   for_chunks(size, threads, [&](Index begin, Index end) { kernel(problem, begin, end); });
 }
 
-template <class T>
-void sgd(const SgdRule<T>& rule, Index size, T* parameter, const T* grad, T* momentum, int threads) {
-  const auto kernel = kernels<T>().sgd;
-  for_chunks(size, threads, [&](Index begin, Index end) {
-    kernel(rule, end - begin, parameter + begin, grad + begin, momentum == nullptr ? nullptr : momentum + begin);
-  });
-}
-
 template void legendre_p3(const LegendreP3<float>&, Index, int);
 template void legendre_p3(const LegendreP3<double>&, Index, int);
-template void sgd(const SgdRule<float>&, Index, float*, const float*, float*, int);
-template void sgd(const SgdRule<double>&, Index, double*, const double*, double*, int);
 
 }  // namespace gdcore

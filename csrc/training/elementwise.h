@@ -8,7 +8,4 @@ namespace gdcore {
 template <class T>
 void legendre_p3(const LegendreP3<T>& problem, Index size, int threads);
 
-template <class T>
-void sgd(const SgdRule<T>& rule, Index size, T* parameter, const T* grad, T* momentum, int threads);
-
 }  // namespace gdcore

@@ -38,22 +38,21 @@ def model_loss(
 ) -> None: ...
 def legendre_p3(x: Tensor, grad: Tensor | None, out: Tensor, threads: int) -> None: ...
 
-SgdGroup = tuple[
-    Sequence[Tensor],
-    Sequence[Tensor],
-    Sequence[Tensor | None],
-    Sequence[bool],
-    float,
-    float,
-    float,
-    float,
-    bool,
-    bool,
-]
-"""(parameters, grads, momentum buffers, which of those are fresh, lr, momentum, dampening,
-weight decay, Nesterov, maximize)"""
+class _Step:
+    def __init__(
+        self, plain_types: tuple[type, ...], before_writing: Callable[[list[Tensor]], None]
+    ) -> None: ...
+    def step(
+        self,
+        groups: list[dict[str, Any]],
+        state: dict[Tensor, Any],
+        fresh: dict[Tensor, Any] | None,
+        threads: int,
+    ) -> tuple[list[Tensor], list[Tensor]] | None: ...
 
-def sgd(groups: Sequence[SgdGroup], threads: int) -> None: ...
+class SgdStep(_Step): ...
+class RmspropStep(_Step): ...
+class AdamStep(_Step): ...
 
 Setting = tuple[int, float, float, float, float, bool, bool, bool]
 """(parameter's index, lr, momentum, dampening, weight decay, Nesterov, maximize, fresh buffer)"""

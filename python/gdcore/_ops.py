@@ -7,7 +7,7 @@ pass; `gdcore.functional` puts them under autograd. Ops are registered at the lo
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -277,7 +277,8 @@ for schema, native, fake in (
     _implementations[name] = (native, getattr(torch.ops.gdcore, name).default)
 
 
-def _traced() -> bool:
+def traced() -> bool:
+    """Whether torch records, fakes or intercepts what is called."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
@@ -287,7 +288,7 @@ def implementation(name: str, *tensors: Tensor | None) -> Any:
     tracing, fake tensors and dispatch modes see it.
     """
     native, op = _implementations[name]
-    if _traced():
+    if traced():
         return op
     for tensor in tensors:
         # The dispatcher makes a lazy negation real, and hands a subclass to its own rules.
@@ -317,20 +318,30 @@ def is_one(tensor: Tensor) -> bool:
         type(tensor) is Tensor
         and tensor.dim() == 0
         and tensor.is_cpu
-        and not _traced()
+        and not traced()
         and in_memory(tensor)
         and tensor.item() == 1.0
     )
 
 
-def sgd(groups: "Sequence[_core.SgdGroup]") -> None:
-    """Update the parameters and momentum buffers of all groups in place, in one call."""
-    _core.sgd(groups, torch.get_num_threads())
-    written: list[Tensor] = []
-    for parameters, _, momenta, *_ in groups:
-        written.extend(parameters)
-        written.extend(buffer for buffer in momenta if buffer is not None)
-    torch.autograd.graph.increment_version(written)
+class Step:
+    """An optimizer's native step: ``"sgd"``, ``"rmsprop"`` or ``"adam"``."""
+
+    def __init__(self, rule: str) -> None:
+        kinds = {"sgd": _core.SgdStep, "rmsprop": _core.RmspropStep, "adam": _core.AdamStep}
+        # Versions move on before anything is written: what has none raises there.
+        self._step = kinds[rule](PLAIN, torch._C._increment_version).step
+
+    def __call__(
+        self,
+        groups: list[dict[str, Any]],
+        state: dict[Tensor, Any],
+        fresh: dict[Tensor, Any] | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]] | None:
+        """One step of all groups in place, or none: then the parameters that are torch's to update,
+        and those that have no state yet. The latter find it in ``fresh``, where that is given.
+        """
+        return self._step(groups, state, fresh, torch.get_num_threads())
 
 
 def step(

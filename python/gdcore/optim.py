@@ -1,38 +1,28 @@
 """Optimizers whose updates run in one native call."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.sgd import sgd as torch_sgd
 
 from . import _ops
+from ._step import NativeStep
 
-__all__ = ["SGD"]
-
-_NATIVE_DTYPES = (torch.float32, torch.float64)
-
-
-def _is_native(tensor: Tensor) -> bool:
-    return (
-        tensor.dtype in _NATIVE_DTYPES
-        and tensor.is_cpu
-        and tensor.layout == torch.strided
-        and not tensor.is_neg()  # negated lazily: its memory holds the opposite
-    )
+__all__ = ["SGD", "Adam", "AdamW", "RMSprop"]
 
 
-class SGD(torch.optim.SGD):
+class SGD(NativeStep, torch.optim.SGD):
     r"""Stochastic gradient descent with ``torch.optim.SGD``'s arguments, state and numbers.
 
     ``g ← ±grad + weight_decay p``; ``b ← momentum b + (1 - dampening) g``, or ``g`` at the first
-    step; ``g ← g + momentum b`` (Nesterov) or ``b``; ``p ← p - lr g``. All tensors of a group are
-    updated in one native call, in place. What the kernels do not take (half types, complex or
-    sparse gradients, other devices, ``differentiable=True``) goes through torch's own update.
-    ``foreach`` and ``fused`` choose among torch's implementations, so they matter only there.
-    Parameters that share memory are updated one after the other, and a negative rate set in a group
-    ascends, both as in torch.
+    step; ``g ← g + momentum b`` (Nesterov) or ``b``; ``p ← p - lr g``.
+
+    All parameters are updated in one native call, in place. bfloat16 and float16 are computed in
+    float32 and rounded once. What the kernels do not take (complex or sparse gradients, other
+    devices, subclasses of tensors, ``differentiable=True``) goes through torch's own update, and
+    ``foreach`` and ``fused`` choose among torch's implementations there. Parameters that share
+    memory are updated one after the other, and a negative rate set in a group ascends, both as in
+    torch.
 
     Args:
         params: parameters or groups of them, as every ``torch.optim.Optimizer`` takes.
@@ -48,6 +38,7 @@ class SGD(torch.optim.SGD):
 
     Raises:
         ValueError: a negative rate, momentum or weight decay; Nesterov without momentum.
+        RuntimeError: ``fused`` together with ``foreach`` or ``differentiable``.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
@@ -62,91 +53,148 @@ class SGD(torch.optim.SGD):
         deep learning, 2013.
     """
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one update of every parameter that has a gradient.
+    _namesake = torch.optim.SGD
+    _kernels = _ops.Step("sgd")
 
-        Args:
-            closure: reevaluates the model and returns the loss.
-
-        Returns:
-            What ``closure`` returned, or None.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        native: list[_Tensors] = []
-        others: list[_Tensors] = []
-        for group in self.param_groups:
-            tensors = _Tensors(group, self.state)
-            if tensors.parameters:
-                (native if self._is_native(tensors) else others).append(tensors)
-        # All native groups in one call, which checks every tensor before it writes the first.
-        if native:
-            _ops.sgd([tensors.native() for tensors in native])
-        for tensors in others:
-            self._torch_update(tensors)
-        for tensors in native + others:
-            for parameter, buffer in zip(tensors.parameters, tensors.momenta, strict=False):
-                self.state[parameter]["momentum_buffer"] = buffer
-        return loss
-
-    def _is_native(self, tensors: "_Tensors") -> bool:
-        return (
-            not tensors.group["differentiable"]
-            and getattr(self, "grad_scale", None) is None
-            and getattr(self, "found_inf", None) is None
-            and all(map(_is_native, tensors.parameters + tensors.grads))
-        )
-
-    def _torch_update(self, tensors: "_Tensors") -> None:
-        group = tensors.group
-        with torch.set_grad_enabled(group["differentiable"]):
-            torch_sgd(
-                tensors.parameters,
-                tensors.grads,
-                tensors.momenta,
-                weight_decay=group["weight_decay"],
-                momentum=group["momentum"],
-                lr=group["lr"],
-                dampening=group["dampening"],
-                nesterov=group["nesterov"],
-                maximize=group["maximize"],
-                has_sparse_grad=any(grad.is_sparse for grad in tensors.grads),
-                foreach=group["foreach"],
-                fused=group["fused"],
-                grad_scale=getattr(self, "grad_scale", None),
-                found_inf=getattr(self, "found_inf", None),
-            )
+    def _fresh_states(self, group: dict[str, Any]) -> dict[Tensor, dict[str, Any]]:
+        # The namesake's appears only at the end of its step. What this one holds is not read.
+        return {
+            p: {"momentum_buffer": torch.empty_like(p, requires_grad=False)}
+            for p in group["params"]
+        }
 
 
-class _Tensors:
-    """What one group updates: parameters, gradients and, with momentum, buffers (None: fresh)."""
+class RMSprop(NativeStep, torch.optim.RMSprop):
+    r"""RMSprop with ``torch.optim.RMSprop``'s arguments, state and numbers.
 
-    def __init__(self, group: dict[str, Any], state: Mapping[Tensor, Any]) -> None:
-        self.group = group
-        self.parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-        self.grads = [cast(Tensor, p.grad) for p in self.parameters]
-        self.momenta: list[Tensor | None] = []
-        if group["momentum"] != 0:
-            self.momenta = [state.get(p, {}).get("momentum_buffer") for p in self.parameters]
+    ``g ← ±grad + weight_decay p``; ``v ← alpha v + (1 - alpha) g²``; ``d ← √v + eps``, or
+    ``√(v - a²) + eps`` with ``a ← a + (1 - alpha) (g - a)`` (centered); ``p ← p - lr g / d``, or
+    with momentum ``b ← momentum b + g / d`` and ``p ← p - lr b``.
 
-    def native(self) -> Any:
-        fresh = [buffer is None for buffer in self.momenta] or [False] * len(self.parameters)
-        for i, buffer in enumerate(self.momenta):
-            if buffer is None:
-                self.momenta[i] = torch.empty_like(self.parameters[i], requires_grad=False)
-        group = self.group
-        return (
-            self.parameters,
-            self.grads,
-            self.momenta,
-            fresh,
-            float(group["lr"]),
-            float(group["momentum"]),
-            float(group["dampening"]),
-            float(group["weight_decay"]),
-            group["nesterov"],
-            group["maximize"],
-        )
+    One native call updates all parameters, as in `SGD`, which says what torch updates instead.
+
+    Args:
+        params: parameters or groups of them, as every ``torch.optim.Optimizer`` takes.
+        lr: learning rate, a float or a tensor of one element.
+        alpha: smoothing of the squared gradients.
+        eps: added to the root, against division by zero.
+        weight_decay: L2 penalty.
+        momentum: momentum factor.
+        centered: divide by the root of an estimate of the variance.
+        capturable: torch's, which has it for accelerators only and refuses it at the first step on
+            the CPU.
+        foreach: chooses among torch's implementations, where torch updates.
+        maximize: ascend instead of descend.
+        differentiable: torch updates, and autograd records it.
+
+    Raises:
+        ValueError: a negative rate, ``alpha``, ``eps``, momentum or weight decay.
+        RuntimeError: at a step, sparse gradients.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> optimizer = gdcore.optim.RMSprop([weight], lr=0.5, alpha=0.75, eps=0.0)
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> weight.tolist()
+        [0.0, 1.0]
+
+    Reference:
+        ``torch.optim.RMSprop``; Hinton, Neural Networks for Machine Learning, lecture 6, 2012;
+        Graves, Generating Sequences With Recurrent Neural Networks, 2013 (centered).
+    """
+
+    _namesake = torch.optim.RMSprop
+    _kernels = _ops.Step("rmsprop")
+
+
+class Adam(NativeStep, torch.optim.Adam):
+    r"""Adam with ``torch.optim.Adam``'s arguments, state and numbers.
+
+    ``g ← ±grad + weight_decay p``; ``m ← m + (1 - β₁) (g - m)``; ``v ← β₂ v + (1 - β₂) g²``;
+    ``p ← p - lr / (1 - β₁ᵗ) m / (√v / √(1 - β₂ᵗ) + eps)`` at step t, with the largest v so far in
+    place of v (AMSGrad). With ``decoupled_weight_decay`` the penalty is not in g; instead
+    ``p ← (1 - lr weight_decay) p`` comes first.
+
+    One native call updates all parameters, as in `SGD`, which says what torch updates instead;
+    betas that are tensors, too.
+
+    Args:
+        params: parameters or groups of them, as every ``torch.optim.Optimizer`` takes.
+        lr: learning rate, a float or a tensor of one element.
+        betas: β₁ and β₂, how much the averages of g and g² keep at a step.
+        eps: added to the root, against division by zero.
+        weight_decay: L2 penalty, or decoupled decay.
+        amsgrad: divide by the largest average so far.
+        foreach: chooses among torch's implementations, where torch updates.
+        maximize: ascend instead of descend.
+        capturable: torch's, which has it for accelerators only and refuses it at the first step on
+            the CPU.
+        differentiable: torch updates, and autograd records it.
+        fused: chooses among torch's implementations, where torch updates.
+        decoupled_weight_decay: decay the parameters themselves, as `AdamW` does.
+
+    Raises:
+        ValueError: a negative rate, ``eps`` or weight decay; a beta outside [0, 1); ``foreach``
+            with a rate that is a tensor.
+        RuntimeError: ``fused`` together with ``foreach`` or ``differentiable``; at a step, sparse
+            gradients.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> optimizer = gdcore.optim.Adam([weight], lr=0.5, betas=(0.5, 0.75), eps=0.0)
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> weight.tolist()
+        [0.5, 1.5]
+
+    Reference:
+        ``torch.optim.Adam``; Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015; Reddi
+        et al., On the Convergence of Adam and Beyond, 2018 (AMSGrad).
+    """
+
+    _namesake = torch.optim.Adam
+    _kernels = _ops.Step("adam")
+
+
+class AdamW(NativeStep, torch.optim.AdamW):
+    r"""Adam with decoupled weight decay: ``torch.optim.AdamW``'s arguments, state and numbers.
+
+    ``p ← (1 - lr weight_decay) p``, then the update of `Adam` without its penalty.
+
+    Args:
+        params: parameters or groups of them, as every ``torch.optim.Optimizer`` takes.
+        lr: learning rate, a float or a tensor of one element.
+        betas: how much the averages of gradients and of their squares keep at a step.
+        eps: added to the root, against division by zero.
+        weight_decay: decoupled decay.
+        amsgrad: divide by the largest average so far.
+        maximize: ascend instead of descend.
+        foreach: chooses among torch's implementations, where torch updates.
+        capturable: torch's, which has it for accelerators only and refuses it at the first step on
+            the CPU.
+        differentiable: torch updates, and autograd records it.
+        fused: chooses among torch's implementations, where torch updates.
+
+    Raises:
+        ValueError: a negative rate, ``eps`` or weight decay; a beta outside [0, 1); ``foreach``
+            with a rate that is a tensor.
+        RuntimeError: ``fused`` together with ``foreach`` or ``differentiable``; at a step, sparse
+            gradients.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> optimizer = gdcore.optim.AdamW(
+        ...     [weight], lr=0.5, betas=(0.5, 0.75), eps=0.0, weight_decay=0.5
+        ... )
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> weight.tolist()
+        [0.25, 1.0]
+
+    Reference:
+        ``torch.optim.AdamW``; Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
+    """
+
+    _namesake = torch.optim.AdamW
+    _kernels = _ops.Step("adam")

@@ -113,3 +113,71 @@ def sgd_update(
             momentum_buffer = momentum * momentum_buffer + (1 - dampening) * grad
         grad = grad + momentum * momentum_buffer if nesterov else momentum_buffer
     return parameter - lr * grad, momentum_buffer
+
+
+def rmsprop_update(
+    parameter: Tensor,
+    grad: Tensor,
+    state: dict[str, Tensor],
+    *,
+    lr: float,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    centered: bool = False,
+    maximize: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One update of ``torch.optim.RMSprop``: the new parameter and state (empty before the first).
+
+    The state's keys are torch's, without ``step``.
+    """
+    grad = -grad if maximize else grad
+    grad = grad + weight_decay * parameter
+    zero = torch.zeros_like(parameter)
+    square_avg = alpha * state.get("square_avg", zero) + (1 - alpha) * grad**2
+    new, variance = {"square_avg": square_avg}, square_avg
+    if centered:
+        grad_avg = state.get("grad_avg", zero)
+        new["grad_avg"] = grad_avg = grad_avg + (1 - alpha) * (grad - grad_avg)
+        variance = square_avg - grad_avg**2
+    change = grad / (variance.sqrt() + eps)
+    if momentum > 0:
+        new["momentum_buffer"] = change = momentum * state.get("momentum_buffer", zero) + change
+    return parameter - lr * change, new
+
+
+def adam_update(
+    parameter: Tensor,
+    grad: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    amsgrad: bool = False,
+    maximize: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Update number ``step``, from 1, of ``torch.optim.Adam``: the new parameter and state.
+
+    The state is empty before the first; its keys are torch's, without ``step``.
+    """
+    grad = -grad if maximize else grad
+    if decoupled_weight_decay:
+        parameter = parameter * (1 - lr * weight_decay)
+    else:
+        grad = grad + weight_decay * parameter
+    zero = torch.zeros_like(parameter)
+    first, second = betas
+    exp_avg = state.get("exp_avg", zero)
+    exp_avg = exp_avg + (1 - first) * (grad - exp_avg)
+    exp_avg_sq = second * state.get("exp_avg_sq", zero) + (1 - second) * grad**2
+    new, divisor = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, exp_avg_sq
+    if amsgrad:
+        divisor = torch.maximum(state.get("max_exp_avg_sq", zero), exp_avg_sq)
+        new["max_exp_avg_sq"] = divisor
+    denominator = divisor.sqrt() / (1 - second**step) ** 0.5 + eps
+    return parameter - lr / (1 - first**step) * exp_avg / denominator, new

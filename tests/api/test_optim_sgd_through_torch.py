@@ -26,7 +26,7 @@ def run(
     options: dict[str, Any],
 ) -> tuple[list[Tensor], list[Any]]:
     parameters = [Parameter(v.clone()) for v in values]
-    optimizer = kind(parameters, lr=0.1, foreach=False, **options)
+    optimizer = kind(parameters, **{"lr": 0.1, "foreach": False, **options})
     for step in grads:
         for parameter, grad in zip(parameters, step, strict=True):
             parameter.grad = grad.clone()
@@ -50,7 +50,7 @@ def assert_torch_numbers(
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_other_dtypes(dtype: torch.dtype, options: dict[str, Any]) -> None:
     values = [torch.randn(7, dtype=dtype), torch.randn(2, 3, dtype=dtype)]
     grads = [[torch.randn_like(v) for v in values] for _ in range(STEPS)]
@@ -84,15 +84,15 @@ def test_an_embedding_with_sparse_gradients_learns() -> None:
 
 
 def test_a_group_that_mixes_native_and_other_dtypes() -> None:
-    values = [torch.randn(4), torch.randn(4, dtype=torch.bfloat16)]
-    grads = [[torch.randn_like(v) for v in values] for _ in range(STEPS)]
-    assert_torch_numbers(values, grads, {"momentum": 0.9})
+    values = [torch.tensor([1.0, 2.0, 4.0]), torch.randn(4, dtype=torch.complex64)]
+    grads = [[torch.ones(3), torch.randn_like(values[1])] for _ in range(STEPS)]
+    assert_torch_numbers(values, grads, {"momentum": 0.5, "lr": 0.25})
 
 
 def test_groups_of_which_one_is_native() -> None:
     results = []
-    start = [torch.randn(4, dtype=torch.bfloat16), torch.ones(4)]
-    grads = [torch.randn(4, dtype=torch.bfloat16), torch.tensor([1.0, 2.0, 4.0, 8.0])]
+    start = [torch.randn(4, dtype=torch.complex64), torch.ones(4)]
+    grads = [torch.randn(4, dtype=torch.complex64), torch.tensor([1.0, 2.0, 4.0, 8.0])]
     for kind in (gdcore.optim.SGD, torch.optim.SGD):
         parameters = [Parameter(v.clone()) for v in start]
         optimizer = kind([{"params": [p]} for p in parameters], lr=0.25)

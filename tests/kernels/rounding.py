@@ -72,6 +72,27 @@ class Bounded:
         error = self.error * other.largest + np.abs(self.value).astype(np.float64) * other.error
         return self._rounded(self.value * other.value, error)
 
+    def __truediv__(self, other: Bounded) -> Bounded:
+        smallest = np.abs(other.value).astype(np.float64) - other.error
+        assert np.all(smallest > 0), "a divisor that may be zero"
+        quotient = self.value / other.value
+        size = np.abs(quotient).astype(np.float64)
+        return self._rounded(quotient, (self.error + size * other.error) / smallest)
+
+    def sqrt(self) -> Bounded:
+        least = np.maximum(self.value.astype(np.float64) - self.error, 0)
+        root = np.sqrt(self.value)
+        return self._rounded(root, self.error / (root.astype(np.float64) + np.sqrt(least)))
+
+    def maximum(self, other: Bounded) -> Bounded:
+        """Exact: it rounds nothing."""
+        error = np.maximum(self.error, other.error)
+        return Bounded(np.maximum(self.value, other.value), error, self.unit)
+
+    def in_unit(self, unit: float) -> Bounded:
+        """Converted to a dtype."""
+        return Bounded(self.value, self.error, unit)._rounded(self.value, self.error)
+
     def _rounded(self, value: NDArray[np.longdouble], error: NDArray[np.float64]) -> Bounded:
         size = np.abs(value).astype(np.float64) + error
         return Bounded(value, error + self.unit * size, self.unit)

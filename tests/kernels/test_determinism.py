@@ -5,6 +5,7 @@ sum that was combined in another order shows, where rounding to float32 would hi
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 import gdcore
 from gdcore import _ops, nn, reference
 
+from . import native_step
 from .sizes import rows_per_chunk
 
 THREADS = (1, 2, 3, 8)
@@ -94,17 +96,28 @@ def legendre_p3(dtype: torch.dtype) -> Run:
     return lambda _: (_ops.legendre_p3(x), _ops.legendre_p3_backward(grad, x))
 
 
-def sgd(dtype: torch.dtype) -> Run:
-    start = random(dtype, *[(SHARED + 1,)] * 3)
-    lr, momentum, dampening, weight_decay = 0.1, 0.9, 0.1, 0.1
+def update(name: str, **settings: Any) -> Case:
+    """An optimizer's step over tensors whose bounds are not those of chunks."""
 
-    def run(_: Tensor | None) -> Results:
-        p, grad, buffer = (t.clone() for t in start)
-        settings = (lr, momentum, dampening, weight_decay, True, True)
-        _ops.sgd([([p], [grad], [buffer], [False], *settings)])
-        return p, buffer
+    def case(dtype: torch.dtype) -> Run:
+        sizes = [(SHARED + 1,), (3, 5), (SHARED // 3,), (70_001,)]
+        starts, grads = random(dtype, *sizes), random(dtype, *sizes, *sizes)[len(sizes) :]
 
-    return run
+        def run(_: Tensor | None) -> Results:
+            parameters = [t.clone() for t in starts]
+            keys = native_step.states_of(name, settings)
+            # An average of squares is positive, and larger than the average's square.
+            scale = {"grad_avg": 0.1}
+            states = [{key: scale.get(key, 1.0) * t.abs() for key in keys} for t in starts]
+            if name != "SGD":
+                for state in states:
+                    state["step"] = torch.tensor(3.0)
+            native_step.step(name, parameters, grads, states, lr=0.1, **settings)
+            return (*parameters, *(state[key] for state in states for key in keys))
+
+        return run
+
+    return case
 
 
 def fit(make: Callable[[], torch.nn.Module], *shapes: tuple[int, ...]) -> Case:
@@ -137,7 +150,10 @@ CASES: dict[str, tuple[int, Case]] = {
     "legendre_mse": (40_001, legendre_mse),
     "mse": (200_001, mse),
     "legendre_p3": (0, legendre_p3),
-    "sgd": (0, sgd),
+    "sgd": (0, update("SGD", momentum=0.9, dampening=0.1, weight_decay=0.1, maximize=True)),
+    "rmsprop": (0, update("RMSprop", momentum=0.9, centered=True, weight_decay=0.1, alpha=0.1)),
+    "adam": (0, update("Adam", amsgrad=True, weight_decay=0.1)),
+    "adamw": (0, update("Adam", weight_decay=0.1, decoupled_weight_decay=True)),
     "fit of a line": (80_001, fit(lambda: nn.LinearRegression(1), (80_001, 1), (80_001, 1))),
     "fit of a plane": (8_001, fit(lambda: nn.LinearRegression(65), (8_001, 65), (8_001, 1))),
     "fit of many outputs": (

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdcore import _ops, reference
+from gdcore import reference
 
 from .layouts import MATRICES, Layout, every_other_column
+from .native_step import sgd
 from .rounding import UNIT, Bounded, bounded, check
 from .sizes import LANES, around_lanes
 
@@ -23,8 +24,6 @@ STEPS = 4
 
 
 class Settings(NamedTuple):
-    """In the order of `_ops.sgd`."""
-
     lr: float = 0.3
     momentum: float = 0.0
     dampening: float = 0.0
@@ -86,7 +85,7 @@ def check_steps(p: Tensor, buffer: Tensor, grads: list[Tensor], s: Settings, wha
     double: Tensor = p.double().clone()
     double_buffer: Tensor | None = None
     for step, grad in enumerate(grads):
-        _ops.sgd([([p], [grad], [buffer], [step == 0], *s)])
+        sgd([p], [grad], [buffer], [step == 0], **settings)
         double, double_buffer = reference.sgd_update(
             double, grad.double(), double_buffer, **settings
         )
@@ -140,9 +139,9 @@ def test_a_list_is_each_alone(settings: Settings) -> None:
         for _ in range(2)
     )
     parameters, grads, buffers = together
-    _ops.sgd([(parameters, grads, buffers, fresh, *settings)])
+    sgd(parameters, grads, buffers, fresh, **settings._asdict())
     for p, grad, buffer, is_fresh in zip(*alone, fresh, strict=True):
-        _ops.sgd([([p], [grad], [buffer], [is_fresh], *settings)])
+        sgd([p], [grad], [buffer], [is_fresh], **settings._asdict())
     for mine, other in zip(together, alone, strict=True):
         assert all(map(torch.equal, mine, other))
 
@@ -152,6 +151,6 @@ def test_versions_move_on(dtype: torch.dtype) -> None:
     """Autograd must see that what it saved has been written."""
     p, grad, buffer = (random(dtype, seed, 5) for seed in range(3))
     versions = [t._version for t in (p, grad, buffer)]
-    _ops.sgd([([p], [grad], [buffer], [False], *Settings(momentum=0.9))])
+    sgd([p], [grad], [buffer], [False], lr=0.3, momentum=0.9)
     moved = [t._version > before for t, before in zip((p, grad, buffer), versions, strict=True)]
     assert moved == [True, False, True]

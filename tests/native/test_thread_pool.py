@@ -10,6 +10,7 @@ from torch import Tensor
 import gdcore
 from gdcore import _ops
 
+from ..kernels import native_step
 from .processes import run_python
 
 Results = tuple[Tensor, ...]
@@ -32,7 +33,7 @@ def polynomial_loss() -> Results:
 
 def update() -> Results:
     p, grad, buffer = random((200_001,), (200_001,), (200_001,))
-    _ops.sgd([([p], [grad], [buffer], [False], 0.1, 0.9, 0.0, 0.0, False, False)])
+    native_step.sgd([p], [grad], [buffer], [False], lr=0.1, momentum=0.9)
     return p, buffer
 
 

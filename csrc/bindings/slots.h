@@ -1,0 +1,63 @@
+// Tensors of any dtype that has updates, as an optimizer's step sees them.
+#pragma once
+
+#include <dlpack/dlpack.h>
+
+#include <vector>
+
+#include "bindings/tensor.h"
+#include "kernels/updates.h"
+#include "training/memory.h"
+#include "training/updates.h"
+
+namespace gdcore {
+
+/// The memory of a dense CPU tensor of floating-point numbers.
+class Memory {
+ public:
+  /// Whether `object` is such a tensor; if not, nothing else may be asked. Sets no Python error.
+  bool look(py::handle object);
+
+  Storage storage() const { return storage_; }
+  Index numel() const { return numel_; }
+  void* data() const { return static_cast<char*>(view_.data) + view_.byte_offset; }
+  bool same_shape(const Memory& other) const;
+  bool same_strides(const Memory& other) const;
+  /// Whether the elements lie in memory without gaps, in any order of the dimensions.
+  bool dense() const;
+  /// Whether no two elements share memory.
+  bool apart() const;
+  bool overlaps(const Memory& other) const;
+  std::string shape() const;
+
+  /// Copies between the elements, in row-major order, and contiguous memory.
+  void read(void* to) const;
+  void write(const void* from) const;
+
+ private:
+  std::pair<std::uintptr_t, std::uintptr_t> span() const;
+
+  DLTensor view_;
+  Storage storage_;
+  Index numel_;
+};
+
+/// One parameter's tensors, checked, with the rule of its update.
+struct SlotViews {
+  Memory parameter;
+  Memory grad;
+  Memory state[kMaxState];
+  bool used[kMaxState];
+
+  /// Throws what torch would (a RuntimeError) where an update cannot be right. `names` are the states'.
+  void check(const char* const* names) const;
+  /// Whether all can be walked as flat memory, element by element.
+  bool flat() const;
+  UpdateJob job(UpdateKernel kernel, const void* rule) const;
+};
+
+/// Runs all updates in their order as far as they share memory; `rules` are the kernels' own, one for each.
+void run_all(const std::vector<SlotViews>& updates, const std::vector<const void*>& rules,
+             UpdateKernel Updates::* kernel, int threads);
+
+}  // namespace gdcore

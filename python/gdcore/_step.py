@@ -1,0 +1,129 @@
+"""What the optimizers share: a step that is one native call, and torch's own for the rest."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import optimizer as torch_optimizer
+
+from . import _ops
+
+_Group = dict[str, Any]
+_States = dict[Tensor, dict[str, Any]]
+
+_GLOBAL_PRE_HOOKS = torch_optimizer._global_optimizer_pre_hooks
+_GLOBAL_POST_HOOKS = torch_optimizer._global_optimizer_post_hooks
+_profiling = torch._C._autograd._profiler_enabled
+
+
+def _of(groups: list[_Group], parameters: list[Tensor]) -> list[_Group]:
+    """The groups as far as they hold these parameters."""
+    wanted = set(map(id, parameters))
+    cut = [{**group, "params": [p for p in group["params"] if id(p) in wanted]} for group in groups]
+    return [group for group in cut if group["params"]]
+
+
+class NativeStep(torch.optim.Optimizer):
+    """The base of the optimizers here, before their namesake: only the step differs.
+
+    Nothing is kept between steps but what torch keeps: groups and state are read anew at every
+    step, natively, so that whatever has been done to them counts.
+    """
+
+    _namesake: ClassVar[Any]
+    _kernels: ClassVar[_ops.Step]
+
+    # The namesake claims this with fused=True: a GradScaler then leaves unscaling to the step. Not
+    # claimed here, it unscales the gradients itself, and does not call the step on an overflow.
+    _step_supports_amp_scaling = property(lambda self: False, lambda self, value: None)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Perform one update of every parameter that has a gradient.
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+
+        Returns:
+            What ``closure`` returned, or None.
+
+        Raises:
+            RuntimeError: a parameter whose elements overlap, or that shares memory with its
+                gradient or state; a gradient of another shape; what the namesake refuses. No
+                parameter or state has been changed then.
+        """
+        # torch's wrapper around a step takes longer than a small step; only who looks on needs it.
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _GLOBAL_PRE_HOOKS
+            or _GLOBAL_POST_HOOKS
+            or _profiling()
+        ):
+            return _observed(self) if closure is None else _observed(self, closure)
+        return self._unobserved(closure)
+
+    # So that torch does not wrap it.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _unobserved(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups, own = self.param_groups, self.__dict__
+        if own.get("grad_scale") is None and own.get("found_inf") is None and not _ops.traced():
+            left = self._kernels(groups, self.state)
+            if left is not None:
+                self._step_apart(*left)
+        else:
+            self._torch_step(groups)
+        return loss
+
+    def _step_apart(self, unsuited: list[Tensor], stateless: list[Tensor]) -> None:
+        """A step in which some parameters are torch's to update, or have no state yet.
+
+        The native call has checked the others. What can still be refused, torch refuses: it goes
+        first, and a state counts only once the step has been made.
+        """
+        fresh: _States = {}
+        for group in _of(self.param_groups, stateless):
+            fresh.update(self._fresh_states(group))
+        if unsuited:
+            self._torch_step(_of(self.param_groups, unsuited))
+        others = set(map(id, unsuited))
+        native = [p for group in self.param_groups for p in group["params"] if id(p) not in others]
+        if self._kernels(_of(self.param_groups, native), self.state, fresh) is not None:
+            raise RuntimeError("a parameter, its gradient or its state changed during the step")
+        for parameter, values in fresh.items():
+            self.state[parameter].update(values)
+
+    def _fresh_states(self, group: _Group) -> _States:
+        """The states that the namesake gives to parameters at their first step."""
+        maker = self._stand_in([group])
+        maker.state = defaultdict(dict)
+        maker._init_group(group, [], [], [], [], [], [])
+        return dict(maker.state)
+
+    def _torch_step(self, groups: list[_Group]) -> None:
+        """The namesake's own step of these groups; no new state stays if it raises."""
+        step = self._namesake.step
+        while hasattr(step, "hooked"):
+            step = step.__wrapped__
+        with_state = {id(p) for p, values in self.state.items() if values}
+        try:
+            step(self._stand_in(groups))
+        except BaseException:
+            for parameter in [p for p in self.state if id(p) not in with_state]:
+                del self.state[parameter]
+            raise
+
+    def _stand_in(self, groups: list[_Group]) -> Any:
+        """The namesake with this optimizer's state, and with some of its groups."""
+        stand_in = object.__new__(self._namesake)
+        stand_in.__dict__.update(self.__dict__, param_groups=groups)
+        return stand_in
+
+
+_observed: Callable[..., Any] = torch_optimizer.Optimizer.profile_hook_step(NativeStep._unobserved)

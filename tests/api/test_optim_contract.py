@@ -1,0 +1,368 @@
+"""Every optimizer here as its namesake: state, copies, hooks, schedulers, scalers, groups."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import lr_scheduler
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+import gdcore
+
+from .optimizers import FULL, MAKERS, NAMES, advance, everything, held, ours, theirs
+
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def start(dtype: torch.dtype = torch.float64) -> Parameter:
+    generator = torch.Generator().manual_seed(7)
+    return Parameter(torch.randn(9, generator=generator, dtype=torch.float64).to(dtype))
+
+
+def close(actual: list[Tensor], expected: list[Tensor]) -> None:
+    """In float64, a few dozen steps of numbers around 1: 1e-12 is thousands of roundings, and far
+    less than any step."""
+    assert len(actual) == len(expected)
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == e.dtype
+        torch.testing.assert_close(a.detach(), e.detach(), rtol=1e-12, atol=1e-12)
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fused", [None, True])
+def test_state_dicts_have_the_same_content(
+    name: str, dtype: torch.dtype, fused: bool | None
+) -> None:
+    choice = {} if fused is None or name == "RMSprop" else {"fused": True, "foreach": None}
+    states = []
+    for make in (ours, theirs):
+        for options in ({}, FULL[name]):
+            optimizer = make(name, [start(dtype)], **{"foreach": False, **options, **choice})
+            states.append(optimizer.state_dict())
+            advance(optimizer, range(2))
+            states.append(optimizer.state_dict())
+    for mine, other in zip(states[:4], states[4:], strict=True):
+        assert mine["param_groups"] == other["param_groups"]
+        assert mine["state"].keys() == other["state"].keys()
+        for key in other["state"]:
+            a, b = mine["state"][key], other["state"][key]
+            assert list(a) == list(b)
+            for what in b:
+                assert (a[what].dtype, a[what].shape, a[what].requires_grad) == (
+                    b[what].dtype,
+                    b[what].shape,
+                    b[what].requires_grad,
+                ), what
+
+
+@each
+@pytest.mark.parametrize("direction", ["to torch", "from torch"])
+@pytest.mark.parametrize("how", ["dict", "file", "pickle"])
+def test_state_moves_mid_run(name: str, how: str, direction: str) -> None:
+    first, second = (ours, theirs) if direction == "to torch" else (theirs, ours)
+    parameter = start()
+    optimizer = first(name, [parameter], **FULL[name])
+    advance(optimizer, range(3))
+    state: Any = optimizer.state_dict()
+    if how == "file":
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+    if how == "pickle":
+        state = pickle.loads(pickle.dumps(state))
+    other = second(name, [parameter], lr=1e9)
+    other.load_state_dict(state)
+    advance(other, range(3, 7))
+    expected = theirs(name, [start()], **FULL[name])
+    advance(expected, range(7))
+    close(everything(other), everything(expected))
+
+
+@each
+@pytest.mark.parametrize("how", ["pickle", "deepcopy", "file"])
+def test_copies_go_on_alike(name: str, how: str) -> None:
+    optimizer = ours(name, [start()], **FULL[name])
+    advance(optimizer, range(3))
+    if how == "deepcopy":
+        duplicate = copy.deepcopy(optimizer)
+    elif how == "pickle":
+        duplicate = pickle.loads(pickle.dumps(optimizer))
+    else:
+        file = io.BytesIO()
+        torch.save(optimizer, file)
+        file.seek(0)
+        duplicate = torch.load(file, weights_only=False)
+    assert type(duplicate) is getattr(gdcore.optim, name)
+    for one in (optimizer, duplicate):
+        advance(one, range(3, 6))
+    assert held(optimizer)[0] is not held(duplicate)[0]
+    assert all(map(torch.equal, everything(optimizer), everything(duplicate)))
+
+
+@each
+def test_state_that_was_changed_between_steps_counts(name: str) -> None:
+    """Nothing is remembered from step to step but what torch remembers."""
+    results = []
+    for make in (ours, theirs):
+        parameters = [start(), start()]
+        optimizer = make(name, parameters, **FULL[name])
+        advance(optimizer, range(2))
+        optimizer.state.pop(parameters[0])
+        for value in optimizer.state[parameters[1]].values():
+            value.mul_(2)
+        advance(optimizer, range(2, 4))
+        parameters[0].data = parameters[0].data.clone() + 1
+        key = sorted(optimizer.state[parameters[1]])[0]
+        optimizer.state[parameters[1]][key] = optimizer.state[parameters[1]][key].clone()
+        optimizer.param_groups[0]["lr"] = 0.02
+        optimizer.param_groups[0]["params"] = parameters[::-1]
+        advance(optimizer, range(4, 6))
+        optimizer.state.clear()
+        advance(optimizer, range(6, 8))
+        results.append(everything(optimizer))
+    close(*results)
+
+
+@each
+def test_groups_frozen_parameters_and_missing_gradients(name: str) -> None:
+    results = []
+    for make in (ours, theirs):
+        parameters = [start() for _ in range(4)]
+        groups: list[dict[str, Any]] = [
+            {"params": parameters[:2], "lr": 0.01, "weight_decay": 0.2},
+            {"params": parameters[2:3], "maximize": True},
+        ]
+        optimizer = make(name, groups, **FULL[name])
+        advance(optimizer, range(2))
+        optimizer.add_param_group({"params": parameters[3:], "lr": 0.02})
+        advance(optimizer, range(2, 4))
+        parameters[1].requires_grad_(False).grad = None
+        for step in range(4, 7):
+            parameters[0].grad = parameters[1].grad = None
+            parameters[2].grad = parameters[3].grad = torch.full((9,), 0.5 + step).double()
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+        assert all(p.grad is None or not p.grad.any() for p in parameters)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert all(p.grad is None for p in parameters)
+        before = [p.clone() for p in parameters]
+        optimizer.step()
+        assert all(map(torch.equal, before, parameters))
+        results.append(everything(optimizer))
+    close(*results)
+
+
+@each
+def test_closure(name: str) -> None:
+    results = []
+    for make in (ours, theirs):
+        parameter = start()
+        optimizer = make(name, [parameter], **FULL[name])
+
+        def closure(p: Parameter = parameter, o: torch.optim.Optimizer = optimizer) -> Tensor:
+            o.zero_grad()
+            loss = (p**2).sum()
+            loss.backward()
+            return loss
+
+        losses = [optimizer.step(closure) for _ in range(3)]
+        with torch.no_grad():
+            last = optimizer.step(closure=closure)
+        assert last.requires_grad
+        results.append([*losses, last, *everything(optimizer)])
+    close(*results)
+
+
+@each
+def test_hooks_see_and_change_the_step(name: str) -> None:
+    parameter = start()
+    optimizer = ours(name, [parameter], lr=0.1)
+    parameter.grad = torch.ones_like(parameter)
+    seen: list[tuple[str, Any, Any, float]] = []
+
+    def note(kind: str) -> Any:
+        return lambda o, args, kwargs: seen.append((kind, args, kwargs, parameter[0].item()))
+
+    hooks = [
+        register_optimizer_step_pre_hook(note("global before")),
+        optimizer.register_step_pre_hook(note("before")),
+        optimizer.register_step_post_hook(note("after")),
+        register_optimizer_step_post_hook(note("global after")),
+    ]
+    first = parameter[0].item()
+    optimizer.step()
+    second = parameter[0].item()
+    assert [kind for kind, *_ in seen] == ["global before", "before", "after", "global after"]
+    assert [value for *_, value in seen] == [first, first, second, second]
+    assert second != first
+    assert all(args == (optimizer,) and kwargs == {} for _, args, kwargs, _ in seen)
+    for hook in hooks:
+        hook.remove()
+    optimizer.step()
+    assert len(seen) == 4
+    called = []
+    optimizer.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: called.append(1)), {}))
+    optimizer.step()
+    assert called == [1]
+
+
+@each
+def test_the_profiler_sees_the_step(name: str) -> None:
+    optimizer = ours(name, [start()], lr=0.1)
+    advance(optimizer, range(1))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        advance(optimizer, range(2))
+    events = [e for e in profile.events() if e.name == f"Optimizer.step#{name}.step"]
+    assert len(events) == 2
+    assert all(event.is_user_annotation for event in events)
+
+
+def schedulers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {
+        "StepLR": lambda: lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5),
+        "CosineAnnealingLR": lambda: lr_scheduler.CosineAnnealingLR(optimizer, T_max=10),
+        "OneCycleLR": lambda: lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9),
+        "ReduceLROnPlateau": lambda: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
+        "LinearLR": lambda: lr_scheduler.LinearLR(optimizer, total_iters=4),
+    }
+
+
+@each
+@pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
+@pytest.mark.parametrize("which", schedulers(torch.optim.SGD([torch.zeros(1)])))
+def test_schedulers_drive_the_rate(name: str, which: str, tensor: bool) -> None:
+    """Warnings are errors here: a scheduler that missed the step would raise."""
+    results = []
+    for make in (ours, theirs):
+        lr = torch.tensor(0.1, dtype=torch.float64) if tensor else 0.1
+        optimizer = make(name, [start()], **{**FULL[name], "lr": lr})
+        scheduler = schedulers(optimizer)[which]()
+        for step in range(6):
+            advance(optimizer, range(step, step + 1))
+            scheduler.step(1.0) if which == "ReduceLROnPlateau" else scheduler.step()
+        assert isinstance(optimizer.param_groups[0]["lr"], Tensor) == tensor
+        results.append(everything(optimizer))
+    close(*results)
+    assert not torch.equal(results[0][0], start())
+
+
+@each
+@pytest.mark.parametrize("choice", [{}, {"fused": True}], ids=["default", "fused"])
+def test_an_overflow_moves_nothing(name: str, choice: dict[str, bool]) -> None:
+    if name == "RMSprop" and choice:
+        pytest.skip("torch.optim.RMSprop has no fused")
+    parameter = Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    optimizer = ours(name, [parameter], **FULL[name], **choice)
+    plain = theirs(name, [Parameter(torch.tensor([1.0, 2.0, 3.0]))], **FULL[name])
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for step in range(6):
+        before = [t.clone() for t in everything(optimizer)]
+        versions = [t._version for t in everything(optimizer)]
+        bad = step in (0, 3)
+        optimizer.zero_grad()
+        loss = (parameter**2).sum() * (float("inf") if bad else 1.0)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if bad:
+            assert all(map(torch.equal, before, everything(optimizer)))
+            assert versions == [t._version for t in everything(optimizer)]
+        else:
+            (other,) = held(plain)
+            other.grad = 2 * other.detach()
+            plain.step()
+            close([parameter.detach().float()], [parameter.detach()])
+            torch.testing.assert_close(parameter, other)
+
+
+@each
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_that_are_not_finite(name: str, bad: float, dtype: torch.dtype) -> None:
+    results = []
+    for make in (ours, theirs):
+        parameter = start(dtype)
+        optimizer = make(name, [parameter], **FULL[name])
+        advance(optimizer, range(1))
+        assert parameter.grad is not None
+        parameter.grad[::2] = bad
+        optimizer.step()
+        advance(optimizer, range(2, 4))
+        results.append([t.detach() for t in everything(optimizer)])
+    for actual, expected in zip(*results, strict=True):
+        assert torch.equal(actual.isnan(), expected.isnan())
+        assert torch.equal(actual.isinf(), expected.isinf())
+        torch.testing.assert_close(actual, expected, equal_nan=True)
+    assert results[0][0].isnan().any()
+
+
+@each
+def test_parameters_that_share_memory_are_updated_in_turn(name: str) -> None:
+    """Also where there is work for several threads, and where some have gaps in their memory."""
+    for size in (5, 2**18 + 3):
+        results = []
+        for make in (ours, theirs):
+            memory = torch.ones(2 * size, dtype=torch.float64)
+            parameters = [Parameter(memory[i : size + i]) for i in range(2)]
+            parameters += [Parameter(memory[::2]), Parameter(memory[2 : size + 2])]
+            optimizer = make(name, parameters, **FULL[name])
+            advance(optimizer, range(2))
+            results.append([memory])
+        close(*results)
+
+
+@each
+def test_one_memory_under_many_parameters(name: str, set_threads: Callable[[int], None]) -> None:
+    """As many elements as threads would share, in tensors of one chunk each: one at a time."""
+    set_threads(8)
+    results = []
+    for make in (ours, theirs):
+        memory = torch.ones(2**15, dtype=torch.float64)
+        optimizer = make(name, [Parameter(memory) for _ in range(64)], **FULL[name])
+        advance(optimizer, range(4))
+        results.append([memory])
+    close(*results)
+
+
+@each
+@pytest.mark.parametrize("maker", MAKERS)
+def test_gradients_are_read_only(name: str, maker: str) -> None:
+    parameter = start()
+    optimizer = MAKERS[maker](name, [parameter], **{**FULL[name], "maximize": True})
+    parameter.grad = grad = torch.linspace(1, 2, 9, dtype=torch.float64)
+    before = grad.clone()
+    for _ in range(2):
+        optimizer.step()
+        assert torch.equal(grad, before)
+        assert grad._version == 0
+
+
+@each
+def test_a_subclass_of_its_own(name: str) -> None:
+    base = getattr(gdcore.optim, name)
+
+    class Counting(base):  # type: ignore[misc, valid-type]
+        steps = 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.steps += 1
+            return super().step(closure)
+
+    results = []
+    for optimizer in (Counting([start()], **FULL[name]), theirs(name, [start()], **FULL[name])):
+        advance(optimizer, range(3))
+        results.append(everything(optimizer))
+    close(*results)
+    assert issubclass(base, getattr(torch.optim, name))
