@@ -8,7 +8,7 @@ namespace gdcore {
 namespace {
 
 /// The functions of torch that a step calls.
-struct Torch {
+struct StepTorch {
   py::object tensor_class;
   py::object empty_like;
   py::object threads;
@@ -19,24 +19,24 @@ struct Torch {
   py::str stepped = "_opt_called";
 };
 
-const Torch& torch() {
+const StepTorch& step_torch() {
   // Never destroyed: at exit the interpreter is gone first.
-  static const Torch* const found = [] {
+  static const StepTorch* const found = [] {
     const auto module = py::module_::import("torch");
     const auto graph = py::module_::import("torch.autograd.graph");
-    return new Torch{module.attr("Tensor"), module.attr("empty_like"), module.attr("get_num_threads"),
-                     module.attr("_C").attr("_is_any_autocast_enabled"), graph.attr("increment_version")};
+    return new StepTorch{module.attr("Tensor"), module.attr("empty_like"), module.attr("get_num_threads"),
+                         module.attr("_C").attr("_is_any_autocast_enabled"), graph.attr("increment_version")};
   }();
   return *found;
 }
 
-bool is_true(py::handle function_result) { return function_result.ptr() == Py_True; }
+bool holds(py::handle function_result) { return function_result.ptr() == Py_True; }
 
 /// Memory that means what it says, and needs no gradient. Whatever is not so is for Python to look at.
 bool plain(py::handle object) {
-  const Torch& t = torch();
+  const StepTorch& t = step_torch();
   return reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == t.tensor_class.ptr() &&
-         !is_true(object.attr(t.requires_grad)) && !is_true(object.attr(t.is_neg)());
+         !holds(object.attr(t.requires_grad)) && !holds(object.attr(t.is_neg)());
 }
 
 class Step {
@@ -55,8 +55,8 @@ class Step {
   /// The loss, or None, with nothing done, if something that the plan was made from has changed since.
   py::object call(py::object x, py::object y) const {
     if (!watch_.unchanged()) return py::none();
-    const Torch& t = torch();
-    if (!plain(x) || !plain(y) || is_true(t.autocast())) check_(x, y);
+    const StepTorch& t = step_torch();
+    if (!plain(x) || !plain(y) || holds(t.autocast())) check_(x, y);
     py::object loss = t.empty_like(scalars_[Tensor(x, "x").is_double() ? 1 : 0]);
     SignalPoll poll;
     training_.run(x, y, {loss, 1, 0, py::none(), false, t.threads().cast<int>()}, poll.interrupt());
