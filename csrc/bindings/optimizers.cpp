@@ -286,7 +286,7 @@ class Optimizer {
     std::copy_n(group.used, kMaxState, views.used);
     PyObject* values = nullptr;
     bool is_fresh = false;
-    Counter counter;
+    Counter counter = {};
     if (Kind::kCounts || group.used[0]) {
       values = find(state, parameter);
       if (values == nullptr || !PyDict_Check(values) || lacks_all(values)) {
