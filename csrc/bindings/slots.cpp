@@ -1,6 +1,5 @@
 #include "bindings/slots.h"
 
-#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -10,23 +9,6 @@
 namespace gdcore {
 
 namespace {
-
-// Calls visit(offset) for every element in row-major order.
-template <class Visit>
-void for_each_element(const DLTensor& view, Index numel, const Visit& visit) {
-  std::vector<Index> index(static_cast<std::size_t>(view.ndim), 0);
-  Index offset = 0;
-  for (Index left = numel; left > 0; --left) {
-    visit(offset);
-    for (int axis = view.ndim - 1; axis >= 0; --axis) {
-      Index& i = index[static_cast<std::size_t>(axis)];
-      offset += view.strides[axis];
-      if (++i < view.shape[axis]) break;
-      offset -= i * view.strides[axis];
-      i = 0;
-    }
-  }
-}
 
 // Calls copy(a pointer of the elements' size).
 template <class Copy>
@@ -77,13 +59,8 @@ void expect_no_overlap(const Memory& written, const char* name) {
 
 bool Memory::look(py::handle object) {
   if (!view_without_error(object, &view_) || view_.device.device_type != kDLCPU) return false;
-  numel_ = 1;
-  for (int axis = 0; axis < view_.ndim; ++axis) numel_ *= view_.shape[axis];
+  numel_ = numel_of(view_);
   return storage_of(view_.dtype, storage_) && (view_.data != nullptr || numel_ == 0);
-}
-
-bool Memory::same_shape(const Memory& other) const {
-  return view_.ndim == other.view_.ndim && std::equal(view_.shape, view_.shape + view_.ndim, other.view_.shape);
 }
 
 bool Memory::same_strides(const Memory& other) const {
@@ -99,47 +76,11 @@ bool Memory::dense() const {
   return numel_ == 0 || reach == numel_;
 }
 
-bool Memory::apart() const {
-  if (numel_ <= 1) return true;
-  // Dimensions in the order of their strides: each must step past all that the smaller ones reach.
-  std::vector<std::pair<Index, Index>> axes;  // stride, size
-  for (int axis = 0; axis < view_.ndim; ++axis) {
-    if (view_.shape[axis] > 1) axes.emplace_back(view_.strides[axis], view_.shape[axis]);
-  }
-  std::sort(axes.begin(), axes.end());
-  Index reach = 1;
-  for (const auto& [stride, size] : axes) {
-    if (stride < reach) return false;
-    reach = stride * (size - 1) + reach;
-  }
-  return true;
-}
-
-std::pair<std::uintptr_t, std::uintptr_t> Memory::span() const {
-  const auto begin = reinterpret_cast<std::uintptr_t>(data());
-  if (numel_ == 0) return {begin, begin};
-  Index last = 0;
-  for (int axis = 0; axis < view_.ndim; ++axis) last += (view_.shape[axis] - 1) * view_.strides[axis];
-  return {begin, begin + static_cast<std::uintptr_t>((last + 1) * bytes_of(storage_))};
-}
-
-bool Memory::overlaps(const Memory& other) const {
-  const auto [begin, end] = span();
-  const auto [other_begin, other_end] = other.span();
-  return begin < other_end && other_begin < end;
-}
-
-std::string Memory::shape() const {
-  std::string text = "(";
-  for (int i = 0; i < view_.ndim; ++i) text += (i > 0 ? ", " : "") + std::to_string(view_.shape[i]);
-  return text + (view_.ndim == 1 ? ",)" : ")");
-}
-
 void Memory::read(void* to) const {
   by_size(storage_, [&]<class T>(T*) {
     T* out = static_cast<T*>(to);
     const T* from = static_cast<const T*>(data());
-    for_each_element(view_, numel_, [&](Index offset) { *out++ = from[offset]; });
+    for_each_offset(view_, [&](Index offset) { *out++ = from[offset]; });
   });
 }
 
@@ -147,7 +88,7 @@ void Memory::write(const void* from) const {
   by_size(storage_, [&]<class T>(T*) {
     const T* in = static_cast<const T*>(from);
     T* to = static_cast<T*>(data());
-    for_each_element(view_, numel_, [&](Index offset) { to[offset] = *in++; });
+    for_each_offset(view_, [&](Index offset) { to[offset] = *in++; });
   });
 }
 

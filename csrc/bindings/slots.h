@@ -1,10 +1,9 @@
 // Tensors of any dtype that has updates, as an optimizer's step sees them.
 #pragma once
 
-#include <dlpack/dlpack.h>
-
 #include <vector>
 
+#include "bindings/layout.h"
 #include "bindings/tensor.h"
 #include "kernels/updates.h"
 #include "training/memory.h"
@@ -20,23 +19,21 @@ class Memory {
 
   Storage storage() const { return storage_; }
   Index numel() const { return numel_; }
-  void* data() const { return static_cast<char*>(view_.data) + view_.byte_offset; }
-  bool same_shape(const Memory& other) const;
+  void* data() const { return data_of(view_); }
+  std::string shape() const { return shape_text(view_.shape, view_.ndim); }
+  bool same_shape(const Memory& other) const { return have_same_shape(view_, other.view_); }
   bool same_strides(const Memory& other) const;
   /// Whether the elements lie in memory without gaps, in any order of the dimensions.
   bool dense() const;
   /// Whether no two elements share memory.
-  bool apart() const;
-  bool overlaps(const Memory& other) const;
-  std::string shape() const;
+  bool apart() const { return elements_are_apart(view_); }
+  bool overlaps(const Memory& other) const { return overlap(view_, other.view_); }
 
   /// Copies between the elements, in row-major order, and contiguous memory.
   void read(void* to) const;
   void write(const void* from) const;
 
  private:
-  std::pair<std::uintptr_t, std::uintptr_t> span() const;
-
   DLTensor view_;
   Storage storage_;
   Index numel_;

@@ -1,4 +1,5 @@
 // One update as one call: what a Python function would do around the native run costs as much as the run.
+#include "bindings/python.h"
 #include "bindings/register.h"
 #include "bindings/training.h"
 #include "bindings/watch.h"
@@ -8,35 +9,33 @@ namespace gdcore {
 namespace {
 
 /// The functions of torch that a step calls.
-struct StepTorch {
+struct TorchFunctions {
   py::object tensor_class;
   py::object empty_like;
   py::object threads;
   py::object autocast;  ///< whether any device's is on
   py::object increment_version;
-  py::str requires_grad = "requires_grad";
-  py::str is_neg = "is_neg";
+  Key requires_grad{"requires_grad"};
+  Key is_neg{"is_neg"};
   py::str stepped = "_opt_called";
 };
 
-const StepTorch& step_torch() {
+const TorchFunctions& torch_functions() {
   // Never destroyed: at exit the interpreter is gone first.
-  static const StepTorch* const found = [] {
+  static const TorchFunctions* const found = [] {
     const auto module = py::module_::import("torch");
     const auto graph = py::module_::import("torch.autograd.graph");
-    return new StepTorch{module.attr("Tensor"), module.attr("empty_like"), module.attr("get_num_threads"),
-                         module.attr("_C").attr("_is_any_autocast_enabled"), graph.attr("increment_version")};
+    return new TorchFunctions{module.attr("Tensor"), module.attr("empty_like"), module.attr("get_num_threads"),
+                              module.attr("_C").attr("_is_any_autocast_enabled"), graph.attr("increment_version")};
   }();
   return *found;
 }
 
-bool holds(py::handle function_result) { return function_result.ptr() == Py_True; }
-
 /// Memory that means what it says, and needs no gradient. Whatever is not so is for Python to look at.
 bool plain(py::handle object) {
-  const StepTorch& t = step_torch();
+  const TorchFunctions& t = torch_functions();
   return reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == t.tensor_class.ptr() &&
-         !holds(object.attr(t.requires_grad)) && !holds(object.attr(t.is_neg)());
+         !is_true(get(object, t.requires_grad)) && !is_true(call(object, t.is_neg));
 }
 
 class Step {
@@ -55,8 +54,8 @@ class Step {
   /// The loss, or None, with nothing done, if something that the plan was made from has changed since.
   py::object call(py::object x, py::object y) const {
     if (!watch_.unchanged()) return py::none();
-    const StepTorch& t = step_torch();
-    if (!plain(x) || !plain(y) || holds(t.autocast())) check_(x, y);
+    const TorchFunctions& t = torch_functions();
+    if (!plain(x) || !plain(y) || is_true(t.autocast())) check_(x, y);
     py::object loss = t.empty_like(scalars_[Tensor(x, "x").is_double() ? 1 : 0]);
     SignalPoll poll;
     training_.run(x, y, {loss, 1, 0, py::none(), false, t.threads().cast<int>()}, poll.interrupt());

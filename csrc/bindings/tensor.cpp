@@ -1,9 +1,6 @@
 #include "bindings/tensor.h"
 
 #include <algorithm>
-#include <cstdint>
-#include <utility>
-#include <vector>
 
 namespace gdcore {
 
@@ -14,41 +11,9 @@ DLPackDLTensorFromPyObjectNoSync view_of = nullptr;
 
 std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
-std::string shape_text(const Index* shape, int dim) {
-  std::string text = "(";
-  for (int i = 0; i < dim; ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + (dim == 1 ? ",)" : ")");
-}
-
 std::string attribute(py::handle object, const char* name) { return py::str(object.attr(name)); }
 
 std::string dtype_name(const Tensor& tensor) { return tensor.is_double() ? "torch.float64" : "torch.float32"; }
-
-// Calls visit(offset) for every element in row-major order.
-template <class Visit>
-void for_each_offset(const Tensor& tensor, const Visit& visit) {
-  std::vector<Index> index(static_cast<std::size_t>(tensor.dim()), 0);
-  Index offset = 0;
-  for (Index left = tensor.numel(); left > 0; --left) {
-    visit(offset);
-    for (int axis = tensor.dim() - 1; axis >= 0; --axis) {
-      Index& i = index[static_cast<std::size_t>(axis)];
-      offset += tensor.stride(axis);
-      if (++i < tensor.size(axis)) break;
-      offset -= i * tensor.stride(axis);
-      i = 0;
-    }
-  }
-}
-
-// The bytes that a tensor's elements lie in. torch has no negative strides.
-std::pair<std::uintptr_t, std::uintptr_t> span(const Tensor& tensor) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(tensor.data<char>());
-  if (tensor.numel() == 0) return {begin, begin};
-  Index last = 0;
-  for (int axis = 0; axis < tensor.dim(); ++axis) last += (tensor.size(axis) - 1) * tensor.stride(axis);
-  return {begin, begin + static_cast<std::uintptr_t>(last + 1) * (tensor.is_double() ? 8 : 4)};
-}
 
 }  // namespace
 
@@ -106,24 +71,11 @@ Tensor::Tensor(py::handle object, const char* name) : name_(name), view_{} {
   }
 }
 
-Index Tensor::numel() const {
-  Index count = 1;
-  for (int axis = 0; axis < dim(); ++axis) count *= size(axis);
-  return count;
-}
+Index Tensor::numel() const { return numel_of(view_); }
 
-bool Tensor::contiguous() const {
-  Index expected = 1;
-  for (int axis = dim() - 1; axis >= 0; --axis) {
-    if (size(axis) != 1 && stride(axis) != expected) return numel() == 0;
-    expected *= size(axis);
-  }
-  return true;
-}
+bool Tensor::contiguous() const { return is_contiguous(view_); }
 
-bool Tensor::same_shape(const Tensor& other) const {
-  return dim() == other.dim() && std::equal(view_.shape, view_.shape + dim(), other.view_.shape);
-}
+bool Tensor::same_shape(const Tensor& other) const { return have_same_shape(view_, other.view_); }
 
 std::string Tensor::shape() const { return shape_text(view_.shape, dim()); }
 
@@ -133,7 +85,7 @@ void Tensor::read(T* to) const {
   if (contiguous()) {
     std::copy_n(from, numel(), to);
   } else {
-    for_each_offset(*this, [&](Index offset) { *to++ = from[offset]; });
+    for_each_offset(view_, [&](Index offset) { *to++ = from[offset]; });
   }
 }
 
@@ -143,7 +95,7 @@ void Tensor::write(const T* from) const {
   if (contiguous()) {
     std::copy_n(from, numel(), to);
   } else {
-    for_each_offset(*this, [&](Index offset) { to[offset] = *from++; });
+    for_each_offset(view_, [&](Index offset) { to[offset] = *from++; });
   }
 }
 
@@ -174,25 +126,13 @@ void Tensor::expect_dim(int dim, const char* form) const {
 }
 
 void Tensor::expect_no_overlap() const {
-  if (contiguous()) return;
-  // Dimensions in the order of their strides: each must step past all that the smaller ones reach.
-  std::vector<std::pair<Index, Index>> axes;  // stride, size
-  for (int axis = 0; axis < dim(); ++axis) {
-    if (size(axis) > 1) axes.emplace_back(stride(axis), size(axis));
-  }
-  std::sort(axes.begin(), axes.end());
-  Index reach = 1;
-  for (const auto& [stride, size] : axes) {
-    if (stride < reach)
-      fail_value(name_, "a tensor whose elements do not overlap, as it is written", "strides that do");
-    reach = stride * (size - 1) + reach;
+  if (!elements_are_apart(view_)) {
+    fail_value(name_, "a tensor whose elements do not overlap, as it is written", "strides that do");
   }
 }
 
 void Tensor::expect_apart_from(const Tensor& other) const {
-  const auto [begin, end] = span(*this);
-  const auto [other_begin, other_end] = span(other);
-  if (begin < other_end && other_begin < end) {
+  if (overlap(view_, other.view_)) {
     fail_value(name_, "memory apart from " + std::string(other.name_) + "'s, as it is written", "memory that overlaps");
   }
 }

@@ -10,6 +10,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "bindings/layout.h"
 #include "kernels/kernels.h"
 
 namespace gdcore {
@@ -39,7 +40,7 @@ class Tensor {
 
   template <class T>
   T* data() const {
-    return reinterpret_cast<T*>(static_cast<char*>(view_.data) + view_.byte_offset);
+    return static_cast<T*>(data_of(view_));
   }
 
   /// Rows and columns of a tensor of one or two dimensions; a vector is one column.

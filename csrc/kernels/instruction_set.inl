@@ -5,6 +5,8 @@ namespace gdcore::GDCORE_ISA {
 
 #include "kernels/simd.h"
 
+#include "kernels/four.h"
+
 #include "kernels/linear_mse_narrow.inl"
 
 #include "kernels/linear_mse_wide.inl"

@@ -7,7 +7,7 @@ pass; `gdcore.functional` puts them under autograd. Ops are registered at the lo
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,22 @@ def _scalar(tensor: Tensor) -> Tensor:
     return torch.empty_like(pattern)
 
 
+def _model_loss(
+    model: str,
+    data: tuple[Tensor, Tensor, Tensor | None],
+    parameters: Sequence[Tensor],
+    reduction: str,
+    loss: Tensor,
+    gradients: Sequence[Tensor],
+    dx: Tensor | None = None,
+) -> None:
+    """Fill the loss and the gradients; the data are x, target and weights."""
+    x, target, weight = data
+    threads = torch.get_num_threads()
+    mean = reduction == "mean"
+    _core.model_loss(model, x, target, parameters, weight, mean, loss, gradients, dx, threads)
+
+
 def mse(
     input: Tensor, target: Tensor, reduction: str, gradient: bool, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
@@ -104,18 +120,10 @@ def linear_mse(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     results = _linear_mse_results(x, weight, bias, dx)
     loss, dweight, dbias, slope = results
-    _core.model_loss(
-        "linear",
-        x,
-        target,
-        (weight,) if bias is None else (weight, bias),
-        loss_weight,
-        reduction == "mean",
-        loss,
-        (dweight,) if dbias is None else (dweight, dbias),
-        slope,
-        torch.get_num_threads(),
-    )
+    parameters = (weight,) if bias is None else (weight, bias)
+    gradients = (dweight,) if dbias is None else (dweight, dbias)
+    data = (x, target, loss_weight)
+    _model_loss("linear", data, parameters, reduction, loss, gradients, slope)
     return results
 
 
@@ -148,18 +156,7 @@ def polynomial_mse(
     x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     loss, gradient = _scalar(x), _like(coefficients)
-    _core.model_loss(
-        "polynomial",
-        x,
-        target,
-        (coefficients,),
-        weight,
-        reduction == "mean",
-        loss,
-        (gradient,),
-        None,
-        torch.get_num_threads(),
-    )
+    _model_loss("polynomial", (x, target, weight), (coefficients,), reduction, loss, (gradient,))
     return loss, gradient
 
 
@@ -175,18 +172,7 @@ def legendre_mse(
     x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     loss, gradients = _scalar(x), [_like(a), _like(b), _like(c), _like(d)]
-    _core.model_loss(
-        "legendre",
-        x,
-        target,
-        (a, b, c, d),
-        None,
-        reduction == "mean",
-        loss,
-        gradients,
-        None,
-        torch.get_num_threads(),
-    )
+    _model_loss("legendre", (x, target, None), (a, b, c, d), reduction, loss, gradients)
     da, db, dc, dd = gradients
     return loss, da, db, dc, dd
 

@@ -1,0 +1,181 @@
+// What a parameter group of torch says about the updates of its parameters, read as it is at every step.
+#pragma once
+
+#include <cmath>
+#include <stdexcept>
+
+#include "bindings/python.h"
+#include "bindings/slots.h"
+
+namespace gdcore {
+
+/// What every optimizer knows of torch's tensors.
+class Torch {
+ public:
+  explicit Torch(py::tuple plain_types) : plain_types_(std::move(plain_types)) {}
+
+  /// Whether the type is torch's own and no subclass with rules of its own.
+  bool plain(py::handle object) const {
+    for (const py::handle type : plain_types_) {
+      if (reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == type.ptr()) return true;
+    }
+    return false;
+  }
+  /// Whether the memory holds the values themselves, and not their opposites.
+  bool look(py::handle object, Memory& memory) const {
+    return plain(object) && memory.look(object) && !is_true(call(object, is_neg_));
+  }
+  /// Whether the tensor was made in inference mode. Outside of that it must not be written.
+  bool inference(py::handle parameter) const {
+    if (!is_true(call(parameter, is_inference_))) return false;
+    if (is_true(py::module_::import("torch").attr("is_inference_mode_enabled")())) return true;
+    throw std::runtime_error(
+        "parameter: expected a normal tensor, or a step in inference mode, got an inference tensor outside of it");
+  }
+  /// None where there is none.
+  py::object grad(py::handle parameter) const { return get(parameter, grad_); }
+
+ private:
+  py::tuple plain_types_;
+  Key grad_{"grad"}, is_neg_{"is_neg"}, is_inference_{"is_inference"};
+};
+
+/// The settings of one group.
+class Group {
+ public:
+  Group(py::handle dict, const Torch& torch) : dict_(py::reinterpret_borrow<py::dict>(dict)), torch_(torch) {}
+
+  py::handle at(const Key& key) const {
+    PyObject* const value = find(dict_, key.object);
+    if (value == nullptr) throw py::key_error(key.text);
+    return value;
+  }
+  double number(const Key& key) const { return to_double(at(key)); }
+  bool flag(const Key& key) const { return is_true(at(key)); }
+  bool is_tensor(const Key& key) const { return torch_.plain(at(key)); }
+  /// A rate that is a tensor of float32 is one whose arithmetic torch rounds to float32.
+  bool is_single(const Key& key) const {
+    Memory memory;
+    return is_tensor(key) && memory.look(at(key)) && memory.storage() != Storage::kFloat64;
+  }
+
+ private:
+  py::dict dict_;
+  const Torch& torch_;
+};
+
+inline double to_single(double value) { return static_cast<float>(value); }
+
+/// Each optimizer says which states its group's settings use, what torch's own step is left to do (`supported`), and
+/// what its kernel needs for one parameter.
+struct Sgd {
+  using Rule = SgdUpdate;
+  static constexpr UpdateKernel Updates::* kKernel = &Updates::sgd;
+  static constexpr bool kCounts = false;
+  static constexpr const char* kStates[kMaxState] = {"momentum_buffer", "", ""};
+
+  struct Keys {
+    Key lr{"lr"}, momentum{"momentum"}, dampening{"dampening"}, weight_decay{"weight_decay"}, nesterov{"nesterov"},
+        maximize{"maximize"}, differentiable{"differentiable"};
+  };
+
+  Sgd(const Group& g, const Keys& k)
+      : supported(!g.flag(k.differentiable)),
+        settings{g.number(k.lr),
+                 g.number(k.momentum),
+                 1.0 - g.number(k.dampening),
+                 g.number(k.weight_decay),
+                 g.flag(k.nesterov),
+                 g.flag(k.maximize),
+                 false},
+        used{settings.momentum != 0, false, false} {}
+
+  Rule rule(double /*step*/, bool fresh) const {
+    Rule rule = settings;
+    rule.fresh = fresh;
+    return rule;
+  }
+
+  bool supported;
+  SgdUpdate settings;
+  bool used[kMaxState];
+};
+
+struct Rmsprop {
+  using Rule = RmspropUpdate;
+  static constexpr UpdateKernel Updates::* kKernel = &Updates::rmsprop;
+  static constexpr bool kCounts = true;
+  static constexpr const char* kStates[kMaxState] = {"square_avg", "momentum_buffer", "grad_avg"};
+
+  struct Keys {
+    Key lr{"lr"}, alpha{"alpha"}, eps{"eps"}, weight_decay{"weight_decay"}, momentum{"momentum"}, centered{"centered"},
+        maximize{"maximize"}, differentiable{"differentiable"}, capturable{"capturable"};
+  };
+
+  Rmsprop(const Group& g, const Keys& k)
+      : supported(!g.flag(k.differentiable) && !g.flag(k.capturable)),
+        settings{g.number(k.lr),           g.number(k.alpha),    g.number(k.eps),
+                 g.number(k.weight_decay), g.number(k.momentum), g.flag(k.maximize)},
+        used{true, settings.momentum > 0, g.flag(k.centered)} {}
+
+  Rule rule(double /*step*/, bool /*fresh*/) const { return settings; }
+
+  bool supported;
+  RmspropUpdate settings;
+  bool used[kMaxState];
+};
+
+struct Adam {
+  using Rule = AdamUpdate;
+  static constexpr UpdateKernel Updates::* kKernel = &Updates::adam;
+  static constexpr bool kCounts = true;
+  static constexpr const char* kStates[kMaxState] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
+
+  struct Keys {
+    Key lr{"lr"}, betas{"betas"}, eps{"eps"}, weight_decay{"weight_decay"}, amsgrad{"amsgrad"}, maximize{"maximize"},
+        foreach{"foreach"}, differentiable{"differentiable"}, capturable{"capturable"},
+        decoupled{"decoupled_weight_decay"};
+  };
+
+  Adam(const Group& g, const Keys& k)
+      : lr(g.number(k.lr)),
+        single(g.is_single(k.lr)),
+        eps(g.number(k.eps)),
+        weight_decay(g.number(k.weight_decay)),
+        decoupled(g.flag(k.decoupled)),
+        maximize(g.flag(k.maximize)),
+        used{true, true, g.flag(k.amsgrad)} {
+    const auto betas = py::reinterpret_borrow<py::sequence>(g.at(k.betas));
+    const py::object first = betas[0], second = betas[1];
+    const bool numbers = PyFloat_Check(first.ptr()) && PyFloat_Check(second.ptr());
+    // torch refuses foreach with a rate that is a tensor.
+    supported =
+        numbers && !g.flag(k.differentiable) && !g.flag(k.capturable) && !(g.flag(k.foreach) && g.is_tensor(k.lr));
+    if (!numbers) return;
+    beta1 = to_double(first);
+    beta2 = to_double(second);
+  }
+
+  Rule rule(double step, bool /*fresh*/) const {
+    const double correction = 1.0 - std::pow(beta1, step);
+    const double step_size = single ? to_single(lr / to_single(correction)) : lr / correction;
+    double decay = 1.0;
+    if (decoupled && weight_decay != 0) {
+      decay = single ? to_single(1.0 - to_single(lr * to_single(weight_decay))) : 1.0 - lr * weight_decay;
+    }
+    const double root_correction = std::sqrt(1.0 - std::pow(beta2, step));
+    return {step_size, beta1, beta2, root_correction, eps, decoupled ? 0.0 : weight_decay, decay, maximize};
+  }
+
+  double lr;
+  bool single;
+  double beta1 = 0.0, beta2 = 0.0;
+  double eps;
+  double weight_decay;
+  bool decoupled;
+  bool maximize;
+  bool supported = false;
+  bool used[kMaxState];
+};
+
+}  // namespace gdcore

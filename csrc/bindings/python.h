@@ -1,0 +1,51 @@
+// Python's own calls where pybind11's would cost too much: a step makes dozens of them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace gdcore {
+
+namespace py = pybind11;
+
+/// A key of a dict or the name of an attribute, made once.
+struct Key {
+  explicit Key(const char* name)
+      : text(name), object(py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name))) {}
+  const char* text;
+  py::str object;
+};
+
+/// Borrowed, or null if there is none.
+inline PyObject* find(py::handle dict, py::handle key) {
+  PyObject* const value = PyDict_GetItemWithError(dict.ptr(), key.ptr());
+  if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return value;
+}
+
+inline bool is_true(py::handle object) {
+  const int truth = PyObject_IsTrue(object.ptr());
+  if (truth < 0) throw py::error_already_set();
+  return truth != 0;
+}
+
+inline double to_double(py::handle object) {
+  const double value = PyFloat_AsDouble(object.ptr());
+  if (value == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return value;
+}
+
+/// The result of a method without arguments.
+inline py::object call(py::handle object, const Key& method) {
+  PyObject* const result = PyObject_CallMethodNoArgs(object.ptr(), method.object.ptr());
+  if (result == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(result);
+}
+
+/// A new reference.
+inline py::object get(py::handle object, const Key& attribute) {
+  PyObject* const value = PyObject_GetAttr(object.ptr(), attribute.object.ptr());
+  if (value == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(value);
+}
+
+}  // namespace gdcore
