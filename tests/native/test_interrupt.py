@@ -145,10 +145,10 @@ class Stopped(Exception):
     pass
 
 ticks = []
-quiet, state = fit(epochs=4_000)
+quiet, state = fit(epochs=12_000)
 signal.signal(signal.SIGALRM, lambda number, frame: ticks.append(time.monotonic()))
 signal.setitimer(signal.ITIMER_REAL, 0.03, 0.03)
-history, other_state = fit(epochs=4_000)
+history, other_state = fit(epochs=12_000)
 signal.setitimer(signal.ITIMER_REAL, 0)
 ended = time.monotonic()
 assert sum(ended - history.seconds < tick < ended for tick in ticks) >= 2, (history, ticks)
