@@ -14,8 +14,8 @@ import lesson_legendre
 import lesson_line
 import lesson_sine
 import lesson_versions
+from case import Planned
 from loops import EAGER
-from timing import Planned
 
 SUITE = "lessons"
 EPOCHS = 2000
@@ -33,4 +33,4 @@ def cases(quick: bool) -> Iterator[Planned]:
         yield Planned(SUITE, name, functools.partial(case, EPOCHS, loops))
     for name in lesson_versions.names():
         build = functools.partial(lesson_versions.case, name)
-        yield Planned(SUITE, f"{name}, the lesson's versions", build, shorten=3)
+        yield Planned(SUITE, f"{name}, the lesson's versions", build, weight=0.5)

@@ -1,0 +1,88 @@
+"""All threads against one, on work that arithmetic bounds, that memory bounds, and that is small."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+import gdcore
+from agreement import DisagreementError, Outcome
+from available import by_method
+from case import Case, Planned
+from linear import Problem
+from loops import FIT, Training
+
+SUITE = "threads"
+ONE_THREAD = "one thread"
+THREADS = torch.get_num_threads()
+
+# Arithmetic bounds a curve, and products with many outputs; memory the widest; nothing the smallest.
+CUBIC, LEGENDRE = "cubic, 2000000 points", "Legendre, 2000000 points"
+OUTPUTS = "(100000, 64) to 16 outputs"
+ARITHMETIC = (CUBIC, LEGENDRE, OUTPUTS)
+POINTS = 2_000_000
+
+
+def cases(quick: bool) -> Iterator[Planned]:
+    points = POINTS // 10 if quick else POINTS
+    yield Planned(SUITE, CUBIC, functools.partial(curve_case, points, cubic))
+    yield Planned(SUITE, LEGENDRE, functools.partial(curve_case, points, legendre))
+    yield Planned(SUITE, OUTPUTS, functools.partial(linear_case, 100_000, 64, 16, 3))
+    for n, d, epochs in ((256, 64, 500), (10_000, 10, 100), (20_000, 10, 50), (100_000, 64, 5)):
+        build = functools.partial(linear_case, n, d, 1, epochs)
+        yield Planned(SUITE, f"({n}, {d})", build)
+
+
+def cubic() -> nn.Module:
+    return gdcore.nn.PolynomialRegression(3)
+
+
+def legendre() -> nn.Module:
+    return gdcore.nn.LegendreRegression()
+
+
+def curve_case(points: int, make: Callable[[], nn.Module]) -> Case:
+    x = torch.linspace(-1, 1, points)
+    return both(Training(make, nn.MSELoss(), x, torch.sin(x), 1e-3), 2)
+
+
+def linear_case(n: int, d: int, outputs: int, epochs: int) -> Case:
+    p = Problem.random(n, d, seed=n, outputs=outputs)
+    return both(Training(p.model, nn.MSELoss(), p.x, p.y, p.lr), epochs)
+
+
+def both(training: Training, epochs: int) -> Case:
+    """They come to the same to the bit, which is checked here.
+
+    Raises:
+        DisagreementError: They do not.
+    """
+    alone = replace(training, options=by_method("stepwise")).fit_alone(epochs)
+
+    def on(threads: int) -> Any:
+        torch.set_num_threads(threads)
+        try:
+            return alone.run()
+        finally:
+            torch.set_num_threads(THREADS)
+
+    contenders = [
+        replace(alone, name=FIT, run=functools.partial(on, THREADS)),
+        replace(alone, name=ONE_THREAD, run=functools.partial(on, 1)),
+    ]
+    outcomes = []
+    for one in contenders:
+        one.reset()
+        outcomes.append(one.outcome(one.run()))
+    same_bits(*outcomes)
+    return Case(contenders, [], "epoch", epochs)
+
+
+def same_bits(ours: Outcome, other: Outcome) -> None:
+    if ours.loss != other.loss or (ours.values != other.values).any():
+        raise DisagreementError(f"{ONE_THREAD}: another result than with {THREADS}")
