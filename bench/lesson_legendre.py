@@ -21,7 +21,7 @@ from jax_peer import legendre as jax_legendre
 from jax_peer import scan
 from lesson_line import SEED_LOOP
 from lesson_sine import points
-from loops import BY_HAND, FIT, NUMPY, Training, descent_case
+from loops import BY_HAND, FEW, FIT, NUMPY, Training, descent_case
 
 
 class LegendreCurve:
@@ -146,5 +146,6 @@ def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
         lr,
         mean=False,
         at_end=scanned,
+        few=FEW,
         missing=missing(JAX),
     )

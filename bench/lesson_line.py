@@ -18,7 +18,7 @@ from available import JAX, missing
 from case import Case, Contender
 from gdcore.lessons.golden import golden
 from jax_peer import linear, scan
-from loops import BY_HAND, FIT, NUMPY, Run, Training, descent_case
+from loops import BY_HAND, FEW, FIT, NUMPY, Run, Training, descent_case
 
 SEED_LOOP = "the seed's loop"
 
@@ -100,5 +100,6 @@ def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
         lr,
         mean=True,
         at_end=scanned,
+        few=FEW,
         missing=missing(JAX),
     )

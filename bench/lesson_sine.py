@@ -19,7 +19,7 @@ from gdcore.lessons.golden import golden
 from jax_peer import polynomial as jax_polynomial
 from jax_peer import scan
 from lesson_line import SEED_LOOP
-from loops import BY_HAND, FIT, NUMPY, Run, Training, descent_case
+from loops import BY_HAND, FEW, FIT, NUMPY, Run, Training, descent_case
 
 
 def points() -> tuple[Tensor, Tensor]:
@@ -119,5 +119,6 @@ def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
         lr,
         mean=False,
         at_end=scanned,
+        few=FEW,
         missing=missing(JAX),
     )

@@ -122,7 +122,7 @@ def random_rows(x: Tensor) -> Limit | None:
 
 
 def products(x: Tensor, outputs: int) -> Limit:
-    """The two matrix products of a step, x · w and rᵀ · x, by ``torch.mm`` into memory that is there."""
+    """The two matrix products of a step by ``torch.mm``, x · w and rᵀ · x, into given memory."""
     n, d = x.shape
     weight, residual = torch.ones(d, outputs), torch.ones(n, outputs)
     prediction, gradient = torch.empty(n, outputs), torch.empty(outputs, d)

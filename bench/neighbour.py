@@ -87,9 +87,7 @@ def table(quick: bool) -> Table:
                 if name == OURS:
                     worst = {MEAN: max(worst[MEAN], mean), TAIL: max(worst[TAIL], tail)}
             rows.append(cells)
-    heading = (
-        "one spinning process beside: a step's mean without it, how many times it grows with it"
-    )
+    heading = "One spinning process beside: a step without it, how many times that grows with it."
     samples = {
         case: {
             name: {"quiet": times[False], "busy": times[True]} for name, times in by_name.items()

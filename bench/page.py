@@ -106,7 +106,7 @@ def suite_text(
     lines = [f"## {suite}", ""]
     if measured:
         names, bounded = columns(measured), any(m.bound is not None for m in measured)
-        heading = ["case", measured[0].rows[0].contender, *names]
+        heading = ["case", "gdcore", *names]
         rows = [heading + (["limit"] if bounded else [])]
         if not summarised:
             rows += [case_cells(m, names, bounded) for m in measured]
@@ -177,7 +177,7 @@ def machine_text(
         "",
         *(f"- {line}" for line in limits.rates_text(rates)),
         "",
-        "In the tables a time is gdcore's, median over rounds; a number is how many times that time "
-        f"a contender takes, round by round. {LOST} and bold: faster than gdcore.",
+        "In the tables a time is gdcore's, median over rounds; a number is how many times that "
+        f"time a contender takes, round by round. {LOST} and bold: faster than gdcore.",
         "",
     ]

@@ -19,10 +19,10 @@ from available import JAX, missing
 from case import Case, Check, Contender, Planned
 from linear import Problem
 from linear_loops import fit_case, loop_contenders
-from loops import BY_HAND, FIT, Training
+from loops import BY_HAND, FEW, FIT, Training
 
 SUITE, CHOICE = "recognised", "choice"
-FUNCTIONS, FUNCTION_EPOCHS, FEW = 10, 2000, 200
+FUNCTIONS, FUNCTION_EPOCHS = 10, 2000
 LONG, LONG_EPOCHS, LONG_FEW = (100_000, 64), 1000, 3
 CHOICES, METHODS = 40, ("compressed", "stepwise", "eager")
 NEEDS = ("method",)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from case import Case, Planned
 from linear import Problem
 from linear_loops import fit_case
-from loops import BY_HAND, FIT, FIT_ALONE, NUMPY
+from loops import BY_HAND, FEW, FIT, FIT_ALONE, NUMPY
 from timing import Measured
 
 SUITE = "small_models"
@@ -22,7 +22,6 @@ PROBLEMS = 30
 LARGEST_N, LARGEST_D = 64, 8
 EPOCHS = 2000
 CONTENDERS = (FIT, "eager", BY_HAND, NUMPY, FIT_ALONE)
-FEW = 200
 
 
 def cases(quick: bool, seed: int = 0) -> Iterator[Planned]:

@@ -1,4 +1,4 @@
-"""All threads against one, on work that arithmetic bounds, that memory bounds, and that is small."""
+"""All threads against one: on work that arithmetic bounds, or memory, and on small work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUITE = "threads"
 ONE_THREAD = "one thread"
 THREADS = torch.get_num_threads()
 
-# Arithmetic bounds a curve, and products with many outputs; memory the widest; nothing the smallest.
+# Arithmetic bounds a curve, and products with many outputs.
 CUBIC, LEGENDRE = "cubic, 2000000 points", "Legendre, 2000000 points"
 OUTPUTS = "(100000, 64) to 16 outputs"
 ARITHMETIC = (CUBIC, LEGENDRE, OUTPUTS)
