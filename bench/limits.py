@@ -27,8 +27,11 @@ MEBIBYTE = 2**20
 CACHE_IF_UNKNOWN = 64 * MEBIBYTE
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC")
 
-READ, COPY, CACHED = "read", "copy", "read in cache, one core"
-MULTIPLY_ADD, RANDOM_ROWS, PRODUCT = "multiply-adds, one core", "random rows, one core", "torch.mm"
+# Below this a step stays on the calling thread: `kSerialElements` in csrc/training/objective.h.
+SERIAL_ELEMENTS = 2**17
+
+READ, COPY, CACHED, RANDOM_ROWS = "read", "copy", "read in cache", "random rows"
+MULTIPLY_ADD, PRODUCT = "multiply-adds", "torch.mm"
 
 
 @functools.cache
@@ -82,7 +85,7 @@ def copy(size: float) -> Limit:
 
 
 def multiply_adds() -> Limit | None:
-    """In registers, in as many chains as hide the latency."""
+    """Of one core, in registers, in as many chains as hide the latency."""
     compiled = library()
     if compiled is None:
         return None
@@ -92,7 +95,7 @@ def multiply_adds() -> Limit | None:
 
 
 def cached_read(size: float) -> Limit | None:
-    """A plain sum of so many bytes, which a cache is to hold."""
+    """A plain sum on one core of so many bytes, which a cache is to hold."""
     compiled = library()
     if compiled is None:
         return None
@@ -102,13 +105,31 @@ def cached_read(size: float) -> Limit | None:
     return Limit(CACHED, "B", 4 * values.numel(), run)
 
 
+def reading(size: float) -> Limit | None:
+    """Of so many bytes again and again: by the cores that a step over as many takes.
+
+    A sum by torch begins with more than a small one takes, so up to 4 MiB it is one core's sum of
+    its part, as if all cores had done that at once.
+    """
+    if size >= 4 * MEBIBYTE:
+        return read(size)
+    cores = cores_for(size / 4)
+    one = cached_read(size / cores)
+    return one if one is None else replace(one, amount=one.amount * cores)
+
+
+def cores_for(elements: float) -> int:
+    """How many of them a step takes that reads so many elements."""
+    return torch.get_num_threads() if elements >= SERIAL_ELEMENTS else 1
+
+
 def _sum_of(compiled: ctypes.CDLL, values: Tensor) -> float:
     found: float = compiled.plain_sum(values.data_ptr(), values.numel())
     return found
 
 
 def random_rows(x: Tensor) -> Limit | None:
-    """The sums of the rows of a contiguous float32 matrix, in a random order."""
+    """The sums of the rows of a contiguous float32 matrix, in a random order, on one core."""
     compiled = library()
     if compiled is None:
         return None

@@ -85,11 +85,9 @@ def scanned(p: Problem, epochs: int) -> list[Contender]:
 
 
 def bounded_by(p: Problem) -> tuple[Limit | None, float]:
-    """In the first two caches arithmetic or the cache; else the reading of the data."""
-    if p.read_bytes >= 2**21:
-        return limits.read(p.read_bytes), p.read_bytes
+    """Within the first cache arithmetic; else the reading of the data."""
     if p.read_bytes >= 2**17:
-        return limits.cached_read(p.read_bytes), p.read_bytes
+        return limits.reading(p.read_bytes), p.read_bytes
     return limits.multiply_adds(), p.multiply_adds
 
 
