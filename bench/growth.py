@@ -78,9 +78,11 @@ def bounds_of(p: Problem) -> list[tuple[Limit, float]]:
     """What bounds a step, with how many calls of each limit make up its work."""
     n, d = p.shape
     cores = limits.cores_for(n * (d + 1) * p.y.shape[1])
+    # Less than this is summed in no more than a call of C itself takes.
+    large = p.read_bytes >= 2**17
     found = [
         (limits.multiply_adds(), p.multiply_adds / cores),
-        (limits.reading(p.read_bytes), p.read_bytes),
+        (limits.reading(p.read_bytes) if large else None, p.read_bytes),
     ]
     return [(limit, work / limit.amount) for limit, work in found if limit is not None]
 
