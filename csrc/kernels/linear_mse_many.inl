@@ -49,27 +49,23 @@ GDCORE_INLINE void many_residuals(const LinearMse<T>& a, const T* theta, const R
   }
 }
 
-/// gradient[o][c] += Σᵢ residual[i][o] · row i [c] for O outputs and P packs of columns from `c` on, the rows summed
-/// first.
-template <class T, int O, int P>
-GDCORE_INLINE void add_outer(const Rows<T>& x, Index count, const T* residual, Index padded, Index c, T* gradient,
-                             Index stride) {
-  constexpr Index lanes = kLanes<T>;
-  Pack<T> sum[O][P] = {};
-  for (Index i = 0; i < count; ++i) {
-    Pack<T> row[P];
-    for (int p = 0; p < P; ++p) row[p] = load(x.data + i * x.stride + c + p * lanes);
-    for (int o = 0; o < O; ++o) {
-      const Pack<T> r = broadcast(residual[i * padded + o]);
-      for (int p = 0; p < P; ++p) sum[o][p] = fma(row[p], r, sum[o][p]);
+/// gradient[o][c] += Σᵢ residual[i][o] · row i [c] for two outputs and a pack of columns from `c` on; four rows are
+/// summed first.
+template <class T>
+GDCORE_INLINE void add_two_outputs(const Rows<T>& x, Index count, const T* residual, Index padded, Index c, T* first,
+                                   T* second) {
+  Pack<T> sum[2] = {load(first + c), load(second + c)};
+  for (Index i = 0; i < count; i += 4) {
+    const Index end = count - i < 4 ? count : i + 4;
+    Pack<T> part[2] = {};
+    for (Index j = i; j < end; ++j) {
+      const Pack<T> row = load(x.data + j * x.stride + c);
+      for (int o = 0; o < 2; ++o) part[o] = fma(row, broadcast(residual[j * padded + o]), part[o]);
     }
+    for (int o = 0; o < 2; ++o) sum[o] = sum[o] + part[o];
   }
-  for (int o = 0; o < O; ++o) {
-    for (int p = 0; p < P; ++p) {
-      T* to = gradient + o * stride + c + p * lanes;
-      store(to, load(to) + sum[o][p]);
-    }
-  }
+  store(first + c, sum[0]);
+  store(second + c, sum[1]);
 }
 
 /// The same over all d columns and k outputs.
@@ -80,18 +76,20 @@ GDCORE_INLINE void add_products(const Rows<T>& x, Index count, const T* residual
   Index o = 0;
   for (; o + 2 <= k; o += 2) {
     Index c = 0;
-    for (; c + 2 * lanes <= d; c += 2 * lanes) {
-      add_outer<T, 2, 2>(x, count, residual + o, padded, c, gradient + o * stride, stride);
-    }
-    for (; c + lanes <= d; c += lanes) {
-      add_outer<T, 2, 1>(x, count, residual + o, padded, c, gradient + o * stride, stride);
-    }
+    T* first = gradient + o * stride;
+    for (; c + lanes <= d; c += lanes) add_two_outputs(x, count, residual + o, padded, c, first, first + stride);
     if (c == d) continue;
-    const Rows<T> rest = {x.data + c, x.stride, 0};
-    add_rows<T>(rest, count, residual + o, padded, d - c, gradient + o * stride + c);
-    add_rows<T>(rest, count, residual + o + 1, padded, d - c, gradient + (o + 1) * stride + c);
+    for (Index i = 0; i < count; i += 4) {
+      const Rows<T> rest = {x.data + i * x.stride + c, x.stride, 0};
+      const Index rows = count - i < 4 ? count - i : 4;
+      add_rows<T>(rest, rows, residual + i * padded + o, padded, d - c, first + c);
+      add_rows<T>(rest, rows, residual + i * padded + o + 1, padded, d - c, first + stride + c);
+    }
   }
-  if (o < k) add_rows<T>(x, count, residual + o, padded, d, gradient + o * stride);
+  for (Index i = 0; o < k && i < count; i += 4) {
+    const Rows<T> rows = {x.data + i * x.stride, x.stride, 0};
+    add_rows<T>(rows, count - i < 4 ? count - i : 4, residual + i * padded + o, padded, d, gradient + o * stride);
+  }
 }
 
 template <class T>
@@ -122,11 +120,12 @@ static void linear_mse_many(const LinearMse<T>& a, const T* theta, Index begin, 
                            loss);
     }
     for (Index o = 0; bias != nullptr && o < k; o += lanes) {
-      Pack<T> sum = zero<T>();
-      for (i = 0; i < count; ++i) sum = sum + load(residual + i * padded + o);
-      alignas(kLaneBytes) T values[lanes];
-      store(values, sum);
-      for (Index l = 0; l < lanes && o + l < k; ++l) bias[o + l] += static_cast<double>(values[l]);
+      Sum<T> sum = {};
+      for (i = 0; i < count; ++i) add(sum, load(residual + i * padded + o));
+      alignas(kLaneBytes) double values[lanes];
+      for (Index half = 0; half * kLanes<double> < lanes; ++half)
+        store(values + half * kLanes<double>, sum.lanes[half]);
+      for (Index l = 0; l < lanes && o + l < k; ++l) bias[o + l] += values[l];
     }
     add_products(x, count, residual, padded, d, k, gradient, stride);
     for (i = 0; a.dx != nullptr && i < count; ++i) {
