@@ -61,15 +61,19 @@ def peers(case: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     }
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Of every case that both runs have, with a contender that both have.
+def check(old: Mapping[str, Any], *, format: int, quick: bool) -> None:
+    """Whether a run can be compared with an old one.
 
     Raises:
-        ValueError: The runs were not measured alike.
+        ValueError: The old one was measured otherwise.
     """
-    for key in ("format", "quick"):
-        if old.get(key) != new[key]:
-            raise ValueError(f"{key}: expected {new[key]!r} as in this run, got {old.get(key)!r}")
+    for key, value in (("format", format), ("quick", quick)):
+        if old.get(key) != value:
+            raise ValueError(f"{key}: expected {value!r} as in this run, got {old.get(key)!r}")
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Of every case that both runs have, with a contender that both have."""
     before = {(case["suite"], case["name"]): case for case in old["cases"]}
     found = []
     for case in new["cases"]:

@@ -171,6 +171,14 @@ def main(given: Sequence[str] | None = None) -> int:
         return 2
     started, kept = time.perf_counter(), list[str]()
     described, quick = machine.describe(), options.quick
+    old = None
+    if options.compare is not None:
+        old = json.loads(options.compare.read_text())
+        try:
+            compare.check(old, format=record.FORMAT, quick=quick)
+        except ValueError as error:
+            print(f"--compare: {error}", file=sys.stderr)
+            return 2
     rates = limits.measure_machine(QUICK if quick else FULL)
     show(page.machine_text(described, rates, quick), kept)
     seconds = QUICK_SECONDS if quick else FULL_SECONDS
@@ -193,8 +201,8 @@ def main(given: Sequence[str] | None = None) -> int:
         seconds=seconds,
     )
     regressed = False
-    if options.compare is not None:
-        changed = compare.changes(json.loads(options.compare.read_text()), found)
+    if old is not None:
+        changed = compare.changes(old, found)
         show(compare.text(changed), kept)
         regressed = any(one.regressed for one in changed)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,17 @@ def test_cases_and_contenders_that_one_run_lacks_are_left_out() -> None:
 @pytest.mark.parametrize(("key", "value"), [("format", 1), ("quick", True)])
 def test_runs_that_were_measured_otherwise_are_refused(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{key}: expected"):
-        compare.changes({**a_run(), key: value}, a_run())
+        compare.check({**a_run(), key: value}, format=2, quick=False)
+
+
+def test_an_old_format_ends_with_status_2_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run.limits, "measure_machine", lambda effort: pytest.fail("measured"))
+    file = tmp_path / "old.json"
+    file.write_text("{}")
+    assert run.main(["--case", "(32, 10), fit", "--compare", str(file)]) == 2
+    assert "--compare: format: expected 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (5.0, 1)])
