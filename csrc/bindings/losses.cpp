@@ -90,10 +90,10 @@ void scatter(const T* from, const std::vector<py::object>& tensors) {
 template <class T>
 void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::vector<py::object>& gradients,
                 py::handle dx, int threads) {
-  double divisor = problem.divisor(mean);
-  if (mean && problem.loss_weight) {
-    const MaybeReleaseGil release(problem.loss_weight->numel());
-    divisor = problem.weight_sum<T>(threads);
+  double divisor;
+  {
+    const MaybeReleaseGil release(problem.loss_weight ? problem.loss_weight->numel() : 0);
+    divisor = problem.divisor<T>(mean, threads);
   }
   std::unique_ptr<Objective<T>> objective;
   if (dx.is_none()) {

@@ -57,6 +57,16 @@ static void update(const void* rule, const Slots& slots, Index begin, Index end)
   for (; i < end; ++i) step_at<S, T>(step, own, i);
 }
 
+/// A rule's number as lanes, or as it is for one element.
+template <class T>
+GDCORE_INLINE Pack<T> like(const Pack<T>&, T value) {
+  return broadcast(value);
+}
+template <class T>
+GDCORE_INLINE T like(T, T value) {
+  return value;
+}
+
 /// m + weight (g − m), the way round that torch.lerp takes it: an infinite m ends as NaN there, and so here.
 template <class V, class T>
 GDCORE_INLINE V lerp(const V& m, const V& g, T weight) {
@@ -65,20 +75,28 @@ GDCORE_INLINE V lerp(const V& m, const V& g, T weight) {
 
 template <class T>
 struct SgdStep {
-  SgdRule<T> rule;
+  T minus_lr, momentum, one_minus_dampening, weight_decay;
+  bool nesterov, maximize, fresh;
 
   explicit SgdStep(const SgdUpdate& u)
-      : rule{static_cast<T>(u.lr),
-             static_cast<T>(u.momentum),
-             static_cast<T>(u.one_minus_dampening),
-             static_cast<T>(u.weight_decay),
-             u.nesterov,
-             u.maximize,
-             u.fresh} {}
+      : minus_lr(static_cast<T>(-u.lr)),
+        momentum(static_cast<T>(u.momentum)),
+        one_minus_dampening(static_cast<T>(u.one_minus_dampening)),
+        weight_decay(static_cast<T>(u.weight_decay)),
+        nesterov(u.nesterov),
+        maximize(u.maximize),
+        fresh(u.fresh) {}
 
   template <class V>
-  GDCORE_INLINE_MEMBER V operator()(const Slots&, const V& p, const V& g, V (&state)[kMaxState]) const {
-    return sgd_step(rule, p, g, state[0]);
+  GDCORE_INLINE_MEMBER V operator()(const Slots&, const V& p, V g, V (&state)[kMaxState]) const {
+    auto& b = state[0];
+    if (maximize) g = -g;
+    if (weight_decay != 0) g = fma(like(g, weight_decay), p, g);
+    if (momentum != 0) {
+      b = fresh ? g : fma(like(g, one_minus_dampening), g, b * like(g, momentum));
+      g = nesterov ? fma(like(g, momentum), b, g) : b;
+    }
+    return fma(like(g, minus_lr), g, p);
   }
 };
 

@@ -334,12 +334,25 @@ def step(
     training: "_core.Training",
     watch: "_core.Watch",
     optimizer: torch.optim.Optimizer,
-    written: list[Tensor],
     check: Callable[[Any, Any], None],
 ) -> Callable[[Tensor, Tensor], Tensor | None]:
     """One update as a function of x and y: see ``csrc/bindings/step.cpp``."""
-    return _core.Step(training, watch, optimizer, written, check, *_SCALARS.values())
+    return _core.Step(training, watch, optimizer, check, *_SCALARS.values())
+
+
+def training(
+    kernel: str,
+    flat: bool,
+    parameters: Sequence[Tensor],
+    mean: bool,
+    rule: str,
+    fresh: Callable[[dict[str, Any], Tensor], Any],
+    index: Tensor | None,
+) -> "_core.Training":
+    """The native loop: see ``csrc/bindings/training.h``."""
+    return _core.Training(kernel, flat, parameters, mean, rule, PLAIN, fresh, index)
 
 
 Training = _core.Training
+StopRule = _core.StopRule
 Watch = _core.Watch

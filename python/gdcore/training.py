@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import _ops
 from ._history import DivergenceError, History
+from ._runners import Ran, StepwiseRunner
 from .plan import LossFunction, NativeModel, Plan
 
 __all__ = ["DivergenceError", "History", "fit", "train_step"]
@@ -104,13 +105,11 @@ def train_step(
         with lock:
             loss = None if native is None else native(x, y)
             if loss is None:
-                plan = Plan(model, loss_fn, optimizer)
-                stepper = _ops.step(plan.training, plan.watch, optimizer, plan.written, _check_data)
+                stepper = Plan(model, loss_fn, optimizer).step(_check_data)
                 loss = stepper(x, y)
                 if loss is None:
                     raise RuntimeError("model: expected it to stay as it is, got a change")
-                plan.keep_buffers()
-                native = stepper if plan.lasting else None
+                native = stepper
             return loss
 
     return step
@@ -174,32 +173,17 @@ def _fit(plan: Plan, data: Any, epochs: int, record_every: int | None) -> Histor
     _check_count("epochs", epochs, 0)
     if record_every is not None:
         _check_count("record_every", record_every, 1)
-    records = 0 if record_every is None else -(-epochs // record_every)
-    size = sum(parameter.numel() for parameter in native.parameters)
-    losses = torch.empty(epochs, dtype=x.dtype, device="cpu")
-    recorded = torch.empty((records, size), dtype=x.dtype, device="cpu")
-
     start = time.perf_counter()
-    done, outcome, raised = plan.training.run(
-        x,
-        y,
-        losses,
-        epochs,
-        record_every or 0,
-        recorded if records else None,
-        True,
-        torch.get_num_threads(),
-    )
+    runner = StepwiseRunner(plan.problem(x, y), plan.optimizer)
+    ran = runner.run(epochs, record_every=record_every or 0)
     seconds = time.perf_counter() - start
-    updates = done - 1 if outcome == "diverged" else done
-    if updates > 0:
-        plan.mark_stepped()
-    history = _history(native, losses[:done], recorded, updates, record_every, seconds)
-    if raised is not None:
-        raised.history = history  # type: ignore[attr-defined]
-        raise raised
-    if outcome == "diverged":
-        raise DivergenceError(done - 1, plan.lr, None, history)
+    history = _history(native, ran, record_every, seconds)
+    if ran.raised is not None:
+        ran.raised.history = history  # type: ignore[attr-defined]
+        raise ran.raised
+    if ran.outcome == "diverged":
+        lr = max((float(group["lr"]) for group in plan.optimizer.param_groups), key=abs)
+        raise DivergenceError(ran.epochs - 1, lr, None, history)
     return history
 
 
@@ -223,21 +207,13 @@ def _check_count(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name}: expected at most {_MOST}, got {value}")
 
 
-def _history(
-    model: NativeModel,
-    losses: Tensor,
-    recorded: Tensor,
-    updates: int,
-    record_every: int | None,
-    seconds: float,
-) -> History:
+def _history(model: NativeModel, ran: Ran, record_every: int | None, seconds: float) -> History:
     parameters = {}
-    if record_every is not None:
-        rows = recorded[: -(-updates // record_every)]
+    if ran.records is not None:
         offset = 0
         for name, parameter in zip(model.names, model.parameters, strict=True):
             size = parameter.numel()
-            values = rows[:, offset : offset + size]
-            parameters[name] = values.reshape(len(rows), *parameter.shape)
+            values = ran.records[:, offset : offset + size]
+            parameters[name] = values.reshape(len(values), *parameter.shape)
             offset += size
-    return History(losses, parameters, record_every, seconds)
+    return History(ran.losses, parameters, record_every, seconds)

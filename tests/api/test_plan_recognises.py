@@ -205,7 +205,7 @@ class OtherSGD(torch.optim.SGD):
 
 
 OPTIMIZERS: dict[str, tuple[type[Exception], Callable[[nn.Module], Any], str]] = {
-    "Adam": (TypeError, lambda m: torch.optim.Adam(m.parameters()), "Adam"),
+    "Adagrad": (TypeError, lambda m: torch.optim.Adagrad(m.parameters()), "Adagrad"),
     "subclass": (TypeError, lambda m: OtherSGD(m.parameters()), "OtherSGD"),
     "the class itself": (TypeError, lambda _: torch.optim.SGD, "SGD"),
     "parameters": (TypeError, lambda m: list(m.parameters()), "list"),
