@@ -148,9 +148,10 @@ IndexView::IndexView(py::handle object, const char* name) {
 }
 
 std::vector<Index> IndexView::read() const {
+  const Index* const from = static_cast<const Index*>(data_of(view_));
+  if (is_contiguous(view_)) return {from, from + numel_of(view_)};
   std::vector<Index> values;
   values.reserve(static_cast<std::size_t>(numel_of(view_)));
-  const Index* const from = static_cast<const Index*>(data_of(view_));
   for_each_offset(view_, [&](Index offset) { values.push_back(from[offset]); });
   return values;
 }

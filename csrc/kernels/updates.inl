@@ -36,13 +36,13 @@ struct At<double> : AtElement<double> {};
 template <class S, class V, class Step>
 GDCORE_INLINE void step_at(const Step& step, const Slots& slots, Index i) {
   V state[kMaxState] = {};
-  for (int k = 0; k < kMaxState; ++k) {
+  for (int k = 0; k < Step::kStates; ++k) {
     if (slots.state[k] != nullptr) state[k] = At<V>::template get<S>(slots.state[k], i);
   }
   const V parameter = At<V>::template get<S>(slots.parameter, i);
   const V grad = At<V>::template get<S>(slots.grad, i);
   At<V>::template put<S>(slots.parameter, i, step(slots, parameter, grad, state));
-  for (int k = 0; k < kMaxState; ++k) {
+  for (int k = 0; k < Step::kStates; ++k) {
     if (slots.state[k] != nullptr) At<V>::template put<S>(slots.state[k], i, state[k]);
   }
 }
@@ -75,6 +75,7 @@ GDCORE_INLINE V lerp(const V& m, const V& g, T weight) {
 
 template <class T>
 struct SgdStep {
+  static constexpr int kStates = 1;
   T minus_lr, momentum, one_minus_dampening, weight_decay;
   bool nesterov, maximize, fresh;
 
@@ -102,6 +103,7 @@ struct SgdStep {
 
 template <class T>
 struct RmspropStep {
+  static constexpr int kStates = 3;
   T minus_lr, alpha, rest, eps, weight_decay, momentum;
   bool maximize;
 
@@ -134,6 +136,7 @@ struct RmspropStep {
 
 template <class T>
 struct AdamStep {
+  static constexpr int kStates = 3;
   T minus_step_size, beta1_rest, beta2, beta2_rest, scale, eps, weight_decay, decay;
   bool maximize;
 

@@ -8,13 +8,16 @@ Three levels, one vocabulary: parts that replace the same-named parts of ``torch
 
 from . import functional, nn, optim, reference
 from ._build_info import __version__, build_info
+from .compress import Compressed, compress
 from .training import DivergenceError, History, fit, train_step
 
 __all__ = [
+    "Compressed",
     "DivergenceError",
     "History",
     "__version__",
     "build_info",
+    "compress",
     "fit",
     "functional",
     "nn",

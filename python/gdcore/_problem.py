@@ -28,7 +28,7 @@ class Problem(NamedTuple):
     mean: bool
     flat: bool = False
     """Whether a linear model's (n, k) prediction is flattened to (n k,)."""
-    index: Tensor | None = None
+    index: Tensor | None = None  # type: ignore[assignment]
     """int64 (k, q): places in θ, or -1 for a weight of 0."""
 
 

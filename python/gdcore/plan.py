@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.modules import module as torch_module
 
 from . import _ops, functional, nn
+from ._native_loop import training_of
 from ._optimizer import recognise_optimizer
 from ._problem import Problem
-from ._runners import training_of
 from ._seen import Seen
 
 __all__ = ["LossFunction", "Plan"]
