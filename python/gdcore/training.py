@@ -1,11 +1,8 @@
 """Native training: one step, or the whole loop, in one call."""
 
-import contextlib
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -13,6 +10,7 @@ from torch import Tensor
 from . import _ops
 from ._history import DivergenceError, History
 from ._runners import Ran, StepwiseRunner
+from ._turns import turn_of
 from .plan import LossFunction, NativeModel, Plan
 
 __all__ = ["DivergenceError", "History", "fit", "train_step"]
@@ -20,18 +18,6 @@ __all__ = ["DivergenceError", "History", "fit", "train_step"]
 
 _MOST = 2**40
 """Epochs beyond which not even their losses would fit in memory."""
-
-
-_locks: WeakKeyDictionary[torch.optim.Optimizer, Any] = WeakKeyDictionary()
-
-
-def _lock_of(optimizer: Any) -> Any:
-    """What keeps two threads from training with the same optimizer at the same time: the native
-    code lets other threads run, and both would begin from the same parameters.
-    """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        return contextlib.nullcontext()
-    return _locks.setdefault(optimizer, threading.RLock())
 
 
 def _check_data(x: Any, y: Any) -> None:
@@ -98,7 +84,7 @@ def train_step(
     Plan(model, loss_fn, optimizer)  # what is not recognised is refused here already
     native: Callable[[Tensor, Tensor], Tensor | None] | None = None
 
-    lock = _lock_of(optimizer)
+    lock = turn_of(optimizer)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         nonlocal native
@@ -163,7 +149,7 @@ def fit(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    with _lock_of(optimizer):
+    with turn_of(optimizer):
         return _fit(Plan(model, loss_fn, optimizer), data, epochs, record_every)
 
 
