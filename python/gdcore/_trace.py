@@ -155,7 +155,7 @@ class Tracer(TorchDispatchMode):
             self.refuse("an index that depends on trained parameters")
         for i, name in operation.written:
             self._check_write(args[i] if i < len(args) else kwargs.get(name), labels)
-        if operation.name.endswith("batch_norm") and True in args:
+        if operation.name.endswith("batch_norm") and any(a is True for a in args):
             self.refuse("batch norm in training mode keeps running statistics")
         out = func(*args, **kwargs)
         if labels and not all(isinstance(o, Tensor) for o in _flat(out)):
@@ -273,7 +273,10 @@ def _flat(out: Any) -> Sequence[Any]:
     return out if isinstance(out, (list, tuple)) else (out,)
 
 
-_ESCAPES = {"tolist", "numpy", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage"}
+_ESCAPES = frozenset(
+    "tolist numpy __array__ __dlpack__ data_ptr storage untyped_storage __repr__ __format__ "
+    "__deepcopy__ __reduce_ex__ _typed_storage".split()
+)
 _CHANGES = {"__set__", "requires_grad_", "set_"}
 _GRAD = Tensor.grad.__get__  # type: ignore[attr-defined]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ._affine_normal import NormalForm, normal_form
 from ._affine_reach import Reach
 from ._affine_terms import Affine, NoRuleError
-from ._affine_verify import disagreement, unreached
+from ._affine_verify import disagreement
 from ._trace import Neither, RefusedError, Tracer, Watcher
 
 __all__ = ["AffineForm", "NotAffine", "affine_form"]
@@ -180,17 +180,21 @@ def _recognised(
     label = tracer.label(out)
     if label is None:
         return NotAffine("the prediction does not depend on a trained parameter")
-    if isinstance(label, Neither):
-        return NotAffine(*label)
     if any(t._backward_hooks for t in tracer.alive if id(t) in tracer.labels):
         return NotAffine("a hook on a tensor, which the native loop would not run")
-    function = _own_function(out)
+    function, reached = _graph(out)
     if function is not None:
         return NotAffine(f"{function} is an autograd.Function, whose backward may be anything")
     if not tracer.captured_unchanged():
         return NotAffine("a tensor that the prediction uses was written to afterwards")
     if reach.changed():
         return NotAffine("the forward changes the model's own state (an attribute, say)")
+    # PyTorch leaves a parameter that the gradient does not reach as it is, weight decay and all.
+    kept = [parameter for parameter in trained if id(parameter) in reached]
+    if len(kept) < len(trained):
+        return _recognised(model, kept, xs, names, reach)
+    if isinstance(label, Neither):
+        return NotAffine(*label)
     return _verified(model, trained, xs, names, label, out, len(tracer.alive))
 
 
@@ -203,16 +207,15 @@ def _verified(
     out: Tensor,
     operations: int,
 ) -> AffineForm | NotAffine:
-    dropped = unreached(out, trained)
     try:
         with torch.no_grad():
             form = normal_form(label, out.detach())
     except NoRuleError as error:
         return NotAffine(str(error))
-    if any(dropped):
-        form = _without(form, trained, dropped)
-        trained = [p for p, gone in zip(trained, dropped, strict=True) if not gone]
     form = form._replace(features=_itself(form.features, xs))
+    parts = [form.features] if form.offset is None else [form.features, form.offset]
+    if any(_overlap(part, parameter) for part in parts for parameter in trained):
+        return NotAffine("a parameter's memory is read past autograd")
     problem, rowwise = disagreement(lambda few: model(*few), xs, form, trained, out, operations)
     if problem is not None:
         return NotAffine(problem)
@@ -228,30 +231,30 @@ def _verified(
     )
 
 
-def _own_function(out: Tensor) -> str | None:
-    """The name of a custom ``autograd.Function`` in the prediction's graph, if there is one."""
-    waiting, seen = [out.grad_fn], set()
+def _graph(out: Tensor) -> tuple[str | None, set[int]]:
+    """What the prediction's graph holds: the name of a custom function, and the leaves' ids."""
+    waiting: list[Any] = [out.grad_fn]
+    seen: set[Any] = set()
+    leaves: set[int] = set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if isinstance(node, torch.autograd.function.BackwardCFunction):
-            return type(node).__name__.removesuffix("Backward")
+            return type(node).__name__.removesuffix("Backward"), leaves
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            leaves.add(id(leaf))
         waiting += [following for following, _ in node.next_functions]
-    return None
+    return None, leaves
 
 
-def _without(form: NormalForm, trained: list[Tensor], dropped: list[bool]) -> NormalForm:
-    """The form over fewer parameters; positions of those that go become -1."""
-    places = []
-    start = 0
-    for parameter, gone in zip(trained, dropped, strict=True):
-        size = parameter.numel()
-        places.append(torch.full((size,), -1) if gone else torch.arange(start, start + size))
-        start += 0 if gone else size
-    table = torch.cat([*places, torch.tensor([-1])]).to(form.index.device)
-    return form._replace(index=table[form.index])
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors' memories meet, whoever allocated them."""
+    first, second = a.untyped_storage(), b.untyped_storage()
+    start, other = first.data_ptr(), second.data_ptr()
+    return start < other + second.nbytes() and other < start + first.nbytes()
 
 
 def _itself(features: Tensor, xs: tuple[Tensor, ...]) -> Tensor:
