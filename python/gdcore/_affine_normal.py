@@ -101,9 +101,10 @@ def _block(term: Term, fine: tuple[int, ...], cut: int, n: int, k: int) -> _Bloc
     if c is None:
         return _Block(None, index, origin) if r == 1 else _ones(index, n, origin)
     if not _varies(c, cut, len(fine)):
-        if c.shape[:cut] != fine[:cut]:
+        wide = (*fine[:cut], *c.shape[cut:-1], r)
+        if c.shape != wide:
             check_size(n, r)
-        return _Block(c.expand(*fine[:cut], *c.shape[cut:]).reshape(n, r), index, origin)
+        return _Block(c.expand(wide).reshape(n, r), index, origin)
     check_size(n, k, r)
     return _Block(c.expand(*fine, r).reshape(n, k * r), _diagonal(index), origin)
 

@@ -40,7 +40,7 @@ def broadcast(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
 
 class Term(NamedTuple):
     coefficient: Tensor | None
-    """None where it is 1 everywhere."""
+    """None where it is 1 everywhere; along r too its size may be 1."""
     index: Tensor
     origin: str
 
@@ -261,12 +261,13 @@ def _sum_term(term: Term, d: int, size: int, like: Tensor) -> Term:
             c = like.new_full((1,) * index.dim(), float(size))
         return Term(c, index, origin)
 
+    r = index.shape[-1]
+
     def into_r(part: Tensor) -> Tensor:
-        wide = list(part.shape)
+        wide = [*part.shape[:-1], r]
         wide[d] = size
         check_size(*wide)
-        moved = part.expand(wide).movedim(d, -2)
-        return moved.reshape(*moved.shape[:-2], size * part.shape[-1]).unsqueeze(d)
+        return part.expand(wide).movedim(d, -2).flatten(-2).unsqueeze(d)
 
     return Term(None if c is None else into_r(c), into_r(index), origin)
 

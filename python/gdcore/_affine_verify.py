@@ -89,7 +89,7 @@ class _Check:
             features, bound = features[rows], bound[rows]
         v = features.new_empty(len(features), len(self.form.index)).normal_(generator=self.random)
         found = torch.autograd.grad(out, self.parameters, v.view(out.shape), materialize_grads=True)
-        both = torch.stack((v.T @ features, v.abs_().T @ bound)).view(2, -1)
+        both = torch.stack((v.T @ features, v.abs().T @ bound)).view(2, -1)
         expected, allowed = self.theta.new_zeros(2, len(self.theta)).index_add_(1, self.at, both)
         error = torch.cat([gradient.reshape(-1) for gradient in found]) - expected[:-1]
         return error.abs_().sub_(allowed[:-1]).max().item() <= 0

@@ -235,7 +235,7 @@ def _graph(out: Tensor) -> tuple[str | None, set[int]]:
     """What the prediction's graph holds: the name of a custom function, and the leaves' ids."""
     waiting: list[Any] = [out.grad_fn]
     seen: set[Any] = set()
-    leaves: set[int] = set()
+    leaves = {id(out)}
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
