@@ -108,8 +108,6 @@ def densely(func: Callable[..., Any], like: Tensor, *args: Any, **kwargs: Any) -
             match = (own == position).nonzero()
             parts.append(phi[:, match[0, 0]].reshape(zero.shape) if len(match) else zero)
         coefficient[..., j] = run(parts) - base
-    offset = run(
-        [z if v.offset is None else v.offset for z, v in zip(zeros, values, strict=True)]
-    )
+    offset = run([z if v.offset is None else v.offset for z, v in zip(zeros, values, strict=True)])
     index = positions.reshape(*(1,) * base.dim(), len(positions))
     return Affine(base.shape, [Term(coefficient, index, name)], offset)

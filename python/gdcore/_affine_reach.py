@@ -159,7 +159,8 @@ class _Globals:
         self.keys = [
             key
             for key in function.__code__.co_names
-            if key in self.namespace and not isinstance(self.namespace[key], (types.ModuleType, type))
+            if key in self.namespace
+            and not isinstance(self.namespace[key], (types.ModuleType, type))
         ]
 
 

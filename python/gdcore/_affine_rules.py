@@ -149,9 +149,7 @@ class Rules(NamedTuple):
         if isinstance(sizes, int):
             sizes = [min(sizes, total - begin) for begin in range(0, total, sizes)]
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        return [
-            self.slice(a, dim, end - size, end) for end, size in zip(ends, sizes, strict=True)
-        ]
+        return [self.slice(a, dim, end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
     def sum(
         self, a: Affine, dim: Sequence[int] | None = None, keepdim: bool = False, **_: Any
@@ -293,5 +291,3 @@ _FRIENDLY = {
 def why_not(name: str) -> str:
     """One line for an operation that has no rule."""
     return f"{_FRIENDLY.get(name, name.strip('_'))} is not affine in its input"
-
-

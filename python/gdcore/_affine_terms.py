@@ -209,7 +209,9 @@ class Affine:
                 terms.append(Term(wide.to(like.dtype), index, origin))
                 continue
             check_size(*broadcast(c.shape, wide.shape))
-            terms.append(Term(c * wide, index, name if origin in ("", name) else f"{origin} * {name}"))
+            terms.append(
+                Term(c * wide, index, name if origin in ("", name) else f"{origin} * {name}")
+            )
         moved = None if own.offset is None or not offset else own.offset * factor
         return Affine(shape, terms, moved)
 

@@ -64,8 +64,10 @@ class _Operation:
             for i, argument in enumerate(schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
-        self.is_view = not self.written and self.name != "lift_fresh" and any(
-            result.alias_info is not None for result in schema.returns
+        self.is_view = (
+            not self.written
+            and self.name != "lift_fresh"
+            and any(result.alias_info is not None for result in schema.returns)
         )
         in_place = self.name.endswith("_") and [i for i, _ in self.written] == [0]
         self.in_place = in_place
@@ -95,6 +97,8 @@ class Tracer(TorchDispatchMode):
         super().__init__()
         self.refusal: Neither | None = None
         self.labels: dict[int, Affine | Neither] = {}
+        self.performed: set[str] = set()
+        """The names of the operations that ran."""
         self.names = names
         """What to call a constant, by its id."""
         self.alive: list[Tensor] = list(parameters)
@@ -141,6 +145,7 @@ class Tracer(TorchDispatchMode):
         operation = _operations.get(func)
         if operation is None:
             operation = _operations[func] = _Operation(func)
+        self.performed.add(operation.name)
         if operation.random:
             self.refuse(f"random numbers ({operation.name.strip('_')})")
         given = list(_tensors(args))
@@ -149,8 +154,10 @@ class Tracer(TorchDispatchMode):
         labels = {id(t): label for t in given if (label := self.label(t)) is not None}
         if labels and (operation.reads or operation.sized_by_value):
             self.refuse("Python reads a value that depends on trained parameters")
-        if labels and operation.name == "index" and any(
-            id(t) in labels for t in _tensors(args[1:])
+        if (
+            labels
+            and operation.name == "index"
+            and any(id(t) in labels for t in _tensors(args[1:]))
         ):
             self.refuse("an index that depends on trained parameters")
         for i, name in operation.written:

@@ -270,5 +270,3 @@ def _itself(features: Tensor, xs: tuple[Tensor, ...]) -> Tensor:
         ):
             return x
     return features
-
-
