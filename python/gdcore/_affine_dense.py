@@ -11,18 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._affine_terms import Affine, NoRuleError, Term, check_size
+from ._affine_shapes import NoRuleError, check_size
+from ._affine_terms import Affine, Term
 
 __all__ = ["DENSE", "MOST_COLUMNS", "MOVEMENTS", "densely", "moved"]
 
 MOST_COLUMNS = 1024
 """Parameter elements up to which an operation is run on every column of Φ."""
 
-MOVEMENTS = frozenset(
-    "index index_select embedding gather take flip roll repeat diagonal unfold as_strided tril "
-    "triu constant_pad_nd diag_embed rot90 pixel_shuffle pixel_unshuffle channel_shuffle "
-    "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
-)
+_MOVING = """
+    index index_select embedding gather take flip roll repeat diagonal unfold as_strided tril triu
+    constant_pad_nd diag_embed rot90 pixel_shuffle pixel_unshuffle channel_shuffle
+    reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
+"""
+MOVEMENTS = frozenset(_MOVING.split())
 """Every element of the result is one element of the first argument, or zero."""
 
 DENSE: dict[str, tuple[frozenset[int], ...]] = {

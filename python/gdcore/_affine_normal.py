@@ -1,4 +1,4 @@
-"""The normal form of an affine value: features · θ[index] + offset, with rows and outputs."""
+"""The normal form of an affine value: features · θ[positions] + offset, with rows and outputs."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._affine_terms import Affine, Term, check_size
+from ._affine_shapes import check_size
+from ._affine_terms import Affine, Term
 
 __all__ = ["NormalForm", "normal_form"]
 
 
 class NormalForm(NamedTuple):
-    """prediction[i, o] = offset[i, o] + Σ_j features[i, j] θ[index[o, j]]."""
+    """prediction[i, o] = offset[i, o] + Σ_j features[i, j] θ[positions[o, j]]."""
 
     features: Tensor
-    index: Tensor
+    positions: Tensor
     offset: Tensor | None
     origin: tuple[str, ...]
 
@@ -24,7 +25,7 @@ class NormalForm(NamedTuple):
 class _Block(NamedTuple):
     features: Tensor | None
     """None for a single column of ones."""
-    index: Tensor
+    positions: Tensor
     origin: str
 
 
@@ -42,12 +43,12 @@ def normal_form(value: Affine, like: Tensor) -> NormalForm:
         n, k = math.prod(value.fine[:cut]), math.prod(value.fine[cut:])
         q = 0
         for term in value.terms:
-            if _varies(term.index, 0, cut):
+            if _varies(term.positions, 0, cut):
                 if used < 0:
                     used = _positions(value.terms)
                 q += k * used
             else:
-                q += term.index.shape[-1] * (k if _varies(term.coefficient, cut, dims) else 1)
+                q += term.positions.shape[-1] * (k if _varies(term.coefficient, cut, dims) else 1)
         cost = (n * k * q, n * q + k * q)
         if best is None or cost < best[0]:
             best = cost, cut
@@ -57,7 +58,7 @@ def normal_form(value: Affine, like: Tensor) -> NormalForm:
     blocks: list[_Block] = []
     scattered: list[Term] = []
     for term in value.terms:
-        if _varies(term.index, 0, cut):
+        if _varies(term.positions, 0, cut):
             scattered.append(term)
         else:
             _add(blocks, _block(term, value.fine, cut, n, k))
@@ -79,7 +80,7 @@ def _varies(part: Tensor | None, start: int, stop: int) -> bool:
 
 
 def _positions(terms: Sequence[Term]) -> int:
-    return len(torch.cat([term.index.reshape(-1) for term in terms]).unique())
+    return len(torch.cat([term.positions.reshape(-1) for term in terms]).unique())
 
 
 def _diagonal(index: Tensor) -> Tensor:
@@ -132,8 +133,8 @@ def _add(blocks: list[_Block], new: _Block) -> None:
     for i, block in enumerate(blocks):
         if not _same_memory(block.features, new.features):
             continue
-        if not bool(((block.index >= 0) & (new.index >= 0)).any()):
-            blocks[i] = block._replace(index=torch.maximum(block.index, new.index))
+        if not bool(((block.positions >= 0) & (new.positions >= 0)).any()):
+            blocks[i] = block._replace(positions=torch.maximum(block.positions, new.positions))
             return
     blocks.append(new)
 
@@ -144,6 +145,5 @@ def _joined(blocks: list[_Block], n: int, like: Tensor) -> tuple[Tensor, Tensor]
         for block in blocks
     ]
     if len(blocks) == 1:
-        return columns[0], blocks[0].index
-    check_size(n, sum(column.shape[1] for column in columns))
-    return torch.cat(columns, 1), torch.cat([block.index for block in blocks], 1)
+        return columns[0], blocks[0].positions
+    return torch.cat(columns, 1), torch.cat([block.positions for block in blocks], 1)

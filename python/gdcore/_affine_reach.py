@@ -1,4 +1,4 @@
-"""What a model reaches: the names of its tensors, its hooks, and the Python state it could change."""
+"""What a model reaches: the names of its tensors, hooks, and Python state it could change."""
 
 import functools
 import types
@@ -146,9 +146,11 @@ def _callables(value: Any) -> Iterator[Any]:
         if not kind.__module__.startswith("torch."):
             yield kind.forward
     elif not isinstance(value, (types.FunctionType, types.BuiltinFunctionType, *_CONTAINERS)):
-        call = getattr(type(value), "__call__", None)
-        if isinstance(call, types.FunctionType):
-            yield call
+        for kind in type(value).__mro__:
+            call = kind.__dict__.get("__call__")
+            if isinstance(call, types.FunctionType):
+                yield call
+                break
 
 
 class _Globals:

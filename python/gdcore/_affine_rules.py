@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ._affine_dense import DENSE, MOVEMENTS, densely, moved
-from ._affine_terms import Affine, NoRuleError, padded
+from ._affine_shapes import NoRuleError
+from ._affine_terms import Affine, padded
 
 __all__ = ["Rules", "rule_of", "why_not"]
 
@@ -154,14 +155,14 @@ class Rules(NamedTuple):
     def sum(
         self, a: Affine, dim: Sequence[int] | None = None, keepdim: bool = False, **_: Any
     ) -> Affine:
-        dims = range(len(a.shape)) if not dim else dim
+        dims = dim if dim else range(len(a.shape))
         return a.summed(dims, keepdim, self.like)
 
     def mean(
         self, a: Affine, dim: Sequence[int] | None = None, keepdim: bool = False, **_: Any
     ) -> Affine:
         count = 1
-        for d in range(len(a.shape)) if not dim else dim:
+        for d in dim if dim else range(len(a.shape)):
             count *= a.shape[d]
         return self.sum(a, dim, keepdim).times(1 / count, self.like)
 

@@ -1,9 +1,9 @@
 """Values that are affine in the trained parameters θ, as sums of structured terms.
 
-A term of a value of shape S is Σ_r coefficient[s, r] · θ[index[s, r]]. Its two tensors have the
+A term of a value of shape S is Σ_r coefficient[s, r] · θ[positions[s, r]]. Its two tensors have the
 dimensions of S and one more, r, and size 1 along every dimension where they do not vary: so a
 linear layer's (n, k) prediction is the coefficient x as (n, 1, d) and its weight's positions as
-(1, k, d), and nothing of size n k d is ever formed. An index of -1 stands for nothing.
+(1, k, d), and nothing of size n k d is ever formed. A position of -1 stands for nothing.
 
 Merging dimensions would lose that, so a reshape that only merges is put off: the terms keep the
 finer shape until an operation asks for the value's own.
@@ -17,85 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LIMIT", "Affine", "NoRuleError", "Term", "check_size", "leaf", "padded"]
+from ._affine_shapes import NoRuleError, broadcast, check_size, groups, regroup
 
-LIMIT = 2**25
-"""Elements of the largest tensor that recognising a model forms beside what the model forms."""
+__all__ = ["Affine", "Term", "leaf", "padded"]
 
 _SMALL = 4096
 """Elements up to which two index tensors are compared for equality."""
 
 
-class NoRuleError(Exception):
-    """An operation whose result is not known to be affine, or is too large; says which."""
-
-
-def broadcast(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
-    """The shape of an elementwise result (a tenth of the time of ``torch.broadcast_shapes``)."""
-    if len(a) < len(b):
-        a, b = b, a
-    lead = len(a) - len(b)
-    return (*a[:lead], *(t if s == 1 else s for s, t in zip(a[lead:], b, strict=True)))
-
-
 class Term(NamedTuple):
     coefficient: Tensor | None
     """None where it is 1 everywhere; along r too its size may be 1."""
-    index: Tensor
+    positions: Tensor
     origin: str
-
-
-def check_size(*sizes: int) -> None:
-    elements = math.prod(sizes)
-    if elements > LIMIT:
-        raise NoRuleError(f"its features would take {elements} numbers, more than {LIMIT}")
-
-
-def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """The shortest runs of sizes with equal products in two shapes of one number of elements."""
-    groups = []
-    i = j = 0
-    while i < len(old) and j < len(new):
-        a, b = [old[i]], [new[j]]
-        i, j = i + 1, j + 1
-        left, right = a[0], b[0]
-        while left != right:
-            if left < right:
-                a.append(old[i])
-                left *= old[i]
-                i += 1
-            else:
-                b.append(new[j])
-                right *= new[j]
-                j += 1
-        groups.append((a, b))
-    groups += [([size], []) for size in old[i:]] + [([], [size]) for size in new[j:]]
-    return groups
-
-
-def _regroup(
-    part: Tensor, groups: list[tuple[list[int], list[int]]], keep: Callable[[list[int]], bool]
-) -> Tensor:
-    """Reshape a term's tensor group by group; one that does not vary in a group stays so."""
-    expanded: list[int] = []
-    sizes: list[int] = []
-    position = 0
-    for old, new in groups:
-        varies = [part.shape[position + i] for i in range(len(old))]
-        position += len(old)
-        if keep(new):
-            expanded += varies
-            sizes += varies
-        elif all(size == 1 for size in varies):
-            expanded += varies
-            sizes += [1] * len(new)
-        else:
-            expanded += old
-            sizes += new
-    r = part.shape[-1]
-    if expanded != list(part.shape[:-1]):
-        check_size(*expanded, r)
-    return part.expand(*expanded, r).reshape(*sizes, r)
 
 
 class Affine:
@@ -128,16 +62,16 @@ class Affine:
     def reshaped(self, shape: Sequence[int]) -> "Affine":
         if 0 in shape:
             raise NoRuleError("a tensor without elements")
-        groups = _groups(self.fine, shape)
+        runs = groups(self.fine, shape)
 
         def keep(new: list[int]) -> bool:
             return len(new) <= 1
 
         fine: list[int] = []
-        for old, new in groups:
+        for old, new in runs:
             fine += old if keep(new) else new
         out = self.each(
-            lambda part: _regroup(part, groups, keep),
+            lambda part: regroup(part, runs, keep),
             shape,
             None if self.offset is None else self.offset.reshape(tuple(shape)),
         )
@@ -148,9 +82,9 @@ class Affine:
         """With terms of the value's own shape."""
         if self.fine == self.shape:
             return self
-        groups = _groups(self.fine, self.shape)
+        runs = groups(self.fine, self.shape)
         return self.each(
-            lambda part: _regroup(part, groups, lambda new: False), self.shape, self.offset
+            lambda part: regroup(part, runs, lambda new: False), self.shape, self.offset
         )
 
     def broadcast(self, shape: Sequence[int]) -> "Affine":

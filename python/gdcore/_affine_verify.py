@@ -39,7 +39,7 @@ class _Check:
         self.form = form
         self.parameters = parameters
         self.shape = out.shape
-        features, index = form.features, form.index
+        features, index = form.features, form.positions
         n, q = features.shape
         k = index.shape[0]
         gamma = torch.finfo(features.dtype).eps * (_LAMBDA * (n + q + k) ** 0.5 + steps + 4)
@@ -48,7 +48,7 @@ class _Check:
         self.at = index.reshape(-1).remainder(sum(p.numel() for p in parameters) + 1)
         values = [parameter.detach().reshape(-1) for parameter in parameters]
         self.theta = torch.cat([*values, features.new_zeros(1)])
-        """The parameters end to end, and the 0 that index -1 finds."""
+        """The parameters end to end, and the 0 that position -1 finds."""
         self.flat = self.theta[:-1]
         self.actual = self.flat.clone()
         parts = self.flat.split([value.numel() for value in values])
@@ -73,26 +73,28 @@ class _Check:
         offset, offset_bound = self.form.offset, self.offset_bound
         if rows is not None:
             features, bound = features[rows], bound[rows]
-        weights = self.theta[self.form.index].T
+        weights = self.theta[self.form.positions].T
         error = out.detach().reshape(-1, weights.shape[1]) - features @ weights
         allowed = bound @ weights.abs_()
         if offset is not None and offset_bound is not None:
             error -= offset if rows is None else offset[rows]
             allowed += offset_bound if rows is None else offset_bound[rows]
         # What is not a number has a maximum that is none either, and does not agree.
-        return error.abs_().sub_(allowed).max().item() <= 0
+        return bool(error.abs_().sub_(allowed).max().item() <= 0)
 
     def gradient_agrees(self, out: Tensor, rows: Tensor | None = None) -> bool:
         """Of a random weighting of the predictions."""
         features, bound = self.form.features, self.bound
         if rows is not None:
             features, bound = features[rows], bound[rows]
-        v = features.new_empty(len(features), len(self.form.index)).normal_(generator=self.random)
+        v = features.new_empty(len(features), len(self.form.positions)).normal_(
+            generator=self.random
+        )
         found = torch.autograd.grad(out, self.parameters, v.view(out.shape), materialize_grads=True)
         both = torch.stack((v.T @ features, v.abs().T @ bound)).view(2, -1)
         expected, allowed = self.theta.new_zeros(2, len(self.theta)).index_add_(1, self.at, both)
         error = torch.cat([gradient.reshape(-1) for gradient in found]) - expected[:-1]
-        return error.abs_().sub_(allowed[:-1]).max().item() <= 0
+        return bool(error.abs_().sub_(allowed[:-1]).max().item() <= 0)
 
     def rows_agree(self, xs: tuple[Tensor, ...], count: int, gradient: bool) -> bool:
         """Whether the model, given a few rows in another order, predicts the form's rows."""

@@ -18,11 +18,12 @@ LossFunction = torch.nn.Module | Callable[[Tensor, Tensor], Tensor]
 
 _KNOWN = (F.mse_loss, functional.mse_loss)
 _FORWARDS = {kind: kind.forward for kind in (torch.nn.MSELoss, nn.MSELoss)}
-_OPERATIONS = frozenset(
-    "sub rsub add neg mul pow mean sum div abs mse_loss dot mv mm bmm inner alias clone expand view "
-    "_unsafe_view reshape _reshape_alias squeeze unsqueeze t transpose permute ones_like "
-    "zeros_like scalar_tensor lift_fresh detach add_ sub_ mul_ div_ pow_ neg_ gdcore::mse".split()
-)
+_PARTS = """
+    sub rsub add neg mul pow mean sum div abs mse_loss dot mv mm bmm inner alias clone expand view
+    _unsafe_view reshape _reshape_alias squeeze unsqueeze t transpose permute ones_like zeros_like
+    scalar_tensor lift_fresh detach add_ sub_ mul_ div_ pow_ neg_ gdcore::mse
+"""
+_OPERATIONS = frozenset(_PARTS.split())
 """What a squared error may be made of: nothing that treats some values in another way."""
 
 _SHAPES = ((1,), (5,), (4, 1), (3, 2), (7, 3))

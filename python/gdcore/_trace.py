@@ -11,6 +11,7 @@ import linecache
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -18,8 +19,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ._affine_rules import Rules, rule_of, why_not
-from ._affine_terms import Affine, NoRuleError, leaf
+from ._affine_rules import Rules, why_not
+from ._affine_shapes import NoRuleError
+from ._affine_terms import Affine, leaf
+from ._trace_operations import Operation
 
 __all__ = ["Neither", "RefusedError", "Tracer", "Watcher", "source_line"]
 
@@ -39,43 +42,17 @@ class RefusedError(BaseException):
 
 def source_line() -> str | None:
     """The innermost frame that is neither PyTorch's nor gdcore's."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code.co_filename
         if not code.startswith(_INNER):
             line = linecache.getline(code, frame.f_lineno, frame.f_globals).strip()
             return f"{os.path.basename(code)}:{frame.f_lineno}" + (f": {line}" if line else "")
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
-class _Operation:
-    """What is asked of an operation at every call, found once."""
-
-    def __init__(self, func: Any) -> None:
-        schema = func._schema
-        self.name = schema.name.removeprefix("aten::")
-        tags = func.tags
-        self.random = torch.Tag.nondeterministic_seeded in tags
-        self.reads = torch.Tag.data_dependent_output in tags
-        self.sized_by_value = torch.Tag.dynamic_output_shape in tags and self.name != "index"
-        self.written = [
-            (i, argument.name)
-            for i, argument in enumerate(schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
-        ]
-        self.is_view = (
-            not self.written
-            and self.name != "lift_fresh"
-            and any(result.alias_info is not None for result in schema.returns)
-        )
-        in_place = self.name.endswith("_") and [i for i, _ in self.written] == [0]
-        self.in_place = in_place
-        self.value_name = self.name.rstrip("_") if in_place else self.name
-        self.rule = rule_of(self.value_name)
-
-
-_operations: dict[Any, _Operation] = {}
+_operations: dict[Any, Operation] = {}
 
 
 def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
@@ -87,14 +64,15 @@ def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    memory: int = tensor.untyped_storage()._cdata
+    return memory
 
 
 class Tracer(TorchDispatchMode):
     """Labels the results of operations, and refuses what a formula could not repeat."""
 
     def __init__(self, parameters: Sequence[Tensor], names: dict[int, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.refusal: Neither | None = None
         self.labels: dict[int, Affine | Neither] = {}
         self.performed: set[str] = set()
@@ -144,7 +122,7 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         operation = _operations.get(func)
         if operation is None:
-            operation = _operations[func] = _Operation(func)
+            operation = _operations[func] = Operation(func)
         self.performed.add(operation.name)
         if operation.random:
             self.refuse(f"random numbers ({operation.name.strip('_')})")
@@ -183,7 +161,7 @@ class Tracer(TorchDispatchMode):
 
     def _record(
         self,
-        operation: _Operation,
+        operation: Operation,
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -210,7 +188,7 @@ class Tracer(TorchDispatchMode):
 
     def _labelled(
         self,
-        operation: _Operation,
+        operation: Operation,
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -258,7 +236,7 @@ class Tracer(TorchDispatchMode):
             return Neither(why_not(operation.value_name), source_line())
         return made  # type: ignore[no-any-return]
 
-    def _name(self, operation: _Operation, args: tuple[Any, ...], results: list[Tensor]) -> None:
+    def _name(self, operation: Operation, args: tuple[Any, ...], results: list[Tensor]) -> None:
         """Call a constant made from named ones by its formula, while that is short."""
         names = [self.names.get(id(a)) for a in args[:2] if isinstance(a, Tensor)]
         if len(results) != 1 or not names or None in names:
@@ -280,12 +258,13 @@ def _flat(out: Any) -> Sequence[Any]:
     return out if isinstance(out, (list, tuple)) else (out,)
 
 
-_ESCAPES = frozenset(
-    "tolist numpy __array__ __dlpack__ data_ptr storage untyped_storage __repr__ __format__ "
-    "__deepcopy__ __reduce_ex__ _typed_storage".split()
-)
+_LEAVING = """
+    tolist numpy __array__ __dlpack__ data_ptr storage untyped_storage _typed_storage __repr__
+    __format__ __deepcopy__ __reduce_ex__
+"""
+_ESCAPES = frozenset(_LEAVING.split())
 _CHANGES = {"__set__", "requires_grad_", "set_"}
-_GRAD = Tensor.grad.__get__  # type: ignore[attr-defined]
+_GRAD: Any = vars(torch._C.TensorBase)["grad"].__get__
 
 
 class Watcher(TorchFunctionMode):

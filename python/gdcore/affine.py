@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._affine_normal import NormalForm, normal_form
+from ._affine_normal import normal_form
 from ._affine_reach import Reach
-from ._affine_terms import Affine, NoRuleError
+from ._affine_shapes import NoRuleError
+from ._affine_terms import Affine
 from ._affine_verify import disagreement
 from ._trace import Neither, RefusedError, Tracer, Watcher
 
@@ -223,7 +224,7 @@ def _verified(
         names=tuple(names.get(id(p)) or f"param {i}" for i, p in enumerate(trained)),
         parameters=tuple(trained),
         features=form.features,
-        index=form.index,
+        index=form.positions,
         offset=form.offset,
         shape=out.shape,
         rowwise=rowwise,
