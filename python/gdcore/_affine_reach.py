@@ -33,12 +33,14 @@ class Reach:
         self._copies: list[tuple[Any, Any]] = []
         self._walk(model, "", _DEPTH)
 
-    def hook(self) -> str | None:
-        """Where there is a hook, in words."""
+    def hindrance(self) -> str | None:
+        """A hook or a compiled part, in words: what is there for more than its values."""
         if any(_GLOBAL_HOOKS):
             return "a hook on all modules"
         for module in self.modules:
             state = module.__dict__
+            if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in state["_modules"]:
+                return f"a compiled module ({type(module).__name__})"
             for kind in _HOOKS:
                 if state.get(kind):
                     words = kind.strip("_").replace("_", " ").removesuffix("s")
@@ -119,7 +121,8 @@ def _owners(value: Any) -> Iterator[tuple[list[tuple[str, Any]], Any]]:
         own = [(k, v) for k, v in state.items() if not k.startswith("_") and k != "training"]
         yield own, state
         for registered in ("_parameters", "_buffers", "_modules"):
-            yield [], state[registered]
+            if type(state.get(registered)) is dict:  # not where it is compiled
+                yield [], state[registered]
     elif isinstance(value, dict):
         yield [(str(key), child) for key, child in value.items()], value
     elif isinstance(value, list):
@@ -160,10 +163,19 @@ class _Globals:
         self.namespace = function.__globals__
         self.keys = [
             key
-            for key in function.__code__.co_names
+            for key in _named(function.__code__)
             if key in self.namespace
             and not isinstance(self.namespace[key], (types.ModuleType, type))
         ]
+
+
+def _named(code: types.CodeType) -> list[str]:
+    """The global names in a function's code and in that of the functions inside it."""
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names += _named(constant)
+    return names
 
 
 def _content(owner: Any) -> Any:

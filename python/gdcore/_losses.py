@@ -79,9 +79,9 @@ def squared_error(
     if not callable(loss_fn):
         return NotSquaredError(f"a {type(loss_fn).__name__} cannot be called")
     reach = Reach(loss_fn)
-    hook = reach.hook()
-    if hook is not None:
-        return NotSquaredError(f"{hook}, which the native loop would not run")
+    hindrance = reach.hindrance()
+    if hindrance is not None:
+        return NotSquaredError(f"{hindrance}, which the native loop would not run")
     random = torch.Generator(device).manual_seed(0)
     kinds = {True, False}
     try:
@@ -113,9 +113,9 @@ def _by_name(loss_fn: Any) -> SquaredError | NotSquaredError | None:
         own = _FORWARDS.get(type(loss_fn))
         if own is None or type(loss_fn).forward is not own or "forward" in loss_fn.__dict__:
             return None
-        hook = Reach(loss_fn).hook()
-        if hook is not None:
-            return NotSquaredError(f"{hook}, which the native loop would not run")
+        hindrance = Reach(loss_fn).hindrance()
+        if hindrance is not None:
+            return NotSquaredError(f"{hindrance}, which the native loop would not run")
         reduction = loss_fn.reduction
     if reduction not in ("mean", "sum"):
         return NotSquaredError(f"its reduction is {reduction!r}, neither mean nor sum")

@@ -243,12 +243,11 @@ class Tracer(TorchDispatchMode):
             return
         numbers = [a for a in args[:2] if isinstance(a, (int, float))]
         sign = {"mul": "*", "add": "+", "sub": "-", "div": "/", "pow": "**"}.get(operation.name)
-        if operation.is_view or operation.name in ("clone", "_to_copy"):
+        if operation.is_view or operation.name in ("clone", "_to_copy", "_unsafe_view"):
             name = str(names[0])
         elif sign is not None and len(names) + len(numbers) == 2:
-            name = f" {sign} ".join(
-                str(self.names[id(a)]) if isinstance(a, Tensor) else f"{a:g}" for a in args[:2]
-            )
+            words = [self.names[id(a)] if isinstance(a, Tensor) else f"{a:g}" for a in args[:2]]
+            name = f" {sign} ".join(f"({word})" if " " in word else word for word in words)
         else:
             name = f"{operation.name}({', '.join(map(str, names))})"
         self.names[id(results[0])] = name if len(name) <= 30 else "constant"

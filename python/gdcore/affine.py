@@ -95,9 +95,9 @@ def affine_form(
     if problem is not None:
         return NotAffine(problem)
     reach = Reach(model)
-    hook = reach.hook()
-    if hook is not None:
-        return NotAffine(f"{hook}, which the native loop would not run")
+    hindrance = reach.hindrance()
+    if hindrance is not None:
+        return NotAffine(f"{hindrance}, which the native loop would not run")
     names = dict(reach.names)
     for i, one in enumerate(xs):
         names[id(one)] = "x" if len(xs) == 1 else f"x{i + 1}"
@@ -178,6 +178,8 @@ def _recognised(
         return NotAffine(*tracer.refusal)
     if type(out) not in _PLAIN:
         return NotAffine(f"the prediction is a {type(out).__name__}, not a tensor")
+    if out.dtype != trained[0].dtype:
+        return NotAffine(f"a prediction of {out.dtype} from parameters of {trained[0].dtype}")
     label = tracer.label(out)
     if label is None:
         return NotAffine("the prediction does not depend on a trained parameter")
