@@ -1,0 +1,525 @@
+"""Models that are not affine in their parameters, or do more than compute: each is refused."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gdcore
+from gdcore.affine import AffineForm, NotAffine, affine_form
+
+from .affine_cases import refused, tensor
+
+X = torch.randn(6, 3, dtype=torch.float64)
+W, B = tensor(3, 2), tensor(2)
+BUFFER = torch.zeros(6, 2, dtype=torch.float64)
+
+NOT_AFFINE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "a product": (lambda x: (x @ W) * B, "a product of two"),
+    "a product with itself": (lambda x: x @ (W * W), "a product of two"),
+    "a square": (lambda x: x @ W**2, "a power"),
+    "exp": (lambda x: x @ W.exp(), "exp is not affine"),
+    "ReLU": (lambda x: torch.relu(x @ W), "ReLU is not affine"),
+    "abs": (lambda x: (x @ W).abs(), "abs is not affine"),
+    "clamp": (lambda x: (x @ W).clamp(min=-5), "clamp"),
+    "a maximum": (lambda x: torch.maximum(x @ W, B), "maximum is not affine"),
+    "sort": (lambda x: (x @ W).sort(0).values, "sort is not affine"),
+    "a norm": (lambda x: x @ (W / W.norm()), "norm is not affine"),
+    "division by a parameter": (lambda x: x @ W / B, "a division"),
+    "softmax": (lambda x: (x @ W).softmax(1), "softmax is not affine"),
+    "two layers": (lambda x: x @ W @ W[:2], "a product of two"),
+    "detach": (lambda x: x @ W * 2 + B + B.detach(), "detach()"),
+    "detach and cancel": (lambda x: x @ W + B - B.detach(), "detach()"),
+    "data": (lambda x: x @ (W - W.data) + B, "detach()"),
+    "a where by a parameter": (lambda x: torch.where(W[0] > 0, x @ W, B), ""),
+    "rounding": (lambda x: (x @ W).round(), "round is not affine"),
+    "sign of a parameter": (lambda x: x @ W * B.sign(), "sign is not affine"),
+    "half precision between": (lambda x: (x @ W).half().double(), "dtype float16"),
+    "complex between": (lambda x: (x @ W).to(torch.complex128).real, ""),
+}
+
+
+@pytest.mark.parametrize("name", NOT_AFFINE)
+def test_not_affine(name: str) -> None:
+    model, reason = NOT_AFFINE[name]
+    refused(model, [W, B], X, reason, where="test_affine_refuses.py:")
+
+
+def test_where_names_the_line() -> None:
+    def model(x: Tensor) -> Tensor:
+        h = x @ W
+        return torch.tanh(h)  # this line
+
+    found = refused(model, [W], X, "tanh is not affine in its input")
+    assert found.where is not None
+    assert found.where.endswith(": return torch.tanh(h)  # this line")
+
+    layers = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).double()
+    found = refused(layers, list(layers.parameters()), X, "ReLU is not affine in its input")
+    assert found.where is not None
+
+
+def no_grad_part(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        h = x @ W
+    return h + x @ W
+
+
+def inference_part(x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        h = W * 2
+    return x @ h.clone() + x @ W
+
+
+def branch(x: Tensor) -> Tensor:
+    return x @ W if W.sum() > 0 else -(x @ W)
+
+
+def branch_on_relu(x: Tensor) -> Tensor:
+    return x @ W if torch.relu(W).max() > 0 else x @ W + 1
+
+
+def item(x: Tensor) -> Tensor:
+    return x @ W * B[0].item()
+
+
+def loop(x: Tensor) -> Tensor:
+    return x @ W * sum(1.0 for value in B if value > -100)
+
+
+def equality(x: Tensor) -> Tensor:
+    return x @ W if torch.equal(W, W + 0) else -x @ W
+
+
+def nonzero(x: Tensor) -> Tensor:
+    return x @ W * len(torch.nonzero(W))
+
+
+def by_mask(x: Tensor) -> Tensor:
+    return x @ W * W[W > -100].shape[0]
+
+
+def by_index(x: Tensor) -> Tensor:
+    return x @ W[:, W.sum(0).argsort()]
+
+
+def tolist(x: Tensor) -> Tensor:
+    return x @ W * W.tolist()[0][0]
+
+
+def to_numpy(x: Tensor) -> Tensor:
+    return x @ W * float(W.detach().numpy()[0, 0])
+
+
+def as_array(x: Tensor) -> Tensor:
+    return x @ W * float(np.asarray(W.detach())[0, 0])
+
+
+def dlpack(x: Tensor) -> Tensor:
+    return x @ W * torch.from_dlpack(W.detach())[0, 0]
+
+
+def string(x: Tensor) -> Tensor:
+    return x @ W * len(repr(W))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        no_grad_part,
+        inference_part,
+        branch,
+        branch_on_relu,
+        item,
+        loop,
+        equality,
+        nonzero,
+        by_mask,
+        by_index,
+        tolist,
+        to_numpy,
+        as_array,
+        dlpack,
+        string,
+    ],
+)
+def test_values_that_leave(model: Callable[[Tensor], Tensor]) -> None:
+    refused(model, [W, B], X, where="test_affine_refuses.py:")
+
+
+def test_memory_that_was_shared_before() -> None:
+    """Aliases of a parameter made outside the forward, which autograd knows nothing of."""
+    alias, array = W.data, W.detach().numpy()
+    refused(lambda x: x @ alias + x @ W, [W], X, "past autograd")
+    refused(lambda x: x @ W * float(array[0, 0]), [W], X, "differs")
+    refused(lambda x: x @ W + x @ torch.from_numpy(array), [W], X, "differs")
+    shared = torch.from_numpy(array)
+    refused(lambda x: (shared * W).sum(1), [W], X)
+    refused(lambda x: (x * W[:, 0]).sum(1), [W], shared.T, "past autograd")
+
+
+def test_values_computed_before() -> None:
+    """A graph from outside: its value is stale at the next step."""
+    before = W * 2
+    assert isinstance(affine_form(lambda x: x @ before + B, [W, B], X), NotAffine)
+
+
+RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
+    "rand": lambda x: x @ W + torch.rand(2),
+    "randn_like": lambda x: x @ W + torch.randn_like(B),
+    "dropout": lambda x: F.dropout(x, 0.5) @ W,
+    "dropout of the prediction": lambda x: F.dropout(x @ W, 0.5),
+    "bernoulli": lambda x: x @ W + torch.bernoulli(torch.full((2,), 0.5)),
+    "randperm": lambda x: x[torch.randperm(len(x))] @ W,
+    "unused": lambda x: (torch.rand(1), x @ W)[1],
+    "normal_": lambda x: x @ W + torch.empty(2).normal_(),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_numbers(name: str) -> None:
+    refused(RANDOM[name], [W], X, "random numbers")
+
+
+def test_random_numbers_of_python_and_numpy() -> None:
+    refused(lambda x: x @ W + random.random(), [W], X, "differs")
+    refused(lambda x: x @ W * np.random.rand(), [W], X, "differs")
+    refused(lambda x: x @ W + time.perf_counter(), [W], X, "differs")
+
+
+def test_dropout_in_training_mode() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2)).double()
+    refused(model, list(model.parameters()), X, "random numbers")
+
+
+def test_batch_norm_in_training_mode() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).double()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    refused(model, list(model[1].parameters()), X)
+    assert all(torch.equal(before[name], value) for name, value in model.named_buffers())
+    mean, var = torch.zeros(3).double(), torch.ones(3).double()
+    refused(lambda x: F.batch_norm(x, mean, var, training=True) @ W, [W], X, "batch norm")
+    assert not mean.any()
+
+
+def writes_buffer(x: Tensor) -> Tensor:
+    BUFFER.add_(1)
+    return x @ W + BUFFER
+
+
+def writes_item(x: Tensor) -> Tensor:
+    BUFFER[0, 0] = 1.0
+    return x @ W
+
+
+def writes_out(x: Tensor) -> Tensor:
+    return torch.matmul(x, W.detach(), out=BUFFER) + x @ W
+
+
+def writes_x(x: Tensor) -> Tensor:
+    return x.mul_(2) @ W
+
+
+def writes_parameter(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        W.mul_(0.5)
+    return x @ W
+
+
+def writes_parameter_data(x: Tensor) -> Tensor:
+    W.data.clamp_(0, 1)
+    return x @ W
+
+
+def replaces_parameter_data(x: Tensor) -> Tensor:
+    W.data = W.data * 0.5
+    return x @ W
+
+
+def sets_grad(x: Tensor) -> Tensor:
+    W.grad = None
+    return x @ W
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        writes_buffer,
+        writes_item,
+        writes_out,
+        writes_x,
+        writes_parameter,
+        writes_parameter_data,
+        replaces_parameter_data,
+        sets_grad,
+    ],
+)
+def test_writes(model: Callable[[Tensor], Tensor]) -> None:
+    x, held, data = X.clone(), BUFFER.clone(), W.data_ptr()
+    refused(model, [W], x)
+    assert torch.equal(x, X)
+    assert torch.equal(BUFFER, held)
+    assert W.data_ptr() == data
+
+
+def test_reading_grad() -> None:
+    refused(lambda x: x @ W if W.grad is None else x @ W * 2, [W], X, "grad")
+
+
+def test_constants_changed_after_use() -> None:
+    def model(x: Tensor) -> Tensor:
+        c = x * 1
+        h = c @ W
+        c.zero_()
+        return h + c[:, :2]
+
+    assert isinstance(affine_form(model, [W], X), NotAffine)
+
+
+def test_views_written_in_place() -> None:
+    def into_base(x: Tensor) -> Tensor:
+        h = x @ W
+        view = h[:, 0]
+        h.mul_(2)
+        return view
+
+    def into_constant(x: Tensor) -> Tensor:
+        out = torch.zeros(6, dtype=torch.float64)
+        out[:3] = (x @ W)[:3, 0]
+        return out
+
+    refused(into_base, [W], X, "in place")
+    refused(into_constant, [W], X)
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 2, dtype=torch.float64))
+        self.calls = 0
+        self.outputs: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x @ self.weight
+
+
+class Collecting(Counting):
+    def forward(self, x: Tensor) -> Tensor:
+        self.outputs.append(x)
+        return x @ self.weight
+
+
+class Replacing(Counting):
+    def forward(self, x: Tensor) -> Tensor:
+        self.extra = x
+        return x @ self.weight
+
+
+@pytest.mark.parametrize("kind", [Counting, Collecting, Replacing])
+def test_state_of_a_module(kind: type[Counting]) -> None:
+    """Refused, and the state is as it was before."""
+    model = kind()
+    refused(model, [model.weight], X, "state")
+    assert model.calls == 0
+    assert model.outputs == []
+    assert not hasattr(model, "extra")
+
+
+COUNT = 0
+
+
+def test_state_of_a_function() -> None:
+    calls, seen = 0, []
+
+    def counting(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return x @ W
+
+    def collecting(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x @ W
+
+    def global_count(x: Tensor) -> Tensor:
+        global COUNT
+        COUNT += 1
+        return x @ W
+
+    for model in (counting, collecting, global_count):
+        refused(model, [W], X, "state")
+    assert (calls, seen, COUNT) == (0, [], 0)
+
+
+def test_state_out_of_sight_shows_in_the_prediction() -> None:
+    numbers = iter(range(100))
+    refused(lambda x: x @ W + next(numbers), [W], X, "differs")
+
+
+@contextmanager
+def hooked(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def test_hooks() -> None:
+    def hook(*arguments: Any) -> None:
+        """Does nothing, but could."""
+
+    model = nn.Sequential(nn.Linear(3, 2)).double()
+    parameters = list(model.parameters())
+    modules = torch.nn.modules.module
+    for handle in (
+        lambda: model.register_forward_hook(hook),
+        lambda: model[0].register_forward_hook(hook),
+        lambda: model[0].register_forward_pre_hook(hook),
+        lambda: model[0].register_full_backward_hook(hook),
+        lambda: model[0].register_full_backward_pre_hook(hook),
+        lambda: modules.register_module_forward_hook(hook),
+        lambda: modules.register_module_forward_pre_hook(hook),
+        lambda: modules.register_module_full_backward_hook(hook),
+        lambda: model[0].weight.register_hook(hook),
+        lambda: model[0].weight.register_post_accumulate_grad_hook(hook),
+    ):
+        with hooked(handle()):
+            refused(model, parameters, X, "hook")
+            refused(lambda x: model(x), parameters, X, "hook")
+        assert isinstance(affine_form(model, parameters, X), AffineForm)
+
+
+def test_hooks_on_tensors() -> None:
+    def used(x: Tensor) -> Tensor:
+        h = x @ W
+        h.register_hook(lambda gradient: gradient * 2)
+        return h + B
+
+    def last(x: Tensor) -> Tensor:
+        h = x @ W
+        h.register_hook(print)
+        return h
+
+    def before(x: Tensor) -> Tensor:
+        h = x @ W
+        out = h + B
+        h.register_hook(lambda gradient: None)
+        return out
+
+    for model in (used, last, before):
+        refused(model, [W, B], X, "hook")
+
+
+class Doubled(torch.autograd.Function):
+    """The backward is not the forward's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class Same(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * 3
+
+
+def test_custom_functions() -> None:
+    refused(lambda x: x @ Doubled.apply(W), [W], X)
+    refused(lambda x: x @ Same.apply(W), [W], X)
+    refused(lambda x: Same.apply(x @ W), [W], X)
+
+
+def test_parametrisations_that_are_not_affine() -> None:
+    layer = nn.Linear(3, 2).double()
+    nn.utils.parametrizations.weight_norm(layer)
+    refused(layer, list(layer.parameters()), X, where=None)
+    layer = nn.Linear(3, 2).double()
+    nn.utils.parametrizations.spectral_norm(layer)
+    refused(layer, list(layer.parameters()), X)
+
+
+def test_layers_that_are_not_affine() -> None:
+    for model, x in (
+        (gdcore.nn.LegendreRegression(), X[:, 0].float()),
+        (nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 1)), X.float()),
+        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), X.float()),
+    ):
+        refused(model, list(model.parameters()), x)
+
+
+def test_what_is_around() -> None:
+    layer = nn.Linear(3, 2)
+    parameters = list(layer.parameters())
+    with torch.autocast("cpu"):
+        refused(layer, parameters, X.float(), "autocast")
+    with torch.inference_mode():
+        refused(layer, parameters, X.float(), "inference")
+
+    class Sub(Tensor):
+        pass
+
+    refused(layer, parameters, X.float().as_subclass(Sub), "subclass Sub")
+    refused(lambda x: (x @ W).as_subclass(Sub), [W], X)
+    refused(lambda x: [x @ W], [W], X, "list, not a tensor")
+    refused(lambda x: x + 1, [W], X, "does not depend")
+    refused(lambda x: x @ W, [W.detach()], X, "no trained parameter")
+    refused(lambda x: x @ W, [W], X[:0], "no rows")
+    refused(lambda x: (x @ W).float(), [W], X, "torch.float32 from parameters of torch.float64")
+    refused(layer.half(), list(layer.parameters()), X.half(), "float32")
+    assert W.requires_grad
+    tied = torch.randn(6, dtype=torch.float64)
+    first, second = (tied[:3].requires_grad_(), tied[3:].requires_grad_())
+    refused(lambda x: x @ first + second.sum(), [first, second], X, "share memory")
+
+
+def test_compiled_modules() -> None:
+    layer = nn.Linear(3, 2)
+    for model in (torch.jit.trace(layer, X.float()), torch.compile(layer)):
+        refused(model, list(model.parameters()), X.float(), "compiled")
+
+
+def test_not_finite() -> None:
+    x = X.clone()
+    x[2, 1] = float("nan")
+    refused(lambda x: x @ W, [W], x)
+
+
+def test_swallowed_refusals_count() -> None:
+    def model(x: Tensor) -> Tensor:
+        try:
+            sign = 1 if B.sum() > 0 else -1
+        except BaseException:
+            sign = 1
+        return sign * (x @ W)
+
+    refused(model, [W, B], X, "Python reads")
+
+
+def test_parameters_come_back_after_an_error() -> None:
+    """The model raises at values that are not its own."""
+    own = W.detach().clone()
+
+    def model(x: Tensor) -> Tensor:
+        if not torch._C._len_torch_dispatch_stack() and not torch.equal(W, own):
+            raise ArithmeticError
+        return x @ W
+
+    with pytest.raises(ArithmeticError):
+        affine_form(model, [W], X)
+    assert torch.equal(W, own)
