@@ -6,8 +6,9 @@ Three levels, one vocabulary: parts that replace the same-named parts of ``torch
 `gdcore.reference` states every formula in plain PyTorch.
 """
 
-from . import functional, nn, optim, reference
+from . import functional, metrics, nn, optim, reference
 from ._build_info import __version__, build_info
+from .stopping import stop_when
 from .training import DivergenceError, History, fit, train_step
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "build_info",
     "fit",
     "functional",
+    "metrics",
     "nn",
     "optim",
     "reference",
+    "stop_when",
     "train_step",
 ]
