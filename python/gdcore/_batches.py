@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     weight: Tensor | None
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         first = self.x[0] if isinstance(self.x, tuple) else self.x
         return first.shape[0] if first.dim() else 1
 
@@ -58,12 +58,12 @@ def rows_of(data: Any, weight: Any = None) -> Rows:
     if weight is not None:
         _check_tensor("weight", weight)
     rows = Rows(x, y, weight)
-    if rows.count == 0:
+    if rows.number == 0:
         first = x[0] if isinstance(x, tuple) else x
         raise ValueError(f"data: expected at least one row, got x of shape {tuple(first.shape)}")
-    if weight is not None and weight.shape != y.shape and weight.shape != (rows.count,):
+    if weight is not None and weight.shape != y.shape and weight.shape != (rows.number,):
         raise ValueError(
-            f"weight: expected shape ({rows.count},), one for each row, or y's {tuple(y.shape)}, "
+            f"weight: expected shape ({rows.number},), one for each row, or y's {tuple(y.shape)}, "
             f"got {tuple(weight.shape)}"
         )
     return rows
@@ -74,7 +74,7 @@ def per_element(rows: Rows) -> Tensor | None:
     weight, y = rows.weight, rows.y
     if weight is None or weight.shape == y.shape:
         return weight
-    return weight.unsqueeze(1).expand(rows.count, y.numel() // rows.count).reshape(y.shape)
+    return weight.unsqueeze(1).expand(rows.number, y.numel() // rows.number).reshape(y.shape)
 
 
 def _check_tensor(name: str, value: Any) -> None:
@@ -92,7 +92,7 @@ class Batches:
         self.batch_size: int = loader.batch_size
         if loader.drop_last and len(loader) == 0:
             raise ValueError(
-                f"batch_size: expected at most {rows.count}, all rows, with drop_last, "
+                f"batch_size: expected at most {rows.number}, all rows, with drop_last, "
                 f"got {self.batch_size}"
             )
 
@@ -111,7 +111,7 @@ def _drawn(sampler: Any) -> Tensor:
         return torch.arange(len(sampler), device="cpu")
     if type(sampler) is not RandomSampler or sampler.replacement:
         return torch.tensor(list(sampler), dtype=torch.int64, device="cpu")
-    n, wanted = len(sampler.data_source), sampler.num_samples  # type: ignore[arg-type]
+    n, wanted = len(sampler.data_source), sampler.num_samples
     generator, own = sampler.generator, sampler.generator is None
     if generator is None:
         seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_().item())
@@ -138,14 +138,14 @@ class Reader:
         elements = 0
         for batch in self.loader:
             rows = rows_of(batch)
-            fits = held and rows.count <= held[0].count and held[-1].count == held[0].count
+            fits = held and rows.number <= held[0].number and held[-1].number == held[0].number
             if held and (not fits or elements >= most):
-                yield _joined(held), held[0].count
+                yield _joined(held), held[0].number
                 held, elements = [], 0
             held.append(rows)
             elements += sum(t.numel() for t in (rows.x if isinstance(rows.x, tuple) else (rows.x,)))
         if held:
-            yield _joined(held), held[0].count
+            yield _joined(held), held[0].number
 
 
 def _joined(held: list[Rows]) -> Rows:
@@ -203,9 +203,9 @@ def _by_row(rows: Rows) -> list[Tensor]:
     else:
         named.insert(0, ("x", rows.x))
     for name, tensor in named:
-        if tensor is not None and (tensor.dim() == 0 or tensor.shape[0] != rows.count):
+        if tensor is not None and (tensor.dim() == 0 or tensor.shape[0] != rows.number):
             raise ValueError(
-                f"{name}: expected {rows.count} rows, as x has, to be taken in batches, "
+                f"{name}: expected {rows.number} rows, as x has, to be taken in batches, "
                 f"got shape {tuple(tensor.shape)}"
             )
     return [tensor for _, tensor in named if tensor is not None]

@@ -68,14 +68,14 @@ def choose_runner(
     else:
         try:
             return _native(model, loss_fn, optimizer, rows, method, full_batch, max_grad_norm, step)
-        except _NotFused as error:
+        except _NotFusedError as error:
             reason = str(error)
             if strict:
                 raise ValueError(reason) from error
     return Chosen(Choice("eager", reason), named_parameters(model, optimizer), eager, step)
 
 
-class _NotFused(Exception):
+class _NotFusedError(Exception):
     """The reason why the native loops do not take a fit."""
 
 
@@ -93,21 +93,23 @@ def _native(
         plan = Plan(model, loss_fn, optimizer)
         mean = recognise_loss(loss_fn, Seen())
     except (TypeError, ValueError) as error:
-        raise _NotFused(str(error)) from error
+        raise _NotFusedError(str(error)) from error
     native = plan.model
     for name, parameter in zip(native.names, native.parameters, strict=True):
         if parameter.device.type not in ("cpu", "meta"):
-            raise _NotFused(f"model: expected {name} on the CPU, got it on {parameter.device}")
+            raise _NotFusedError(f"model: expected {name} on the CPU, got it on {parameter.device}")
         if parameter.dtype not in (torch.float32, torch.float64):
-            raise _NotFused(f"model: expected {name} in float32 or float64, got {parameter.dtype}")
+            raise _NotFusedError(
+                f"model: expected {name} in float32 or float64, got {parameter.dtype}"
+            )
     if max_grad_norm is not None or (rows is not None and rows.weight is not None):
-        raise _NotFused("weights per row and clipping are not native yet")
+        raise _NotFusedError("weights per row and clipping are not native yet")
     if method == "compressed" and not full_batch:
-        raise _NotFused("method: expected the full batch to be compressed, got minibatches")
+        raise _NotFusedError("method: expected the full batch to be compressed, got minibatches")
     kind: Any = StepwiseRunner
     if method == "compressed":
         if _COMPRESSED is None or native.kernel == "legendre":
-            raise _NotFused(f"{native.kernel}: expected an affine model to compress")
+            raise _NotFusedError(f"{native.kernel}: expected an affine model to compress")
         kind = _COMPRESSED
 
     def runner(rows: Rows) -> Runner:

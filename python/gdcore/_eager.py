@@ -1,4 +1,4 @@
-"""Training through autograd: any model, any loss, any optimizer, with gdcore's parts where they fit.
+"""A step through autograd: any model, loss and optimizer, with gdcore's parts where they fit.
 
 The loss is gdcore's where it is recognised, the update gdcore's where the optimizer is exactly one
 of torch's that gdcore has, without hooks. ``.grad`` of what the optimizer holds is set aside while
@@ -8,19 +8,21 @@ steps are made, so that it is afterwards what it was before.
 import contextlib
 import inspect
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
+from torch.optim import optimizer as torch_optimizer
 
-from . import functional, optim
+from . import functional, optim, reference
 from ._batches import Inputs, Rows, per_element
 from ._ops import PLAIN
 from ._seen import Seen
 from .plan import recognise_loss
 
-_OURS = {
+_OURS: dict[Any, Any] = {
     torch.optim.SGD: optim.SGD,
     torch.optim.RMSprop: optim.RMSprop,
     torch.optim.Adam: optim.Adam,
@@ -72,7 +74,7 @@ class Loss:
         weight = per_element(rows)
         if _fits(prediction) and _fits(y) and prediction.dtype == y.dtype:
             return functional.mse_loss(prediction, y, self._reduction, weight)
-        return torch.nn.functional.mse_loss(prediction, y, reduction=self._reduction, weight=weight)
+        return reference.mse_loss(prediction, y, self._reduction, weight)
 
 
 def _fits(tensor: Tensor) -> bool:
@@ -117,7 +119,7 @@ class EagerStep:
             parameter.grad = None
         loss = self.loss(predict(self.model, rows.x), rows)
         if loss.requires_grad and trained:
-            loss.backward(inputs=trained)  # type: ignore[no-untyped-call]
+            loss.backward(inputs=trained)
         if all(parameter.grad is None for parameter in trained):
             raise ValueError(
                 "optimizer: expected to hold a parameter of model that requires grad, got none"
@@ -166,21 +168,36 @@ class EagerStep:
 
 
 def _needs_closure(optimizer: Any) -> bool:
-    parameter = inspect.signature(type(optimizer).step).parameters.get("closure")
+    kind: Any = type(optimizer)
+    parameter = inspect.signature(kind.step).parameters.get("closure")
     return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
+def _written_in(module: ModuleType, function: Any) -> bool:
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename == module.__file__
+
+
+def _inside(step: Any) -> Any:
+    """A step without what torch wraps around it at the first instance of the class."""
+    step = getattr(step, "__func__", step)
+    return step.__wrapped__ if _written_in(torch_optimizer, step) else step
+
+
+_STEPS = {kind: _inside(kind.step) for kind in _OURS}
 
 
 def _unobserved(optimizer: Any) -> bool:
     """Whether nothing but the class's own step would run: no hooks, no replaced step."""
-    replaced = optimizer.__dict__.get("step")
-    if replaced is not None:
+    step, own = optimizer.__dict__.get("step"), _STEPS[type(optimizer)]
+    if step is None:
+        step = type(optimizer).step
+    elif _written_in(lr_scheduler, step):
         # torch's learning-rate schedulers wrap the step to see that it was called.
-        code = getattr(replaced, "__code__", None)
-        if code is None or code.co_filename != lr_scheduler.__file__:
-            return False
-    return not (
+        step = step.__wrapped__
+    return _inside(step) is own and not (
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
-        or torch.optim.optimizer._global_optimizer_pre_hooks
-        or torch.optim.optimizer._global_optimizer_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
     )

@@ -1,4 +1,4 @@
-"""How a runner goes through the rows of its epochs: all at once, in batches, or as they are read."""
+"""How a runner goes through the rows of an epoch: all at once, in batches, or as they are read."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,10 +17,12 @@ MakeRunner = Callable[[Rows], Runner]
 class Epochs(Protocol):
     """What runs a number of epochs."""
 
-    at_most: int | None
-    """How many can be run at once, if there is a limit."""
     work: int
     """About how many multiplications an epoch takes."""
+
+    @property
+    def at_most(self) -> int | None:
+        """How many can be run at once, if there is a limit."""
 
     def run(self, epochs: int, record_every: int, stop: StopRule | None) -> Ran: ...
 
@@ -31,7 +33,7 @@ class Epochs(Protocol):
 
 def _work(rows: Rows) -> int:
     elements = sum(t.numel() for t in (rows.x if isinstance(rows.x, tuple) else (rows.x,)))
-    return elements * max(rows.y.numel() // rows.count, 1) + 100
+    return elements * max(rows.y.numel() // rows.number, 1) + 100
 
 
 class FullBatch:
@@ -39,7 +41,7 @@ class FullBatch:
     else has written the parameters meanwhile.
     """
 
-    at_most = None
+    at_most: int | None = None
 
     def __init__(self, rows: Rows, make: MakeRunner, parameters: list[Tensor]) -> None:
         self._rows, self._make, self._parameters = rows, make, parameters
@@ -68,7 +70,7 @@ class FullBatch:
 class InBatches:
     """One epoch at a time, a step for each batch. An epoch that Ctrl-C ends has not been."""
 
-    at_most = 1
+    at_most: int | None = 1
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class InBatches:
             return
         for rows, batch_size in self._data.groups():
             self._runner = self._make(rows)
-            order = torch.arange(rows.count, device="cpu")
+            order = torch.arange(rows.number, device="cpu")
             if not self._go_through(self._runner, order, batch_size, parts):
                 return
         if not parts:

@@ -174,7 +174,7 @@ def fit(
         held_out = rows_of(s.validation)
         metrics = chosen_metrics(s.metrics)
         validation = Validation(model, chosen.step.loss, held_out, metrics, s.stop, tensors)
-    events = _events_of(model, s, chosen, recorder, validation)
+    events = _events_of(model, s, chosen, recorder, validation, not full_batch)
     rule = None
     if s.stop is not None:
         # What watches validation is left to the validation; a norm is the runner's to look at.
@@ -206,8 +206,8 @@ def _dtype(data: Data) -> torch.dtype:
 
 def _tensors(model: Any, chosen: Chosen) -> list[Tensor]:
     """What training a model changes."""
-    parameters = [p for p in chosen.step.trained()]
-    return parameters + (list(model.buffers()) if isinstance(model, torch.nn.Module) else [])
+    buffers = model.buffers() if isinstance(model, torch.nn.Module) else ()
+    return [*chosen.step.trained(), *buffers]
 
 
 def _epochs(
@@ -229,13 +229,13 @@ def _events_of(
     chosen: Chosen,
     recorder: Recorder,
     validation: Validation | None,
+    in_batches: bool,
 ) -> list[Event]:
     """In the order in which they happen."""
     s = settings
     events = []
     if validation is not None:
         events.append(_events.validating(validation, s.validate_every, recorder))
-    in_batches = s.batch_size is not None
     if s.scheduler is not None and not (s.scheduler_interval == "step" and in_batches):
         watched = validation if s.stop is not None and s.stop.watch is not None else None
         events.append(_events.scheduling(s.scheduler, watched, s.validate_every))

@@ -32,8 +32,8 @@ class History:
             where the optimizer has several groups.
         plan: the way that the fit was run, and why; as text: ``str(history.plan)``.
         step_loss: the loss of each step, with ``record_steps=True``, else None.
-        validation: the loss of the validation data, as ``"loss"``, and each of the metrics, float64,
-            after the update of epochs 0, ``validate_every``, 2 ``validate_every``, ….
+        validation: the loss of the validation data, as ``"loss"``, and each of the metrics, in
+            float64, after the update of epochs 0, ``validate_every``, ….
         validate_every: epochs between two validations.
         stopped: whether a rule or a callback ended the fit.
 

@@ -18,7 +18,7 @@ class Problem(NamedTuple):
     weight: Tensor | None
     mean: bool
     flat: bool = False
-    index: Tensor | None = None
+    index: Tensor | None = None  # type: ignore[assignment]
 
 
 class StopRule(NamedTuple):

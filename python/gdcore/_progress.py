@@ -10,7 +10,7 @@ _SHARE = 100
 def import_tqdm() -> Any:
     """tqdm's bar, for a terminal or a notebook."""
     try:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "progress: expected tqdm to be installed; use pip install 'gdcore[progress]'",

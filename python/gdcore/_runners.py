@@ -101,7 +101,7 @@ class StepwiseRunner:
     def _minibatches(self, batches: tuple[Tensor, ...]) -> Ran:
         losses: list[float] = []
         x, y = self._problem.x, self._problem.y
-        for done, rows in enumerate(batches):
+        for rows in batches:
             ran = self._steps(x[rows], y[rows], 1, 0)
             losses += ran.losses.tolist()
             if ran.outcome != "finished":
@@ -113,7 +113,7 @@ class StepwiseRunner:
             torch.tensor([mean][:whole], dtype=x.dtype, device="cpu"),
             torch.tensor(losses, dtype=x.dtype, device="cpu"),
             None,
-            int(done + 1 == len(batches)),
+            int(ran.outcome == "finished"),
             ran.outcome,
             ran.raised,
         )

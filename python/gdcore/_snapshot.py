@@ -40,17 +40,17 @@ class Snapshot:
             for parameter in list(self._optimizer.state):
                 if parameter not in self._state:
                     del self._optimizer.state[parameter]
-            for parameter, values in self._state.items():
+            for parameter, entries in self._state.items():
                 state = self._optimizer.state[parameter]
-                for key in set(state) - set(values):
+                for key in set(state) - set(entries):
                     del state[key]
-                _put_back(values, state)
+                _put_back(entries, state)
             for group, settings in zip(self._optimizer.param_groups, self._groups, strict=True):
                 _put_back(settings, group)
         if self._scheduler is not None:
             self._scheduler.load_state_dict(self._schedule)
-        for generator, state in self._generators:
-            generator.set_state(state)
+        for generator, position in self._generators:
+            generator.set_state(position)
 
 
 def _put_back(values: dict[str, Any], target: dict[str, Any]) -> None:

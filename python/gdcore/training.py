@@ -48,7 +48,7 @@ def train_step(
     *,
     strict: bool = False,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Forward, ``zero_grad``, ``backward`` and ``optimizer.step()`` as one call, native if it can be.
+    """A step of training as one call, native where that is possible.
 
     One call of the returned function does what ::
 
@@ -66,8 +66,8 @@ def train_step(
     Args:
         model: natively exactly ``nn.Linear``, ``Sequential(Linear, Flatten)`` or a model of
             `gdcore.nn`; else any module or function of x.
-        loss_fn: natively ``nn.MSELoss``, ``F.mse_loss``, or gdcore's, mean or sum; else any function
-            of the prediction and y.
+        loss_fn: natively ``nn.MSELoss``, ``F.mse_loss``, or gdcore's, mean or sum; else any
+            function of the prediction and y.
         optimizer: natively ``torch.optim.SGD`` or `gdcore.optim.SGD`; else any.
         strict: refuse what has no native step.
 
@@ -95,8 +95,11 @@ def train_step(
         `gdcore.reference` for the formulas.
     """
     _fit.check_objects(model, loss_fn, optimizer)
-    if strict:
-        Plan(model, loss_fn, optimizer)  # what is not recognised is refused here already
+    if strict:  # what is not recognised is refused here already
+        try:
+            Plan(model, loss_fn, optimizer)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
     native: Callable[[Tensor, Tensor], Tensor | None] | None = None
     eager: EagerStep | None = None
 
@@ -109,9 +112,9 @@ def train_step(
             if loss is None:
                 try:
                     plan = Plan(model, loss_fn, optimizer)
-                except (TypeError, ValueError):
+                except (TypeError, ValueError) as error:
                     if strict:
-                        raise
+                        raise ValueError(str(error)) from error
                     native = None
                     return step_eagerly(x, y)
                 stepper = _ops.step(
@@ -162,7 +165,7 @@ def fit(
 ) -> History:
     r"""Train for a number of epochs, the whole loop in native code wherever that can be.
 
-    Each epoch is one step over all rows, or a step for each batch of them, as `train_step` describes
+    Each epoch is one step over all rows, or a step for each batch of them, as `train_step` does
     it. Parameters and optimizer state are updated in place, and ``.grad`` is left as it was, so
     training can go on in plain PyTorch. What happens between two epochs does not change the numbers
     of a native fit: nor does cutting it into several. Two threads that train with one optimizer
@@ -195,8 +198,8 @@ def fit(
         validate_every: epochs between two evaluations.
         metrics: of the validation data: ``"mse"``, ``"r2"``, ``"mae"``, or functions of the
             prediction and y, named as they are.
-        max_grad_norm: scale each step's gradient down to this norm, as ``clip_grad_norm_`` does over
-            all parameters of the optimizer.
+        max_grad_norm: scale each step's gradient down to this norm, as ``clip_grad_norm_`` does
+            over all parameters of the optimizer.
         scheduler: any of ``torch.optim.lr_scheduler`` over this optimizer. ``ReduceLROnPlateau``
             gets the epoch's training loss, or what ``stop`` watches of the validation, each time it
             is evaluated.
@@ -210,8 +213,8 @@ def fit(
         record_every: keep the parameters after the update of every so many epochs.
         record_steps: keep the loss of each step.
         stop: what `gdcore.stop_when` returns.
-        method: ``"auto"`` chooses; ``"stepwise"`` runs natively over the rows, ``"compressed"`` over
-            few rows that are equivalent, ``"eager"`` in plain PyTorch.
+        method: ``"auto"`` chooses; ``"stepwise"`` runs natively over the rows, ``"compressed"``
+            over few rows that are equivalent, ``"eager"`` in plain PyTorch.
         strict: refuse what cannot be run natively. Otherwise it is run eagerly, and
             ``history.plan`` says why.
 
