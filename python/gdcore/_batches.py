@@ -42,12 +42,8 @@ def rows_of(data: Any, weight: Any = None) -> Rows:
         got = f"{len(data)} of them" if isinstance(data, (tuple, list)) else type(data).__name__
         raise TypeError(f"data: expected (x, y) or (x, y, weight), got {got}")
     x, y = data[0], data[1]
-    if isinstance(x, (tuple, list)):
+    if isinstance(x, (tuple, list)) and x and all(isinstance(each, Tensor) for each in x):
         x = tuple(x)
-        if not x:
-            raise ValueError("x: expected at least one tensor, got an empty tuple")
-        for i, each in enumerate(x):
-            _check_tensor(f"x[{i}]", each)
     else:
         _check_tensor("x", x)
     _check_tensor("y", y)

@@ -38,8 +38,6 @@ class Chosen(NamedTuple):
     parameters: dict[str, Tensor]
     """By name, in the order in which a runner records them."""
     runner: Callable[[Rows], Runner]
-    step: EagerStep
-    """The same step through autograd, whose loss also judges the validation data."""
 
 
 def choose_runner(
@@ -58,21 +56,21 @@ def choose_runner(
     Raises:
         ValueError: ``strict``, and it cannot be fused: the reason.
     """
+    if method == "eager":
+        reason = "it was asked for"
+    else:
+        try:
+            return _native(model, loss_fn, optimizer, rows, method, full_batch, max_grad_norm)
+        except _NotFusedError as error:
+            reason = str(error)
+            if strict:
+                raise ValueError(reason) from error
     step = EagerStep(model, loss_fn, optimizer, max_grad_norm)
 
     def eager(rows: Rows) -> Runner:
         return EagerRunner(step, rows)
 
-    if method == "eager":
-        reason = "it was asked for"
-    else:
-        try:
-            return _native(model, loss_fn, optimizer, rows, method, full_batch, max_grad_norm, step)
-        except _NotFusedError as error:
-            reason = str(error)
-            if strict:
-                raise ValueError(reason) from error
-    return Chosen(Choice("eager", reason), named_parameters(model, optimizer), eager, step)
+    return Chosen(Choice("eager", reason), named_parameters(model, optimizer), eager)
 
 
 class _NotFusedError(Exception):
@@ -87,7 +85,6 @@ def _native(
     method: str,
     full_batch: bool,
     max_grad_norm: float | None,
-    step: EagerStep,
 ) -> Chosen:
     try:
         plan = Plan(model, loss_fn, optimizer)
@@ -130,7 +127,7 @@ def _native(
 
     why = "it was asked for" if method == kind.method else f"{native.kernel} has a kernel"
     parameters = dict(zip(native.names, native.parameters, strict=True))
-    return Chosen(Choice(kind.method, why), parameters, runner, step)
+    return Chosen(Choice(kind.method, why), parameters, runner)
 
 
 def check_native(x: Any, y: Any) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim import lr_scheduler
 from torch.optim import optimizer as torch_optimizer
 
 from . import functional, optim, reference
 from ._batches import Inputs, Rows, per_element
+from ._names import named_parameters
 from ._ops import PLAIN
 from ._seen import Seen
 from .plan import recognise_loss
@@ -81,6 +83,11 @@ def _fits(tensor: Tensor) -> bool:
     return type(tensor) in PLAIN and tensor.is_cpu and tensor.dtype in _DTYPES
 
 
+def trained_by(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The parameters that an optimizer updates."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
 class EagerStep:
     """Forward, backward and update by autograd."""
 
@@ -91,20 +98,19 @@ class EagerStep:
         optimizer: torch.optim.Optimizer,
         max_grad_norm: float | None,
     ) -> None:
+        for name, parameter in named_parameters(model, optimizer).items():
+            if isinstance(parameter, FakeTensor):
+                raise TypeError(f"model: expected {name} with memory of its own, got a FakeTensor")
         self.model, self.optimizer = model, optimizer
         self.loss = Loss(loss_fn)
         self._max_grad_norm = max_grad_norm
         self.takes_closure = _needs_closure(optimizer)
         """Whether the optimizer evaluates the loss itself, as LBFGS does."""
 
-    def trained(self) -> list[Tensor]:
-        groups = self.optimizer.param_groups
-        return [p for group in groups for p in group["params"] if p.requires_grad]
-
     @contextlib.contextmanager
     def gradients_aside(self) -> Iterator[list[Tensor]]:
         """The parameters that are trained, their ``.grad`` put away meanwhile."""
-        trained = self.trained()
+        trained = trained_by(self.optimizer)
         before = [p.grad for p in trained]
         try:
             with torch.inference_mode(False), torch.enable_grad():

@@ -37,34 +37,22 @@ def _work(rows: Rows) -> int:
 
 
 class FullBatch:
-    """All rows in every step. A runner that holds a state of its own begins anew where somebody
-    else has written the parameters meanwhile.
-    """
+    """All rows in every step."""
 
     at_most: int | None = None
 
-    def __init__(self, rows: Rows, make: MakeRunner, parameters: list[Tensor]) -> None:
-        self._rows, self._make, self._parameters = rows, make, parameters
+    def __init__(self, rows: Rows, make: MakeRunner) -> None:
         self._runner = make(rows)
-        self._versions: list[int] | None = None
         self.work = _work(rows)
 
     def run(self, epochs: int, record_every: int, stop: StopRule | None) -> Ran:
-        if self._versions is not None and self._versions != self._now():
-            self._runner = self._make(self._rows)
-        self._versions = None
         return self._runner.run(epochs, record_every=record_every, stop=stop)
 
     def show(self) -> None:
         self._runner.show()
-        self._versions = self._now()
-
-    def _now(self) -> list[int]:
-        return [parameter._version for parameter in self._parameters]
 
     def largest_stable_lr(self) -> float | None:
-        find = getattr(self._runner, "largest_stable_lr", None)
-        return None if find is None else find()
+        return getattr(self._runner, "largest_stable_lr", None)
 
 
 class InBatches:

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import _events
 from ._batches import Batches, Data, Reader, Rows, data_of, rows_of
 from ._choice import METHODS, Chosen, choose_runner
+from ._eager import Loss, trained_by
 from ._epochs import Epochs, FullBatch, InBatches
 from ._events import Event
 from ._history import History
@@ -168,12 +169,12 @@ def fit(
         steps=s.record_steps,
         dtype=_dtype(rows),
     )
-    tensors = _tensors(model, chosen)
+    tensors = _tensors(model, optimizer)
     validation = None
     if s.validation is not None:
         held_out = rows_of(s.validation)
         metrics = chosen_metrics(s.metrics)
-        validation = Validation(model, chosen.step.loss, held_out, metrics, s.stop, tensors)
+        validation = Validation(model, Loss(loss_fn), held_out, metrics, s.stop, tensors)
     events = _events_of(model, s, chosen, recorder, validation, not full_batch)
     rule = None
     if s.stop is not None:
@@ -204,10 +205,10 @@ def _dtype(data: Data) -> torch.dtype:
     return y.dtype if y is not None and floats else torch.get_default_dtype()
 
 
-def _tensors(model: Any, chosen: Chosen) -> list[Tensor]:
+def _tensors(model: Any, optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """What training a model changes."""
     buffers = model.buffers() if isinstance(model, torch.nn.Module) else ()
-    return [*chosen.step.trained(), *buffers]
+    return [*trained_by(optimizer), *buffers]
 
 
 def _epochs(
@@ -218,7 +219,7 @@ def _epochs(
     settings: Settings,
 ) -> Epochs:
     if isinstance(data, Rows):
-        return FullBatch(data, chosen.runner, tensors)
+        return FullBatch(data, chosen.runner)
     per_step = settings.scheduler if settings.scheduler_interval == "step" else None
     return InBatches(data, chosen.runner, tensors, optimizer, per_step)
 

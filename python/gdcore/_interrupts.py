@@ -5,7 +5,8 @@ exception could come between an update and the note of it. While an `Interrupts`
 only remembered; it counts as soon as it is let go. Other threads see no signals.
 """
 
-import signal
+# Those of the signal module, which take 10 µs for its enumerations.
+import _signal  # type: ignore[import-not-found]
 import threading
 from typing import Any
 
@@ -22,16 +23,16 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            handler = signal.getsignal(signal.SIGINT)
+            handler = _signal.getsignal(_signal.SIGINT)
             if callable(handler):
                 self._handler = handler
                 _active.append(self)
-                signal.signal(signal.SIGINT, self._arrive)
+                _signal.signal(_signal.SIGINT, self._arrive)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
+            _signal.signal(_signal.SIGINT, self._handler)
             _active.remove(self)
             self._handler = None
 
