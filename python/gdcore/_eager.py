@@ -111,12 +111,15 @@ class EagerStep:
     def gradients_aside(self) -> Iterator[list[Tensor]]:
         """The parameters that are trained, their ``.grad`` put away meanwhile."""
         trained = trained_by(self.optimizer)
-        before = [p.grad for p in trained]
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        before = [p.grad for p in held]
         try:
+            for parameter in held:  # one that is frozen now is not to be updated by an old one
+                parameter.grad = None
             with torch.inference_mode(False), torch.enable_grad():
                 yield trained
         finally:
-            for parameter, grad in zip(trained, before, strict=True):
+            for parameter, grad in zip(held, before, strict=True):
                 parameter.grad = grad
 
     def evaluate(self, rows: Rows, trained: list[Tensor]) -> Tensor:
