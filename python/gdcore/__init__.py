@@ -6,9 +6,10 @@ Three levels, one vocabulary: parts that replace the same-named parts of ``torch
 `gdcore.reference` states every formula in plain PyTorch.
 """
 
-from . import functional, nn, optim, reference
+from . import functional, metrics, nn, optim, reference
 from ._build_info import __version__, build_info
 from .compress import Compressed, compress
+from .stopping import stop_when
 from .training import DivergenceError, History, fit, train_step
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "compress",
     "fit",
     "functional",
+    "metrics",
     "nn",
     "optim",
     "reference",
+    "stop_when",
     "train_step",
 ]

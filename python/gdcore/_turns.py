@@ -5,6 +5,7 @@ begin from the same values, and one update would be lost.
 """
 
 import contextlib
+import os
 import threading
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +15,8 @@ import torch
 __all__ = ["turn_of"]
 
 _locks: WeakKeyDictionary[torch.optim.Optimizer, Any] = WeakKeyDictionary()
+# Whoever held one in the parent is not there to give it back in the child.
+os.register_at_fork(after_in_child=_locks.clear)
 
 
 def turn_of(optimizer: Any) -> Any:
