@@ -143,9 +143,18 @@ def polynomial_mse(
         )
 
 
-def legendre_mse(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor) -> None:
+def legendre_mse(
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+) -> None:
     _dim("x", x, 1, "(n,)")
     _shape("target", target, x.shape, "as x")
+    _shape("weight", weight, x.shape, "as x")
     for name, scalar in (("a", a), ("b", b), ("c", c), ("d", d)):
         if scalar.numel() != 1:
             raise ValueError(

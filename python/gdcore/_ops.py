@@ -169,19 +169,33 @@ def _polynomial_mse_fake(
 
 
 def legendre_mse(
-    x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     loss, gradients = _scalar(x), [_like(a), _like(b), _like(c), _like(d)]
-    _model_loss("legendre", (x, target, None), (a, b, c, d), reduction, loss, gradients)
+    _model_loss("legendre", (x, target, weight), (a, b, c, d), reduction, loss, gradients)
     da, db, dc, dd = gradients
     return loss, da, db, dc, dd
 
 
 def _legendre_mse_fake(
-    x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d)
-    _checks.legendre_mse(x, a, b, c, d, target)
+    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d, weight=weight)
+    _checks.legendre_mse(x, a, b, c, d, target, weight)
     return _scalar(x), _like(a), _like(b), _like(c), _like(d)
 
 
@@ -244,7 +258,7 @@ for schema, native, fake in (
     ),
     (
         "legendre_mse(Tensor x, Tensor a, Tensor b, Tensor c, Tensor d, Tensor target,"
-        " str reduction) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        " str reduction, Tensor? weight=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
         legendre_mse,
         _legendre_mse_fake,
     ),

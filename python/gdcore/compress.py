@@ -13,11 +13,21 @@ __all__ = ["Compressed", "compress"]
 
 
 class Compressed(NamedTuple):
-    """The few rows, and how many they stand for: ``(x, y), rows = gdcore.compress(...)``."""
+    """What `compress` leaves: a few rows, and how many they stand for.
+
+    Attributes:
+        data: ``(x, y)``, the few rows.
+        rows: how many there were; with weights, the weights' sum.
+
+    Example:
+        >>> small = gdcore.compress(torch.randn(100, 3), torch.randn(100, 1))
+        >>> (x, y), rows = small
+        >>> x is small.x, y is small.y, small.rows
+        (True, True, 100)
+    """
 
     data: tuple[Tensor, Tensor]
     rows: float
-    """How many rows there were; with weights, the weights' sum."""
 
     @property
     def x(self) -> Tensor:
