@@ -6,15 +6,19 @@ Three levels, one vocabulary: parts that replace the same-named parts of ``torch
 `gdcore.reference` states every formula in plain PyTorch.
 """
 
-from . import functional, nn, optim, reference
+from . import affine, functional, nn, optim, reference
 from ._build_info import __version__, build_info
+from .explain import Plan, explain
 from .training import DivergenceError, History, fit, train_step
 
 __all__ = [
     "DivergenceError",
     "History",
+    "Plan",
     "__version__",
+    "affine",
     "build_info",
+    "explain",
     "fit",
     "functional",
     "nn",

@@ -2,6 +2,7 @@
 
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -490,7 +491,10 @@ def test_what_is_around() -> None:
 
 def test_compiled_modules() -> None:
     layer = nn.Linear(3, 2)
-    for model in (torch.jit.trace(layer, X.float()), torch.compile(layer)):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(layer, X.float())
+    for model in (traced, torch.compile(layer)):
         refused(model, list(model.parameters()), X.float(), "compiled")
 
 
