@@ -31,8 +31,9 @@ class Plan:
         parameters: the names of the trained parameters.
         mean: whether the loss is a mean of squared errors, or their sum; None where it is neither.
         where: the line of the user's that stands against a native loop, if one is known.
-        costs: seconds of each way by the stated model (`gdcore._cost`), or None.
+        costs: seconds of each way by the stated model, or None.
         epochs: how many there would be.
+        rows: of the data.
         batch_size: rows of a minibatch, or None for all.
 
     Example:
@@ -50,6 +51,9 @@ class Plan:
         ├─ method: stepwise, because it costs least: every epoch passes over the rows once
         ├─ cost: 30 µs to prepare, 0.038 µs an epoch, 33.8 µs in all
         └─ otherwise: compressed 134 µs, eager 25 ms
+
+    Reference:
+        ``gdcore._cost`` states the cost model.
     """
 
     method: str
@@ -147,6 +151,9 @@ def explain(
         >>> plan = gdcore.explain(net, torch.nn.MSELoss(), optimizer, data, epochs=100)
         >>> plan.method, plan.why
         ('eager', 'model: ReLU is not affine in its input')
+
+    Reference:
+        The EXPLAIN of SQL databases.
     """
     if method not in _METHODS:
         raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")

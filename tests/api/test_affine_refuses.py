@@ -2,8 +2,8 @@
 
 import random
 import time
-import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -169,7 +169,17 @@ def test_memory_that_was_shared_before() -> None:
 def test_values_computed_before() -> None:
     """A graph from outside: its value is stale at the next step."""
     before = W * 2
-    assert isinstance(affine_form(lambda x: x @ before + B, [W, B], X), NotAffine)
+    refused(lambda x: x @ before + B, [W, B], X, "out of sight")
+
+
+def test_values_computed_in_another_thread() -> None:
+    """The modes watch this thread only."""
+
+    def model(x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: x @ W).result() + B
+
+    refused(model, [W, B], X, "out of sight")
 
 
 RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
@@ -489,12 +499,10 @@ def test_what_is_around() -> None:
     refused(lambda x: x @ first + second.sum(), [first, second], X, "share memory")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch says so of TorchScript
 def test_compiled_modules() -> None:
     layer = nn.Linear(3, 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(layer, X.float())
-    for model in (traced, torch.compile(layer)):
+    for model in (torch.jit.trace(layer, X.float()), torch.compile(layer)):
         refused(model, list(model.parameters()), X.float(), "compiled")
 
 
