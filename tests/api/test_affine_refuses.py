@@ -508,8 +508,10 @@ def test_compiled_modules() -> None:
 
 def test_not_finite() -> None:
     x = X.clone()
-    x[2, 1] = float("nan")
-    refused(lambda x: x @ W, [W], x)
+    for value in (float("nan"), float("inf"), 1e200):
+        x[2, 1] = value
+        refused(lambda x: x @ W, [W], x, "not finite")
+    refused(lambda x: x @ W + x[:, :2].log(), [W], X - 100)
 
 
 def test_swallowed_refusals_count() -> None:
