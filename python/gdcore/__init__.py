@@ -6,9 +6,10 @@ Three levels, one vocabulary: parts that replace the same-named parts of ``torch
 `gdcore.reference` states every formula in plain PyTorch.
 """
 
-from . import functional, metrics, nn, optim, reference
+from . import affine, functional, metrics, nn, optim, reference
 from ._build_info import __version__, build_info
 from .compress import Compressed, compress
+from .explain import Plan, explain
 from .stopping import stop_when
 from .training import DivergenceError, History, fit, train_step
 
@@ -16,9 +17,12 @@ __all__ = [
     "Compressed",
     "DivergenceError",
     "History",
+    "Plan",
     "__version__",
+    "affine",
     "build_info",
     "compress",
+    "explain",
     "fit",
     "functional",
     "metrics",

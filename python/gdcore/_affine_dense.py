@@ -20,7 +20,7 @@ MOST_COLUMNS = 1024
 """Parameter elements up to which an operation is run on every column of Φ."""
 
 _MOVING = """
-    index index_select embedding gather take flip roll repeat diagonal unfold as_strided tril triu
+    index index_select embedding gather take flip roll repeat diagonal unfold tril triu
     constant_pad_nd diag_embed rot90 pixel_shuffle pixel_unshuffle channel_shuffle
     reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
 """

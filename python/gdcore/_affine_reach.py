@@ -21,6 +21,10 @@ _GLOBAL_HOOKS = (
 _DEPTH = 4
 """How many steps from the model state is looked for."""
 _CONTAINERS = (list, dict, set)
+_MANY = 1000
+"""Elements beyond which a container is data: only its length is kept in mind."""
+_MOST = 2000
+"""Objects that are looked at, modules aside."""
 
 
 class Reach:
@@ -66,6 +70,8 @@ class Reach:
             self.names.setdefault(id(value), name)
             return
         if depth < 0 or id(value) in self._seen or not _worth(value):
+            return
+        if len(self._seen) > _MOST and not isinstance(value, torch.nn.Module):
             return
         self._seen[id(value)] = value
         for part, owner in _owners(value):
@@ -123,13 +129,15 @@ def _owners(value: Any) -> Iterator[tuple[list[tuple[str, Any]], Any]]:
         for registered in ("_parameters", "_buffers", "_modules"):
             if type(state.get(registered)) is dict:  # not where it is compiled
                 yield [], state[registered]
+    elif isinstance(value, _CONTAINERS) and len(value) > _MANY:
+        yield [], value
     elif isinstance(value, dict):
         yield [(str(key), child) for key, child in value.items()], value
     elif isinstance(value, list):
         yield [(str(i), child) for i, child in enumerate(value)], value
     elif isinstance(value, set):
         yield [], value
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple) and len(value) <= _MANY:
         yield [(str(i), child) for i, child in enumerate(value)], {}
     elif isinstance(getattr(value, "__dict__", None), dict):
         yield list(value.__dict__.items()), value.__dict__
@@ -190,8 +198,8 @@ def _content(owner: Any) -> Any:
 
 
 def _equal(now: Any, before: Any) -> bool:
-    if len(now) != len(before):
-        return False
+    if len(now) != len(before) or len(before) > _MANY:
+        return len(now) == len(before)
     if isinstance(before, set):
         return bool(now == before)
     if isinstance(before, dict):

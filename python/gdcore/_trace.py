@@ -83,6 +83,7 @@ class Tracer(TorchDispatchMode):
         self._parameters = {id(parameter) for parameter in parameters}
         self._trained = {_memory(parameter) for parameter in parameters}
         self._created: dict[int, list[int]] = {}
+        self._constants: set[int] = set()
         self._used: list[tuple[Tensor, int]] = []
         start = 0
         for parameter in parameters:
@@ -100,6 +101,8 @@ class Tracer(TorchDispatchMode):
         if found is None:
             if _memory(tensor) in self._trained:
                 return Neither("a parameter's memory is read past autograd", source_line())
+            if tensor.grad_fn is not None and id(tensor) not in self._constants:
+                return Neither("a value with a gradient, computed out of sight", source_line())
             return None
         if isinstance(found, Affine):
             if not tensor.requires_grad:
@@ -177,6 +180,7 @@ class Tracer(TorchDispatchMode):
             if memory in self._created:
                 self._created[memory].append(id(result))
         if not labels:
+            self._constants.update(map(id, results))
             if not operation.written:
                 self._name(operation, args, results)
             return

@@ -87,7 +87,7 @@ def affine_form(
         'exp is not affine in its input'
 
     Reference:
-        DLPack aside, nothing beyond ``torch.utils._python_dispatch``.
+        ``torch.utils._python_dispatch.TorchDispatchMode``, under which the forward is watched.
     """
     xs = x if isinstance(x, tuple) else (x,)
     trained = list({id(p): p for p in parameters if p.requires_grad}.values())

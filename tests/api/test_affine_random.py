@@ -18,7 +18,7 @@ from gdcore._affine_rules import Rules
 from gdcore._affine_terms import Affine
 from gdcore.affine import AffineForm, affine_form
 
-from .affine_cases import taken
+from .affine_cases import predicted, taken
 
 N, D = 7, 3
 MODELS = 500
@@ -283,8 +283,12 @@ def test_the_forms_are_the_models() -> None:
         if seed % 4 > 1 or checked == 100 or truth(node, parameters, x) != "affine":
             continue
         if isinstance(affine_form(node.run, parameters, x), AffineForm):
-            taken(node.run, parameters, x)
+            form = taken(node.run, parameters, x)
             checked += 1
+            if form.rowwise:
+                some = torch.tensor([5, 0, 2, 5])
+                few = predicted(form).view(N, -1)[some]
+                torch.testing.assert_close(node.run(x[some]).detach().view(4, -1), few)
     assert checked == 100
 
 

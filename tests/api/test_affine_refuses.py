@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -168,7 +169,17 @@ def test_memory_that_was_shared_before() -> None:
 def test_values_computed_before() -> None:
     """A graph from outside: its value is stale at the next step."""
     before = W * 2
-    assert isinstance(affine_form(lambda x: x @ before + B, [W, B], X), NotAffine)
+    refused(lambda x: x @ before + B, [W, B], X, "out of sight")
+
+
+def test_values_computed_in_another_thread() -> None:
+    """The modes watch this thread only."""
+
+    def model(x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: x @ W).result() + B
+
+    refused(model, [W, B], X, "out of sight")
 
 
 RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
@@ -488,6 +499,7 @@ def test_what_is_around() -> None:
     refused(lambda x: x @ first + second.sum(), [first, second], X, "share memory")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch says so of TorchScript
 def test_compiled_modules() -> None:
     layer = nn.Linear(3, 2)
     for model in (torch.jit.trace(layer, X.float()), torch.compile(layer)):
@@ -496,8 +508,10 @@ def test_compiled_modules() -> None:
 
 def test_not_finite() -> None:
     x = X.clone()
-    x[2, 1] = float("nan")
-    refused(lambda x: x @ W, [W], x)
+    for value in (float("nan"), float("inf"), 1e200):
+        x[2, 1] = value
+        refused(lambda x: x @ W, [W], x, "not finite")
+    refused(lambda x: x @ W + x[:, :2].log(), [W], X - 100)
 
 
 def test_swallowed_refusals_count() -> None:
