@@ -1,4 +1,4 @@
-"""Fits in two threads, in a loader's worker, after a fork; and Ctrl-C. In processes of their own."""
+"""Fits in threads, in a loader's worker, after a fork; and Ctrl-C. In processes of their own."""
 
 import pytest
 
@@ -97,18 +97,34 @@ for seed, loss in enumerate(loader):
 
 
 def test_after_a_fork() -> None:
-    """With another thread in the middle of a fit, too: its lock is nobody's in the child."""
+    """With another thread in the middle of a fit, too: its lock is nobody's in the child.
+
+    (torch's own parallel operations may hang in a child: the data are made before.)
+    """
     run(
         "stepwise",
         """
-expected = fit(rows=50_000, epochs=5)
-shared, x, y = problem(rows=200_000)
+model, x, y = problem(rows=20_000)
+start = [p.detach().clone() for p in model.parameters()]
+
+def repeat():
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), start):
+            parameter.copy_(value)
+    return gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=5).loss.tolist()
+
+expected = repeat()
+shared = nn.Linear(8, 1, dtype=torch.float64)
 optimizer = torch.optim.SGD(shared.parameters(), lr=0.0)
-started = threading.Event()
+started, forked = threading.Event(), threading.Event()
+
+def wait(*_):
+    started.set()
+    return forked.is_set()
 
 def work():
-    gdcore.fit(shared, nn.MSELoss(), optimizer, (x, y), epochs=300,
-               callbacks=lambda *_: started.set())
+    gdcore.fit(shared, nn.MSELoss(), optimizer, (x, y), epochs=10**6, callbacks=wait)
 
 thread = threading.Thread(target=work)
 thread.start()
@@ -116,12 +132,13 @@ started.wait()
 child = os.fork()
 if child == 0:
     signal.alarm(60)
-    good = same(fit(rows=50_000, epochs=5), expected)
+    good = repeat() == expected
     history = gdcore.fit(shared, nn.MSELoss(), optimizer, (x[:9], y[:9]), epochs=1)
     os._exit(0 if good and len(history.loss) == 1 else 1)
+forked.set()
 assert os.waitpid(child, 0)[1] == 0
 thread.join()
-assert same(fit(rows=50_000, epochs=5), expected)
+assert repeat() == expected
 """,
     )
 
@@ -148,39 +165,35 @@ def interrupt(seconds):
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGINT)
 
-for delay in (0.004, 0.011, 0.03, 0.05, 0.1, 0.2):
-    torch.manual_seed(0)
-    parts, seed = begin(), torch.get_rng_state()
+fit_on(begin(), 2)
+caught = 0
+for delay in (0.02, 0.033, 0.05):
+    parts = begin()
+    torch.manual_seed(1)
     threading.Thread(target=interrupt, args=(delay,)).start()
     begun = time.monotonic()
     try:
-        while True:
-            fit_on(parts, 5)  # nothing to interrupt, should it come between two fits
-            torch.set_rng_state(seed)
-            parts = begin()
-            torch.set_rng_state(seed)
-            fit_on(parts, 10_000_000)
+        fit_on(parts, 10_000_000)
     except KeyboardInterrupt as error:
         took = time.monotonic() - begun - delay
         history = getattr(error, "history", None)
     assert took < 1.0, took
     if history is None:
-        continue
-    epochs = len(history.loss)
-    torch.set_rng_state(seed)
+        continue  # it came before the loop
+    caught += 1
+    rest = fit_on(parts, 3).loss
+    before = state(parts)
     other = begin()
-    torch.set_rng_state(seed)
-    if epochs == 5 or epochs > 200_000:
-        continue
+    torch.manual_seed(1)
+    epochs = len(history.loss)
     again = fit_on(other, epochs)
     assert torch.equal(history.loss, again.loss), (delay, epochs)
-    assert torch.equal(history.lr, again.lr)
-    if epochs:
-        for ours, theirs in zip(state(parts), state(other), strict=True):
-            assert torch.equal(ours, theirs), (delay, epochs)
-    # And it goes on from there.
-    assert torch.equal(fit_on(parts, 3).loss, fit_on(other, 3).loss)
-    print(delay, epochs, file=sys.stderr)
+    assert torch.equal(history.lr, again.lr), (delay, epochs)
+    assert torch.equal(rest, fit_on(other, 3).loss), (delay, epochs)
+    for ours, theirs in zip(before, state(other), strict=True):
+        # The generator went on from where the last whole epoch had left it.
+        assert torch.equal(ours, theirs), (delay, epochs)
+assert caught >= 2
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
 
@@ -208,10 +221,10 @@ def test_a_handler_that_does_not_raise_lets_the_fit_go_on() -> None:
         """
 came = []
 signal.signal(signal.SIGINT, lambda *_: came.append(1))
-plain = fit(epochs=2000)
-timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
+plain = fit(epochs=200)
+timer = threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT))
 timer.start()
-again = fit(epochs=2000)
+again = fit(epochs=200)
 timer.join()
 assert came and same(plain, again)
 """,
