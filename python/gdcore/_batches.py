@@ -36,11 +36,11 @@ class Rows(NamedTuple):
         return first.shape[0] if first.dim() else 1
 
 
-def rows_of(data: Any, weight: Any = None) -> Rows:
+def rows_of(data: Any, weight: Any = None, name: str = "data") -> Rows:
     """Check the form of ``(x, y)`` or ``(x, y, weight)``, not yet whether the shapes fit."""
     if not isinstance(data, (tuple, list)) or not 2 <= len(data) <= 3:
         got = f"{len(data)} of them" if isinstance(data, (tuple, list)) else type(data).__name__
-        raise TypeError(f"data: expected (x, y) or (x, y, weight), got {got}")
+        raise TypeError(f"{name}: expected (x, y) or (x, y, weight), got {got}")
     x, y = data[0], data[1]
     if isinstance(x, (tuple, list)) and x and all(isinstance(each, Tensor) for each in x):
         x = tuple(x)
@@ -56,7 +56,7 @@ def rows_of(data: Any, weight: Any = None) -> Rows:
     rows = Rows(x, y, weight)
     if rows.number == 0:
         first = x[0] if isinstance(x, tuple) else x
-        raise ValueError(f"data: expected at least one row, got x of shape {tuple(first.shape)}")
+        raise ValueError(f"{name}: expected at least one row, got x of shape {tuple(first.shape)}")
     if weight is not None and weight.shape != y.shape and weight.shape != (rows.number,):
         raise ValueError(
             f"weight: expected shape ({rows.number},), one for each row, or y's {tuple(y.shape)}, "
@@ -165,18 +165,19 @@ Data = Rows | Batches | Reader
 def data_of(data: Any, batch_size: Any, shuffle: Any, generator: Any, weight: Any) -> Data:
     """What ``fit`` was given, as one of the three."""
     if isinstance(data, DataLoader):
-        for name, value in (("batch_size", batch_size), ("shuffle", shuffle or None)):
+        given = {"batch_size": batch_size, "shuffle": shuffle or None}
+        for name, value in {**given, "generator": generator, "weight": weight}.items():
             if value is not None:
-                raise ValueError(f"{name}: expected None with a DataLoader, got {value!r}")
-        for name, value in (("generator", generator), ("weight", weight)):
-            if value is not None:
-                raise ValueError(f"{name}: expected None with a DataLoader, which has its own")
+                kind = type(value).__name__
+                raise ValueError(f"{name}: expected to be the DataLoader's own, got a {kind}")
         return _of_loader(data)
     if isinstance(data, TensorDataset):
         rows = rows_of(data.tensors, weight)
     elif isinstance(data, Dataset):
         if weight is not None:
-            raise ValueError("weight: expected as the third element that the dataset gives")
+            raise ValueError(
+                "weight: expected as the third element that the dataset gives, got an argument"
+            )
         if batch_size is None:
             raise ValueError("batch_size: expected a number of rows with a Dataset, got None")
         return Reader(DataLoader(data, batch_size, shuffle, generator=generator))

@@ -19,6 +19,8 @@ class Event(NamedTuple):
     every: int
     action: Callable[[int, float], bool]
     """Takes the epoch and its loss; whether to stop."""
+    whole: bool = True
+    """Whether Ctrl-C waits until it is done."""
 
 
 def validating(validation: Validation, every: int, recorder: Recorder) -> Event:
@@ -78,4 +80,4 @@ def calling(callbacks: Sequence[Callback], model: Any, every: int) -> Event:
         answers = [callback(epoch, loss, model) for callback in callbacks]
         return any(answer is True for answer in answers)
 
-    return Event(every, action)
+    return Event(every, action, whole=False)

@@ -165,14 +165,14 @@ def fit(
         chosen.choice,
         chosen.parameters,
         record_every=s.record_every,
-        validate_every=s.validate_every,
+        validate_every=None if s.validation is None else s.validate_every,
         steps=s.record_steps,
         dtype=_dtype(rows),
     )
     tensors = _tensors(model, optimizer)
     validation = None
     if s.validation is not None:
-        held_out = rows_of(s.validation)
+        held_out = rows_of(s.validation, name="validation")
         metrics = chosen_metrics(s.metrics)
         validation = Validation(model, Loss(loss_fn), held_out, metrics, s.stop, tensors)
     events = _events_of(model, s, chosen, recorder, validation, not full_batch)

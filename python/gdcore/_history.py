@@ -34,7 +34,7 @@ class History:
         step_loss: the loss of each step, with ``record_steps=True``, else None.
         validation: the loss of the validation data, as ``"loss"``, and each of the metrics, in
             float64, after the update of epochs 0, ``validate_every``, ….
-        validate_every: epochs between two validations.
+        validate_every: epochs between two validations, or None.
         stopped: whether a rule or a callback ended the fit.
 
     Example:
@@ -58,7 +58,7 @@ class History:
     plan: Any = None
     step_loss: Tensor | None = None
     validation: dict[str, Tensor] = field(default_factory=dict)
-    validate_every: int = 1
+    validate_every: int | None = None
     stopped: bool = False
 
     @property

@@ -89,7 +89,6 @@ class Loop:
             recorder.add(ran, before)
             if ran.outcome == "finished" and self._epochs.at_most is not None:
                 self._record_batches()
-            interrupts.release()
             if ran.raised is not None:
                 raise ran.raised
             if ran.outcome == "diverged":
@@ -97,7 +96,8 @@ class Loop:
                 raise DivergenceError(recorder.epochs - 1, rate, self._limit, self._history())
             going = ran.outcome != "stopped"
             if ran.outcome == "finished":
-                going = self._between()
+                going = self._between(interrupts)
+            interrupts.release()
         recorder.stopped = not going
 
     def _next(self, done: int, wanted: int) -> tuple[int, int]:
@@ -121,7 +121,7 @@ class Loop:
             self._epochs.show()
             self._recorder.add_parameters()
 
-    def _between(self) -> bool:
+    def _between(self, interrupts: Interrupts) -> bool:
         """What is due after an epoch; whether to go on."""
         epoch = self._recorder.epochs - 1
         due = [event for event in self._events if epoch % event.every == 0]
@@ -131,8 +131,11 @@ class Loop:
         assert loss is not None
         stop = self._own_rule is not None and self._own_rule.holds(loss)
         if due:
+            interrupts.hold()
             self._epochs.show()
             for event in due:
+                if not event.whole:
+                    interrupts.release()
                 stop = event.action(epoch, loss) or stop
         if self._progress is not None:
             self._progress.update(epoch + 1, loss)

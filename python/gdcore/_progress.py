@@ -37,7 +37,7 @@ class Progress:
     def update(self, done: int, loss: float) -> None:
         now = time.perf_counter()
         run, self._done = done - self._done, done
-        wanted = run * self._wait / max(now - self._looked, 1e-9)
+        wanted = run * self._wait / 2 / max(now - self._looked, 1e-9)
         self.chunk = max(1, min(4 * self.chunk, int(wanted)))
         if now - self._drawn >= self._wait:
             self._draw(loss)

@@ -17,7 +17,7 @@ class Recorder:
         parameters: dict[str, Tensor],
         *,
         record_every: int | None,
-        validate_every: int,
+        validate_every: int | None,
         steps: bool,
         dtype: torch.dtype,
     ) -> None:

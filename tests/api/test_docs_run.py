@@ -53,7 +53,7 @@ def test_docstring_examples(name: str) -> None:
 
 def public() -> dict[str, Any]:
     found = {}
-    for module in (gdcore, gdcore.functional, gdcore.nn, gdcore.optim):
+    for module in (gdcore, gdcore.functional, gdcore.metrics, gdcore.nn, gdcore.optim):
         for name in module.__all__:
             value = getattr(module, name)
             if callable(value):
