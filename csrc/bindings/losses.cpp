@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "bindings/problem.h"
+#include "bindings/python.h"
 #include "bindings/register.h"
 #include "training/elementwise.h"
 
@@ -13,6 +14,58 @@ namespace gdcore {
 namespace {
 
 constexpr Interrupt kNever = {nullptr, nullptr};
+
+/// What is asked of a loss's inputs before they are taken as they lie in memory.
+class PlainInputs {
+ public:
+  PlainInputs()
+      : tensor_(py::module_::import("torch").attr("Tensor")),
+        parameter_(py::module_::import("torch").attr("nn").attr("Parameter")) {}
+
+  /// A tensor of no other class whose values are those in its memory: no negation that torch has put off.
+  bool holds_its_values(py::handle object) const {
+    const auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+    return (type == tensor_.ptr() || type == parameter_.ptr()) && !is_true(call(object, is_neg_));
+  }
+  bool requires_grad(py::handle object) const { return is_true(get(object, requires_grad_)); }
+
+ private:
+  py::object tensor_, parameter_;
+  Key is_neg_{"is_neg"}, requires_grad_{"requires_grad"};
+};
+
+const PlainInputs& plain_inputs() {
+  // Never destroyed: at exit the interpreter is gone first.
+  static const PlainInputs* const found = new PlainInputs;
+  return *found;
+}
+
+/// Whether all inputs hold their values, the first in a dtype of the kernels; and whether those whose bit is set in
+/// `constants` need no gradient. None will do where the bit is set in `optional`. What else can be wrong, a loss itself
+/// finds.
+bool plain(const py::tuple& inputs, unsigned constants, unsigned optional) {
+  const PlainInputs& plain = plain_inputs();
+  unsigned bit = 1;
+  for (const py::handle input : inputs) {
+    if (!input.is_none() || (optional & bit) == 0) {
+      if (!plain.holds_its_values(input)) return false;
+      if ((constants & bit) != 0 && plain.requires_grad(input)) return false;
+    }
+    bit <<= 1;
+  }
+  DLTensor first;
+  return view_without_error(inputs[0], &first) && first.device.device_type == kDLCPU && first.dtype.code == kDLFloat &&
+         first.dtype.bits >= 32;
+}
+
+/// Whether a gradient from above is a single 1, as at the end of a graph.
+bool is_one(py::handle grad) {
+  DLTensor view;
+  if (!plain_inputs().holds_its_values(grad) || !view_without_error(grad, &view)) return false;
+  if (view.ndim != 0 || view.device.device_type != kDLCPU || view.dtype.code != kDLFloat) return false;
+  if (view.dtype.bits == 32) return *static_cast<const float*>(data_of(view)) == 1.0f;
+  return view.dtype.bits == 64 && *static_cast<const double*>(data_of(view)) == 1.0;
+}
 
 // A view of one or two dimensions for the mse kernel; more dimensions only where they are contiguous.
 template <class T>
@@ -147,6 +200,8 @@ void legendre(py::handle x_object, py::handle grad, py::handle out, int threads)
 }  // namespace
 
 void register_losses(py::module_& m) {
+  m.def("plain", &plain, py::arg("inputs"), py::arg("constants") = 0, py::arg("optional") = 0);
+  m.def("is_one", &is_one, py::arg("grad"));
   m.def("mse", &mse, py::arg("input"), py::arg("target"), py::arg("weight"), py::arg("reduction"), py::arg("loss"),
         py::arg("gradient"), py::arg("threads"));
   m.def("model_loss", &model_loss, py::arg("model"), py::arg("x"), py::arg("target"), py::arg("parameters"),

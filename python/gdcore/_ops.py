@@ -263,27 +263,25 @@ for schema, native, fake in (
     _implementations[name] = (native, getattr(torch.ops.gdcore, name).default)
 
 
+_is_compiling = torch.compiler.is_compiling
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+
+
 def traced() -> bool:
     """Whether torch records, fakes or intercepts what is called."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return _is_compiling() or _dispatch_modes() > 0
 
 
-def implementation(name: str, *tensors: Tensor | None) -> Any:
-    """What computes an op on these tensors: its native function where torch's dispatcher would only
-    pass it on (that takes 15 µs, a sixth of a loss with its backward), else the op itself, so that
-    tracing, fake tensors and dispatch modes see it.
+def implementation(name: str, native: bool) -> Any:
+    """What computes an op: its native function, or what torch's dispatcher takes (15 µs, a sixth of
+    a loss with its backward), so that tracing, fake tensors, dispatch modes and subclasses see it.
     """
-    native, op = _implementations[name]
-    if traced():
-        return op
-    for tensor in tensors:
-        # The dispatcher makes a lazy negation real, and hands a subclass to its own rules.
-        if tensor is not None and (type(tensor) not in PLAIN or tensor.is_neg()):
-            return op
-    return native
+    return _implementations[name][0 if native else 1]
 
 
+plain = _core.plain
 _functorch_active = torch._C._are_functorch_transforms_active
+_any_autocast = torch._C._is_any_autocast_enabled
 
 
 def transformed() -> bool:
@@ -298,16 +296,22 @@ def in_memory(tensor: Tensor) -> bool:
     return not transformed() and torch._C._has_storage(tensor)
 
 
-def is_one(tensor: Tensor) -> bool:
-    """Whether this is a single 1 that can be read for nothing: in plain memory, and not traced."""
+def watched() -> bool:
+    """Whether torch does more to what is called than to call it, autocast on any device included.
+
+    Not for what TorchDynamo looks into, where `torch.compiler.is_compiling` must come first.
+    """
     return (
-        type(tensor) is Tensor
-        and tensor.dim() == 0
-        and tensor.is_cpu
-        and not traced()
-        and in_memory(tensor)
-        and tensor.item() == 1.0
+        _dispatch_modes() > 0
+        or _any_autocast()
+        or _functorch_active()
+        or forward_ad._current_level >= 0
     )
+
+
+def is_one(grad: Tensor) -> bool:
+    """Whether this is a single 1 that can be read for nothing: in plain memory, and not traced."""
+    return not (traced() or transformed()) and _core.is_one(grad)
 
 
 class Step:
