@@ -291,9 +291,7 @@ class LegendreMse(FusedLoss):
         return apply(MSE, "none", reference.legendre(*model), target)
 
     @staticmethod
-    def compute(
-        native: bool, reduction: str, needs: Sequence[bool], *inputs: Tensor
-    ) -> _Computed:
+    def compute(native: bool, reduction: str, needs: Sequence[bool], *inputs: Tensor) -> _Computed:
         legendre_mse = _ops.implementation("legendre_mse", native)
         loss, *slopes = legendre_mse(*inputs, reduction)
         wanted = zip(slopes, needs[1:5], strict=True)
