@@ -219,14 +219,18 @@ def test_hooks_see_and_change_the_step(name: str) -> None:
 
 
 @each
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events:UserWarning")  # torch 2.11's
 def test_the_profiler_sees_the_step(name: str) -> None:
     optimizer = ours(name, [start()], lr=0.1)
     advance(optimizer, range(1))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         advance(optimizer, range(2))
-    events = [e for e in profile.events() if e.name == f"Optimizer.step#{name}.step"]
-    assert len(events) == 2
-    assert all(event.is_user_annotation for event in events)
+        optimizer.zero_grad()
+    for range_name, count in ((f"step#{name}.step", 2), (f"zero_grad#{name}.zero_grad", 1)):
+        events = [e for e in profile.events() if e.name == f"Optimizer.{range_name}"]
+        assert len(events) == count
+        assert all(event.is_user_annotation for event in events)
+    assert all(parameter.grad is None for parameter in held(optimizer))
 
 
 def schedulers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

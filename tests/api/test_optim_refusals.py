@@ -36,6 +36,7 @@ def torch_errors() -> Iterator[Any]:
 def raised(make: Callable[[], object]) -> tuple[type[Warning | Exception], str]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
         with pytest.raises(Exception) as info:  # noqa: PT011 (compared below)
             make()
     return type(info.value), str(info.value)
