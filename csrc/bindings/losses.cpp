@@ -1,4 +1,4 @@
-// The losses: one evaluation of an objective, results into tensors that the caller has allocated.
+// The losses: one evaluation of an objective.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -130,14 +130,38 @@ void mse(py::handle input_object, py::handle target_object, py::handle weight_ob
   }
 }
 
-// Splits a flat gradient over the tensors of the parameters.
-template <class T>
-void scatter(const T* from, const std::vector<py::object>& tensors) {
-  for (py::handle object : tensors) {
-    const Tensor tensor(object, "gradient");
-    std::copy_n(from, tensor.numel(), output<T>(object, "gradient", tensor.numel()));
-    from += tensor.numel();
+/// What makes a loss's results: calling torch from here takes half of what it takes in Python.
+class Results {
+ public:
+  Results()
+      : torch_(py::module_::import("torch")),
+        empty_like_(torch_.attr("empty_like")),
+        scalars_{
+            torch_.attr("empty")(py::tuple(), py::arg("dtype") = torch_.attr("float32"), py::arg("device") = "cpu"),
+            torch_.attr("empty")(py::tuple(), py::arg("dtype") = torch_.attr("float64"), py::arg("device") = "cpu")} {}
+
+  py::object scalar(bool is_double) const { return like(scalars_[is_double ? 1 : 0]); }
+  /// Contiguous.
+  py::object like(py::handle object, const Tensor& tensor) const {
+    if (tensor.contiguous()) return like(object);
+    return empty_like_(object, py::arg("memory_format") = torch_.attr("contiguous_format"));
   }
+
+ private:
+  py::object like(py::handle object) const {
+    PyObject* const arguments[] = {object.ptr()};
+    PyObject* const made = PyObject_Vectorcall(empty_like_.ptr(), arguments, 1, nullptr);
+    if (made == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(made);
+  }
+
+  py::object torch_, empty_like_, scalars_[2];
+};
+
+const Results& results() {
+  // Never destroyed: at exit the interpreter is gone first.
+  static const Results* const found = new Results;
+  return *found;
 }
 
 template <class T>
@@ -164,18 +188,34 @@ void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::v
     const MaybeReleaseGil release(objective->work());
     objective->evaluate(theta.get(), kNever, result, gradient.get());
   }
-  scatter(gradient.get(), gradients);
+  const T* from = gradient.get();
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    const Index size = problem.parameters[i].numel();
+    std::copy_n(from, size, output<T>(gradients[i], "gradient", size));
+    from += size;
+  }
 }
 
-void model_loss(const std::string& model, py::handle x, py::handle target, const std::vector<py::object>& parameters,
-                py::handle loss_weight, bool mean, py::handle loss, const std::vector<py::object>& gradients,
-                py::handle dx, int threads) {
+/// Returns new tensors: the loss, its gradient in each parameter, and in x, or None where that is not wanted.
+py::tuple model_loss(const std::string& model, py::handle x, py::handle target,
+                     const std::vector<py::object>& parameters, py::handle loss_weight, bool mean, bool with_dx,
+                     int threads) {
   const Problem problem(model_named(model), x, target, Given::kArguments, false, parameters, loss_weight);
-  if (problem.x.is_double()) {
-    loss_typed<double>(problem, mean, loss, gradients, dx, threads);
-  } else {
-    loss_typed<float>(problem, mean, loss, gradients, dx, threads);
+  const Results& make = results();
+  py::object loss = make.scalar(problem.x.is_double());
+  std::vector<py::object> gradients;
+  gradients.reserve(parameters.size());
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    gradients.push_back(make.like(parameters[i], problem.parameters[i]));
   }
+  py::object dx = with_dx ? make.like(x, problem.x) : py::none();
+  const auto typed = problem.x.is_double() ? loss_typed<double> : loss_typed<float>;
+  typed(problem, mean, loss, gradients, dx, threads);
+  py::tuple found(gradients.size() + 2);
+  found[0] = std::move(loss);
+  for (std::size_t i = 0; i < gradients.size(); ++i) found[i + 1] = std::move(gradients[i]);
+  found[found.size() - 1] = std::move(dx);
+  return found;
 }
 
 template <class T>
@@ -205,8 +245,7 @@ void register_losses(py::module_& m) {
   m.def("mse", &mse, py::arg("input"), py::arg("target"), py::arg("weight"), py::arg("reduction"), py::arg("loss"),
         py::arg("gradient"), py::arg("threads"));
   m.def("model_loss", &model_loss, py::arg("model"), py::arg("x"), py::arg("target"), py::arg("parameters"),
-        py::arg("loss_weight"), py::arg("mean"), py::arg("loss"), py::arg("gradients"), py::arg("dx"),
-        py::arg("threads"));
+        py::arg("loss_weight"), py::arg("mean"), py::arg("with_dx"), py::arg("threads"));
   m.def("legendre_p3", &legendre, py::arg("x"), py::arg("grad"), py::arg("out"), py::arg("threads"));
 }
 

@@ -33,11 +33,9 @@ def model_loss(
     parameters: Sequence[Tensor],
     loss_weight: Tensor | None,
     mean: bool,
-    loss: Tensor,
-    gradients: Sequence[Tensor],
-    dx: Tensor | None,
+    with_dx: bool,
     threads: int,
-) -> None: ...
+) -> tuple[Any, ...]: ...
 def legendre_p3(x: Tensor, grad: Tensor | None, out: Tensor, threads: int) -> None: ...
 
 class _Step:

@@ -7,7 +7,7 @@ pass; `gdcore.functional` puts them under autograd. Ops are registered at the lo
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,9 +40,9 @@ choose_instruction_set = _core.choose_instruction_set
 _library = torch.library.Library("gdcore", "DEF")
 PLAIN = (Tensor, torch.nn.Parameter)
 
-# Each op has beside it the function that makes its results, empty: what the op fills, and what it
-# looks like to a fake tensor. A result that is not wanted is None, and for the dispatcher, which
-# wants a tensor, an empty one. `empty_like` takes a third of the time of `empty` with a shape.
+# What an op's results look like to a fake tensor; the losses of models make their own natively. A
+# result that is not wanted is None, and for the dispatcher, which wants a tensor, an empty one.
+# `empty_like` takes a third of the time of `empty` with a shape.
 
 _SCALARS = {
     dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)
@@ -65,22 +65,6 @@ def _scalar(tensor: Tensor) -> Tensor:
     if pattern is None or type(tensor) not in PLAIN:
         return torch.empty((), dtype=tensor.dtype, device=tensor.device)
     return torch.empty_like(pattern)
-
-
-def _model_loss(
-    model: str,
-    data: tuple[Tensor, Tensor, Tensor | None],
-    parameters: Sequence[Tensor],
-    reduction: str,
-    loss: Tensor,
-    gradients: Sequence[Tensor],
-    dx: Tensor | None = None,
-) -> None:
-    """Fill the loss and the gradients; the data are x, target and weights."""
-    x, target, weight = data
-    threads = torch.get_num_threads()
-    mean = reduction == "mean"
-    _core.model_loss(model, x, target, parameters, weight, mean, loss, gradients, dx, threads)
 
 
 def mse(
@@ -118,13 +102,10 @@ def linear_mse(
     dx: bool,
     loss_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    results = _linear_mse_results(x, weight, bias, dx)
-    loss, dweight, dbias, slope = results
     parameters = (weight,) if bias is None else (weight, bias)
-    gradients = (dweight,) if dbias is None else (dweight, dbias)
-    data = (x, target, loss_weight)
-    _model_loss("linear", data, parameters, reduction, loss, gradients, slope)
-    return results
+    mean, threads = reduction == "mean", torch.get_num_threads()
+    results = _core.model_loss("linear", x, target, parameters, loss_weight, mean, dx, threads)
+    return results if bias is not None else (*results[:2], None, results[2])
 
 
 def _linear_mse_results(
@@ -155,9 +136,10 @@ def _linear_mse_fake(
 def polynomial_mse(
     x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    loss, gradient = _scalar(x), _like(coefficients)
-    _model_loss("polynomial", (x, target, weight), (coefficients,), reduction, loss, (gradient,))
-    return loss, gradient
+    mean, threads = reduction == "mean", torch.get_num_threads()
+    return _core.model_loss("polynomial", x, target, (coefficients,), weight, mean, False, threads)[
+        :2
+    ]
 
 
 def _polynomial_mse_fake(
@@ -171,10 +153,8 @@ def _polynomial_mse_fake(
 def legendre_mse(
     x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    loss, gradients = _scalar(x), [_like(a), _like(b), _like(c), _like(d)]
-    _model_loss("legendre", (x, target, None), (a, b, c, d), reduction, loss, gradients)
-    da, db, dc, dd = gradients
-    return loss, da, db, dc, dd
+    mean, threads = reduction == "mean", torch.get_num_threads()
+    return _core.model_loss("legendre", x, target, (a, b, c, d), None, mean, False, threads)[:5]
 
 
 def _legendre_mse_fake(
