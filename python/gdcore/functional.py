@@ -77,7 +77,8 @@ def linear_mse_loss(
         bias: shape ``(k,)``, or None.
         target: shape ``(n, k)``, does not require grad.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        loss_weight: w, shape ``(n, k)``, or None. One for each row: ``w[:, None].expand(n, k)``.
+        loss_weight: w, what `mse_loss` calls ``weight``, a name that is the model's here; shape
+            ``(n, k)``, or None. One for each row: ``w[:, None].expand(n, k)``.
 
     Returns:
         The loss, shape ``()``, or ``(n, k)`` for ``none``, differentiable in ``x``, ``weight`` and
