@@ -39,6 +39,13 @@ class EagerRunner:
     def show(self) -> None:
         """Nothing to do: the parameters hold the state."""
 
+    @property
+    def largest_stable_lr(self) -> float | None:
+        return None
+
+    def surely_stable(self, rate: float) -> bool:
+        return True
+
     def run(
         self,
         epochs: int,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ._batches import Batches, Reader, Rows
+from ._cost import Costs
 from ._problem import StopRule
 from ._runners import Ran, Runner
 from ._snapshot import Snapshot
@@ -28,7 +29,18 @@ class Epochs(Protocol):
 
     def show(self) -> None: ...
 
-    def largest_stable_lr(self) -> float | None: ...
+    def limit(self, rate: float) -> float | None:
+        """The largest rate that converges, unless ``rate`` is surely below, or it takes too long
+        to know.
+        """
+
+    def largest_stable_lr(self) -> float | None:
+        """The largest rate that converges, where it can be known."""
+
+
+_QUICK = 2e-3
+_SHARE = 0.1
+"""Finding the largest stable rate may take so many seconds, or so much of the fit."""
 
 
 def _work(rows: Rows) -> int:
@@ -41,8 +53,9 @@ class FullBatch:
 
     at_most: int | None = None
 
-    def __init__(self, rows: Rows, make: MakeRunner) -> None:
+    def __init__(self, rows: Rows, make: MakeRunner, costs: Costs | None) -> None:
         self._runner = make(rows)
+        self._costs = costs
         self.work = _work(rows)
 
     def run(self, epochs: int, record_every: int, stop: StopRule | None) -> Ran:
@@ -51,8 +64,16 @@ class FullBatch:
     def show(self) -> None:
         self._runner.show()
 
+    def limit(self, rate: float) -> float | None:
+        runner, costs = self._runner, self._costs
+        if costs is None or costs.compressed is None or runner.surely_stable(rate):
+            return None
+        allowed = max(_QUICK, _SHARE * costs.total(runner.method))
+        dear = runner.method != "compressed" and costs.compressed.prepare > allowed
+        return None if dear else runner.largest_stable_lr
+
     def largest_stable_lr(self) -> float | None:
-        return getattr(self._runner, "largest_stable_lr", None)
+        return self._runner.largest_stable_lr
 
 
 class InBatches:
@@ -80,6 +101,9 @@ class InBatches:
     def show(self) -> None:
         if self._runner is not None:
             self._runner.show()
+
+    def limit(self, rate: float) -> float | None:
+        return None
 
     def largest_stable_lr(self) -> float | None:
         return None

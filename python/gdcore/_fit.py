@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import _events
-from ._batches import Batches, Data, Reader, Rows, data_of, rows_of
-from ._choice import METHODS, Chosen, choose_runner
+from ._batches import Data, Reader, Rows, data_of, rows_of
+from ._choice import METHODS, Chooser, Chosen
 from ._eager import Loss, trained_by
 from ._epochs import Epochs, FullBatch, InBatches
 from ._events import Event
@@ -151,18 +151,17 @@ def fit(
     full_batch = isinstance(rows, Rows)
     if s.stop is not None and s.stop.rule.gradient_norm_below is not None and not full_batch:
         raise ValueError("gradient_norm_below: expected the full batch, got minibatches")
-    chosen = choose_runner(
+    chooser = Chooser(
         model,
         loss_fn,
         optimizer,
-        rows if isinstance(rows, Rows) else rows.rows if isinstance(rows, Batches) else None,
         method=s.method,
         strict=s.strict,
-        full_batch=full_batch,
         max_grad_norm=s.max_grad_norm,
     )
+    chosen = chooser.choose(rows, s.epochs)
     recorder = Recorder(
-        chosen.choice,
+        chosen.plan,
         chosen.parameters,
         record_every=s.record_every,
         validate_every=None if s.validation is None else s.validate_every,
@@ -190,7 +189,7 @@ def fit(
         optimizer,
         events,
         rule,
-        steps_are_python=chosen.choice.method == "eager",
+        steps_are_python=chosen.plan.method == "eager",
         progress=Progress(tqdm, s.epochs) if tqdm is not None else None,
     )
     history = loop.run(s.epochs)
@@ -219,7 +218,7 @@ def _epochs(
     settings: Settings,
 ) -> Epochs:
     if isinstance(data, Rows):
-        return FullBatch(data, chosen.runner)
+        return FullBatch(data, chosen.runner, chosen.plan.costs)
     per_step = settings.scheduler if settings.scheduler_interval == "step" else None
     return InBatches(data, chosen.runner, tensors, optimizer, per_step)
 

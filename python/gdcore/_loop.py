@@ -44,7 +44,6 @@ class Loop:
         self._rule = None if in_batches else rule
         self._own_rule = RuleState(rule) if in_batches and rule is not None else None
         self._steps_are_python = steps_are_python
-        self._limit: float | None = None
         self._begin = 0.0
 
     def run(self, wanted: int) -> History:
@@ -93,7 +92,8 @@ class Loop:
                 raise ran.raised
             if ran.outcome == "diverged":
                 rate = max(before, key=abs)
-                raise DivergenceError(recorder.epochs - 1, rate, self._limit, self._history())
+                limit = self._epochs.largest_stable_lr()
+                raise DivergenceError(recorder.epochs - 1, rate, limit, self._history())
             going = ran.outcome != "stopped"
             if ran.outcome == "finished":
                 going = self._between(interrupts)
@@ -143,11 +143,11 @@ class Loop:
 
     def _warn_of_rate(self) -> None:
         """Before the first step, where the largest rate that converges is known."""
-        self._limit = self._epochs.largest_stable_lr()
         rate = max(rates(self._optimizer), key=abs)
-        if self._limit is not None and rate > self._limit:
+        limit = self._epochs.limit(rate)
+        if limit is not None and rate > limit:
             warnings.warn(
-                f"optimizer: lr={rate:g} is above {self._limit:g}, the largest with which gradient "
+                f"optimizer: lr={rate:g} is above {limit:g}, the largest with which gradient "
                 "descent converges on these data; the loss will grow",
                 RuntimeWarning,
                 stacklevel=6,

@@ -28,7 +28,7 @@ class Ran:
     """How many have a loss."""
     outcome: str
     """``"finished"``, ``"stopped"``, ``"diverged"`` or ``"interrupted"``."""
-    raised: BaseException | None
+    raised: BaseException | None = None
     """What a signal handler raised."""
     updates: int = 0
     """How many were made: the last loss of a run that was stopped or diverged has none."""

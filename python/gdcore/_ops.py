@@ -7,7 +7,7 @@ pass; `gdcore.functional` puts them under autograd. Ops are registered at the lo
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch

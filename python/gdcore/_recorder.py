@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._choice import Choice
+from ._explanation import Plan
 from ._history import History
 from ._runners import Ran
 
@@ -13,7 +13,7 @@ class Recorder:
 
     def __init__(
         self,
-        choice: Choice,
+        plan: Plan,
         parameters: dict[str, Tensor],
         *,
         record_every: int | None,
@@ -21,7 +21,7 @@ class Recorder:
         steps: bool,
         dtype: torch.dtype,
     ) -> None:
-        self._choice, self._parameters, self._dtype = choice, parameters, dtype
+        self._plan, self._parameters, self._dtype = plan, parameters, dtype
         self.record_every, self._validate_every, self._keeps_steps = (
             record_every,
             validate_every,
@@ -68,7 +68,7 @@ class Recorder:
             record_every=self.record_every,
             seconds=self.seconds,
             lr=_rates(self._rates),
-            plan=self._choice,
+            plan=self._plan,
             step_loss=_joined(self._steps, self._dtype) if self._keeps_steps else None,
             validation={
                 name: torch.tensor(values, dtype=torch.float64, device="cpu")

@@ -10,7 +10,7 @@ from ._factor import features, triangle
 from ._native_loop import NativeLoop, Ran
 from ._optimizer import fresh_state
 from ._problem import Problem, StopRule
-from ._stability import largest_stable_lr
+from ._stability import curvature_bound, largest_stable_lr
 
 __all__ = ["CompressedRunner", "Ran", "Runner", "StepwiseRunner"]
 
@@ -49,6 +49,15 @@ class Runner(Protocol):
         """Put what is held inside into the user's parameters and optimizer state."""
         ...
 
+    @property
+    def largest_stable_lr(self) -> float | None:
+        """The largest rate with which this problem converges, where it is known."""
+        ...
+
+    def surely_stable(self, rate: float) -> bool:
+        """Whether a bound that is had in one pass says that a rate is below the largest."""
+        ...
+
 
 class StepwiseRunner:
     """Every step passes over its rows: parameters are rounded to their dtype each time."""
@@ -62,7 +71,7 @@ class StepwiseRunner:
         *,
         max_grad_norm: float | None = None,
     ) -> None:
-        self._optimizer = optimizer
+        self._problem, self._optimizer, self._clip = problem, optimizer, max_grad_norm
         self._loop = NativeLoop(problem, optimizer, max_grad_norm, problem.x.dtype)
 
     def run(
@@ -83,6 +92,31 @@ class StepwiseRunner:
 
     def show(self) -> None:
         """Nothing is held inside."""
+
+    @property
+    def largest_stable_lr(self) -> float | None:
+        """That of the rows compressed, which takes a factorisation."""
+        if self._problem.kernel == "legendre" or largest_stable_lr(self._optimizer, 1.0) is None:
+            return None
+        weight = self._problem.weight
+        if weight is not None and not bool((weight >= 0).all()):
+            return None
+        compressed = CompressedRunner(self._problem, self._optimizer, max_grad_norm=self._clip)
+        return compressed.largest_stable_lr
+
+    def surely_stable(self, rate: float) -> bool:
+        return _surely_stable(self._problem, self._optimizer, rate, self._clip)
+
+
+def _surely_stable(
+    problem: Problem, optimizer: torch.optim.Optimizer, rate: float, clip: float | None
+) -> bool:
+    """Whether there is no largest stable rate to be looked for, or it is surely above ``rate``."""
+    if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
+        return True
+    bound = curvature_bound(problem)
+    limit = None if bound is None else largest_stable_lr(optimizer, bound)
+    return limit is not None and rate <= limit
 
 
 def mark_stepped(optimizer: Any) -> None:
@@ -112,7 +146,7 @@ class CompressedRunner:
     ) -> None:
         self._problem = problem
         self._optimizer: Any = optimizer
-        self._clipped = max_grad_norm is not None
+        self._clip = max_grad_norm
         self._inside = [_Held(parameter) for parameter in problem.parameters]
         self._state: dict[Tensor, dict[str, Any]] = {}
         self._state_seen: Any = None
@@ -187,11 +221,14 @@ class CompressedRunner:
     @property
     def largest_stable_lr(self) -> float | None:
         """The largest rate with which this problem converges, where it is known."""
-        if self._clipped:
+        if self._clip is not None:
             return None
         values = self.singular_values
         curvature = 2 * values[0].item() ** 2 if len(values) else 0.0
         return largest_stable_lr(self._optimizer, curvature)
+
+    def surely_stable(self, rate: float) -> bool:
+        return _surely_stable(self.rows, self._optimizer, rate, self._clip)
 
     def _groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, of what is held inside."""

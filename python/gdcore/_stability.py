@@ -2,7 +2,36 @@
 
 from typing import Any
 
-__all__ = ["largest_stable_lr"]
+import torch
+
+from ._problem import Problem
+
+__all__ = ["curvature_bound", "largest_stable_lr"]
+
+
+def curvature_bound(problem: Problem) -> float | None:
+    """A number that the largest curvature of an affine problem is not above: that of the trace.
+
+    One pass over x, where the curvature itself takes a factorisation. None for a model that is not
+    affine, and where a parameter stands in several places.
+
+    Reference:
+        The largest eigenvalue of a matrix that is positive semidefinite is at most its trace.
+    """
+    x, weight = problem.x, problem.weight
+    squares = torch.linalg.vector_norm(x, dtype=torch.float64).item() ** 2
+    rows, outputs = x.shape[0], max(problem.y.numel() // x.shape[0], 1)
+    if problem.kernel == "linear":
+        squares += rows if len(problem.parameters) > 1 else 0
+    elif problem.kernel == "polynomial":
+        powers = torch.vander(x.double(), problem.parameters[0].numel())
+        squares = powers.square().sum().item()
+    elif problem.index is None or problem.index.unique().numel() < problem.index.numel():
+        return None
+    largest, divisor = 1.0, float(rows * outputs)
+    if weight is not None:
+        largest, divisor = weight.max().item(), weight.sum(dtype=torch.float64).item()
+    return 2 * largest * squares / (divisor if problem.mean else 1.0)
 
 
 def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:

@@ -18,7 +18,7 @@ from ._optimizer import recognise_optimizer
 from ._problem import Problem
 from ._seen import Seen
 
-__all__ = ["LossFunction", "Plan"]
+__all__ = ["LossFunction", "StepPlan"]
 
 LossFunction = torch.nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -190,8 +190,8 @@ def recognise_loss(loss_fn: Any, seen: Seen) -> bool:
     return bool(reduction == "mean")
 
 
-class Plan:
-    """A native training run of a model, loss and optimizer as they were when it was made.
+class StepPlan:
+    """A native step of a model, loss and optimizer as they were when it was made.
 
     Parameters that the optimizer does not hold, or that do not require grad, stay as they are.
     """

@@ -15,7 +15,7 @@ from ._events import Callback
 from ._history import DivergenceError, History
 from ._turns import turn_of
 from .metrics import Metric
-from .plan import LossFunction, Plan
+from .plan import LossFunction, StepPlan
 from .stopping import Stop
 
 __all__ = ["DivergenceError", "History", "fit", "train_step"]
@@ -81,7 +81,7 @@ def train_step(
     _fit.check_objects(model, loss_fn, optimizer)
     if strict:  # what is not recognised is refused here already
         try:
-            Plan(model, loss_fn, optimizer)
+            StepPlan(model, loss_fn, optimizer)
         except TypeError as error:
             raise ValueError(str(error)) from error
     native: Callable[[Tensor, Tensor], Tensor | None] | None = None
@@ -95,7 +95,7 @@ def train_step(
             loss = None if native is None else native(x, y)
             if loss is None:
                 try:
-                    plan = Plan(model, loss_fn, optimizer)
+                    plan = StepPlan(model, loss_fn, optimizer)
                 except (TypeError, ValueError) as error:
                     if strict:
                         raise ValueError(str(error)) from error
