@@ -164,6 +164,7 @@ def _recognised(
 ) -> AffineForm | NotAffine:
     tracer = Tracer(trained, names)
     out: Any = None
+    grads = [parameter.grad for parameter in trained]
     try:
         with tracer, Watcher(tracer):
             out = model(*xs)
@@ -174,6 +175,10 @@ def _recognised(
             reach.restore()
             model(*xs)  # an error of the user's own goes to the user
             return NotAffine(f"it could not be watched ({type(error).__name__}: {error})")
+    if any(p.grad is not grad for p, grad in zip(trained, grads, strict=True)):
+        for parameter, grad in zip(trained, grads, strict=True):
+            parameter.grad = grad
+        return NotAffine("the forward itself changes grad")
     if tracer.refusal is not None:
         return NotAffine(*tracer.refusal)
     if type(out) not in _PLAIN:

@@ -284,6 +284,22 @@ def test_reading_grad() -> None:
     refused(lambda x: x @ W if W.grad is None else x @ W * 2, [W], X, "grad")
 
 
+def test_backward_inside() -> None:
+    def model(x: Tensor) -> Tensor:
+        (x @ W).sum().backward()
+        return x @ W
+
+    refused(model, [W], X, "grad")
+    assert W.grad is None
+
+
+def test_gradients_of_their_own_kind() -> None:
+    rows = torch.tensor([0, 1, 1])
+    for options in ({"sparse": True}, {"padding_idx": 1}, {"scale_grad_by_freq": True}):
+        refused(lambda i, o=options: F.embedding(i, W, **o), [W], rows, "gradient")
+    refused(lambda i: F.embedding(i, W, max_norm=0.1), [W], rows, "writes to a parameter")
+
+
 def test_constants_changed_after_use() -> None:
     def model(x: Tensor) -> Tensor:
         c = x * 1

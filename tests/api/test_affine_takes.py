@@ -177,6 +177,14 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], list[Tensor], Any, int]] = {
     "movements": (lambda x: (x @ W).flip(1).roll(1, 1).T.T, [W], X, 6),
     "an embedding": (lambda x: F.embedding(torch.arange(6) % 3, W), [W], X, 6),
     "cumulated": (lambda x: (x * V).cumsum(1), [V], X, 3),
+    "made in the shape of it": (
+        lambda x: x @ W + torch.ones_like(x @ W) * W.new_full((2,), 3),
+        [W],
+        X,
+        3,
+    ),
+    "rows by a mask": (lambda x: (x @ W)[x[:, 0] > -9], [W], X, 6),
+    "in steps": (lambda x: torch.diff(x @ W, dim=1), [W], X, 6),
     "lerp": (lambda x: torch.lerp(x @ W, B, 0.25), [W, B], X, 4),
 }
 
