@@ -1,6 +1,5 @@
 """Recognising models that are affine in their parameters, by watching one real forward."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,14 +100,11 @@ def affine_form(
     names = dict(reach.names)
     for i, one in enumerate(xs):
         names[id(one)] = "x" if len(xs) == 1 else f"x{i + 1}"
-    form: AffineForm | NotAffine
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            form = _recognised(model, trained, xs, names, reach)
+        with torch.enable_grad():
+            return _recognised(model, trained, xs, names, reach)
     finally:
         reach.restore()
-    return form
 
 
 def _unsuitable(trained: Sequence[Tensor], xs: Sequence[Tensor]) -> str | None:

@@ -35,6 +35,7 @@ class Plan:
         epochs: how many there would be.
         rows: of the data.
         batch_size: rows of a minibatch, or None for all.
+        weighted: whether rows have weights in the loss.
 
     Example:
         >>> W, b = torch.zeros(3, 1, requires_grad=True), torch.zeros(1, requires_grad=True)
@@ -67,6 +68,7 @@ class Plan:
     epochs: int
     rows: int
     batch_size: int | None
+    weighted: bool
 
     def __str__(self) -> str:
         lines = list(self._lines())
@@ -81,7 +83,8 @@ class Plan:
         if self.parameters:
             yield f"parameters: {', '.join(self.parameters)}"
         if self.mean is not None:
-            yield f"loss: {'mean' if self.mean else 'sum'} of squared errors"
+            weighted = "weighted " if self.weighted else ""
+            yield f"loss: {weighted}{'mean' if self.mean else 'sum'} of squared errors"
         if self.where is not None:
             yield f"seen at: {self.where}"
         yield f"method: {self.method}, because {self.why}"
@@ -130,7 +133,7 @@ def explain(
         model: an ``nn.Module``, or a function of x over tensors that the optimizer holds.
         loss_fn: called as ``loss_fn(prediction, target)``.
         optimizer: holds the parameters that are trained.
-        data: ``(x, y)``, x a tensor or a tuple of them, a ``TensorDataset``, or a ``DataLoader``
+        data: ``(x, y)`` or ``(x, y, weight)``, x a tensor or a tuple of them, a ``TensorDataset``, or a ``DataLoader``
             over one.
         epochs: how many.
         batch_size: rows of a minibatch, or None for all of them.
@@ -157,13 +160,14 @@ def explain(
     """
     if method not in _METHODS:
         raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
-    x, y, batch_size = _unpacked(data, batch_size)
+    x, y, weight, batch_size = _unpacked(data, batch_size, weight)
     rows = y.shape[0] if y.dim() else 1
     if batch_size is not None and batch_size >= rows:
         batch_size = None
 
     def eager(reason: str, where: str | None = None) -> Plan:
-        return Plan("eager", reason, None, (), (), None, where, None, epochs, rows, batch_size)
+        sizes = (epochs, rows, batch_size, weight is not None)
+        return Plan("eager", reason, None, (), (), None, where, None, *sizes)
 
     if method == "eager":
         return eager("it was asked for")
@@ -204,6 +208,7 @@ def explain(
         epochs,
         rows,
         batch_size,
+        weight is not None,
     )
 
 
@@ -259,7 +264,9 @@ def _shapes(y: Tensor, batch_size: int | None) -> list[tuple[int, ...]]:
     return [(count, *y.shape[1:]) for count in sorted(counts)]
 
 
-def _unpacked(data: Any, batch_size: int | None) -> tuple[Any, Tensor, int | None]:
+def _unpacked(
+    data: Any, batch_size: int | None, weight: Tensor | None
+) -> tuple[Any, Tensor, Tensor | None, int | None]:
     loader = getattr(data, "dataset", None)
     if loader is not None:
         batch_size = data.batch_size if batch_size is None else batch_size
@@ -279,4 +286,4 @@ def _unpacked(data: Any, batch_size: int | None) -> tuple[Any, Tensor, int | Non
                 f"x: expected a torch.Tensor or a tuple of them, got {type(x).__name__}"
             )
         x = tuple(x)
-    return x, y, batch_size
+    return x, y, parts[2] if len(parts) == 3 else weight, batch_size
