@@ -1,4 +1,10 @@
-"""Recognising models that are affine in their parameters, by watching one real forward."""
+"""Recognising models that are affine in their parameters, by watching one real forward.
+
+What a forward does beside its prediction is seen where PyTorch or the model's own attributes,
+closure and globals show it. Out of sight are: printing and files, objects deeper than a few steps
+from the model, NumPy arrays changed in place, and hooks on nodes of the autograd graph that leave
+the gradient as it is. They happen when a model is recognised and not in a native loop.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -133,8 +133,8 @@ def explain(
         model: an ``nn.Module``, or a function of x over tensors that the optimizer holds.
         loss_fn: called as ``loss_fn(prediction, target)``.
         optimizer: holds the parameters that are trained.
-        data: ``(x, y)`` or ``(x, y, weight)``, x a tensor or a tuple of them, a ``TensorDataset``, or a ``DataLoader``
-            over one.
+        data: ``(x, y)`` or ``(x, y, weight)``, x a tensor or a tuple of them, a
+            ``TensorDataset``, or a ``DataLoader`` over one.
         epochs: how many.
         batch_size: rows of a minibatch, or None for all of them.
         weight: the loss's weight of each row, or None.

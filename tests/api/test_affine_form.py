@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -169,6 +170,18 @@ def test_origin() -> None:
         "x ** 2",
     )
     assert taken(lambda x: A1 * x.sin(), [A1], FLAT).origin == ("sin(x)",)
+
+
+def test_two_threads() -> None:
+    """Each watches its own forward."""
+
+    def run(_: int) -> int:
+        layer = linear()
+        forms = [affine_form(layer, list(layer.parameters()), X) for _ in range(20)]
+        return sum(isinstance(form, AffineForm) and form.features.shape == (6, 4) for form in forms)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, range(2))) == [20, 20]
 
 
 def test_float32() -> None:
