@@ -178,7 +178,9 @@ class Affine:
         for c, index, _ in self.terms:
             r = index.shape[-1]
             check_size(total, r)
-            at = torch.searchsorted(positions, index).masked_fill(index < 0, len(positions))
+            at = torch.searchsorted(positions, index.contiguous()).masked_fill(
+                index < 0, len(positions)
+            )
             at = at.expand(*self.fine, r).reshape(total, r)
             value = like.new_ones(()) if c is None else c.to(like.dtype)
             filled.scatter_add_(1, at, value.expand(*self.fine, r).reshape(total, r))

@@ -130,6 +130,7 @@ class Chooser:
             epochs,
             rows.number,
             batch_size,
+            rows.weight is not None,
         )
         kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
 

@@ -24,6 +24,7 @@ class Plan:
         epochs: how many there would be.
         rows: of the data.
         batch_size: rows of a minibatch, or None for all.
+        weighted: whether rows have weights in the loss.
 
     Example:
         >>> W, b = torch.zeros(3, 1, requires_grad=True), torch.zeros(1, requires_grad=True)
@@ -56,6 +57,7 @@ class Plan:
     epochs: int
     rows: int
     batch_size: int | None
+    weighted: bool = False
 
     def __str__(self) -> str:
         lines = list(self._lines())
@@ -70,7 +72,8 @@ class Plan:
         if self.parameters:
             yield f"parameters: {', '.join(self.parameters)}"
         if self.mean is not None:
-            yield f"loss: {'mean' if self.mean else 'sum'} of squared errors"
+            weighted = "weighted " if self.weighted else ""
+            yield f"loss: {weighted}{'mean' if self.mean else 'sum'} of squared errors"
         if self.where is not None:
             yield f"seen at: {self.where}"
         yield f"method: {self.method}, because {self.why}"

@@ -1,5 +1,6 @@
 """The native loop with what lasts from run to run."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,7 @@ class NativeLoop:
         self._problem = problem
         self._training = training_of(problem, problem.mean, optimizer, problem.index)
         self._max_grad_norm = -1.0 if max_grad_norm is None else max_grad_norm
-        self._overflow = _OVERFLOW[shown]
+        self._overflow = _OVERFLOW.get(shown, math.inf)  # another is refused when it runs
         self._rule: StopRule | None = None
         self._stop: Any = None
 

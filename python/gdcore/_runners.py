@@ -114,9 +114,13 @@ def _surely_stable(
     """Whether there is no largest stable rate to be looked for, or it is surely above ``rate``."""
     if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
         return True
+    if problem.x.layout is not torch.strided or not problem.x.dtype.is_floating_point:
+        return True  # refused when it runs
     bound = curvature_bound(problem)
-    limit = None if bound is None else largest_stable_lr(optimizer, bound)
-    return limit is not None and rate <= limit
+    if bound is None:
+        return False
+    limit = largest_stable_lr(optimizer, bound)
+    return not math.isfinite(bound) or limit is None or rate <= limit
 
 
 def mark_stepped(optimizer: Any) -> None:
@@ -222,6 +226,8 @@ class CompressedRunner:
     def largest_stable_lr(self) -> float | None:
         """The largest rate with which this problem converges, where it is known."""
         if self._clip is not None:
+            return None
+        if not self.rows.x.isfinite().all():
             return None
         values = self.singular_values
         curvature = 2 * values[0].item() ** 2 if len(values) else 0.0

@@ -19,18 +19,19 @@ def curvature_bound(problem: Problem) -> float | None:
         The largest eigenvalue of a matrix that is positive semidefinite is at most its trace.
     """
     x, weight = problem.x, problem.weight
-    squares = torch.linalg.vector_norm(x, dtype=torch.float64).item() ** 2
+    norm: Any = torch.linalg.vector_norm(x, dtype=torch.float64)
+    squares = float(norm) ** 2
     rows, outputs = x.shape[0], max(problem.y.numel() // x.shape[0], 1)
     if problem.kernel == "linear":
         squares += rows if len(problem.parameters) > 1 else 0
     elif problem.kernel == "polynomial":
-        powers = torch.vander(x.double(), problem.parameters[0].numel())
-        squares = powers.square().sum().item()
+        powers: Any = torch.vander(x.double(), problem.parameters[0].numel())
+        squares = float(powers.square().sum())
     elif problem.index is None or problem.index.unique().numel() < problem.index.numel():
         return None
     largest, divisor = 1.0, float(rows * outputs)
     if weight is not None:
-        largest, divisor = weight.max().item(), weight.sum(dtype=torch.float64).item()
+        largest, divisor = float(weight.max()), float(weight.sum(dtype=torch.float64))
     return 2 * largest * squares / (divisor if problem.mean else 1.0)
 
 

@@ -179,7 +179,7 @@ class Tracer(TorchDispatchMode):
                 self._created.setdefault(memory, [])
             if memory in self._created:
                 self._created[memory].append(id(result))
-        if not labels:
+        if not labels or operation.by_shape:
             self._constants.update(map(id, results))
             if not operation.written:
                 self._name(operation, args, results)

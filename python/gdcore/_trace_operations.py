@@ -9,6 +9,11 @@ from ._affine_rules import rule_of
 __all__ = ["Operation"]
 
 
+_FILLS = ("empty", "zeros", "ones", "full")
+_BY_SHAPE = {f"new_{fill}" for fill in _FILLS} | {f"{fill}_like" for fill in _FILLS}
+"""Operations that look at no value of their argument."""
+
+
 class Operation:
     """An operation's effects, by its schema and tags, and its rule."""
 
@@ -29,6 +34,7 @@ class Operation:
             and self.name != "lift_fresh"
             and any(result.alias_info is not None for result in schema.returns)
         )
+        self.by_shape = self.name in _BY_SHAPE
         in_place = self.name.endswith("_") and [i for i, _ in self.written] == [0]
         self.in_place = in_place
         self.value_name = self.name.rstrip("_") if in_place else self.name

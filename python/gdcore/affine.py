@@ -1,6 +1,11 @@
-"""Recognising models that are affine in their parameters, by watching one real forward."""
+"""Recognising models that are affine in their parameters, by watching one real forward.
 
-import warnings
+What a forward does beside its prediction is seen where PyTorch or the model's own attributes,
+closure and globals show it. Out of sight are: printing and files, objects deeper than a few steps
+from the model, NumPy arrays changed in place, and hooks on nodes of the autograd graph that leave
+the gradient as it is. They happen when a model is recognised and not in a native loop.
+"""
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,14 +106,11 @@ def affine_form(
     names = dict(reach.names)
     for i, one in enumerate(xs):
         names[id(one)] = "x" if len(xs) == 1 else f"x{i + 1}"
-    form: AffineForm | NotAffine
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            form = _recognised(model, trained, xs, names, reach)
+        with torch.enable_grad():
+            return _recognised(model, trained, xs, names, reach)
     finally:
         reach.restore()
-    return form
 
 
 def _unsuitable(trained: Sequence[Tensor], xs: Sequence[Tensor]) -> str | None:
@@ -164,6 +166,7 @@ def _recognised(
 ) -> AffineForm | NotAffine:
     tracer = Tracer(trained, names)
     out: Any = None
+    grads = [parameter.grad for parameter in trained]
     try:
         with tracer, Watcher(tracer):
             out = model(*xs)
@@ -174,6 +177,10 @@ def _recognised(
             reach.restore()
             model(*xs)  # an error of the user's own goes to the user
             return NotAffine(f"it could not be watched ({type(error).__name__}: {error})")
+    if any(p.grad is not grad for p, grad in zip(trained, grads, strict=True)):
+        for parameter, grad in zip(trained, grads, strict=True):
+            parameter.grad = grad
+        return NotAffine("the forward itself changes grad")
     if tracer.refusal is not None:
         return NotAffine(*tracer.refusal)
     if type(out) not in _PLAIN:

@@ -97,6 +97,9 @@ def test_data() -> None:
     columns = tuple(X[:, i : i + 1] for i in range(3))
     found = plan(lambda a, b, c: a * W[0] + b * W[1] + c * W[2] + B, data=(columns, Y))
     assert found.formed == ("x1", "x2", "x3", "1")
+    weighted = "loss: weighted mean of squared errors"
+    assert weighted in str(plan(data=(X, Y, torch.ones(40))))
+    assert weighted in str(plan(weight=torch.ones(40)))
     with pytest.raises(TypeError, match="data: expected"):
         plan(data=X)
     with pytest.raises(ValueError, match="method: expected one of"):
