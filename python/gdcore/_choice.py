@@ -99,7 +99,8 @@ def _native(
             raise _NotFusedError(
                 f"model: expected {name} in float32 or float64, got {parameter.dtype}"
             )
-    if max_grad_norm is not None or (rows is not None and rows.weight is not None):
+    weighted = rows is not None and rows.weight is not None
+    if (weighted or max_grad_norm is not None) and not getattr(StepwiseRunner, "weights", True):
         raise _NotFusedError("weights per row and clipping are not native yet")
     if method == "compressed" and not full_batch:
         raise _NotFusedError("method: expected the full batch to be compressed, got minibatches")

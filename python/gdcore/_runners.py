@@ -50,6 +50,8 @@ class StepwiseRunner:
     """Steps of SGD over all rows, or over gathered batches of them."""
 
     method = "stepwise"
+    weights = False
+    """Whether rows may have weights, and gradients a norm that is looked at."""
 
     def __init__(
         self, problem: Problem, optimizer: torch.optim.Optimizer, *, max_grad_norm: float | None
@@ -77,6 +79,8 @@ class StepwiseRunner:
             return self._minibatches(order.split(batch_size or len(order)))
         if stop is None:
             return self._steps(x, y, epochs, record_every)
+        if stop.gradient_norm_below is not None:
+            raise NotImplementedError("gradient_norm_below is not native yet")
         if self._rule is None:
             self._rule = RuleState(stop)
         whole = Ran(torch.empty(0, dtype=x.dtype), None, None, 0, "finished")
