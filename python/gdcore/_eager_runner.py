@@ -63,7 +63,7 @@ class EagerRunner:
         losses = torch.tensor(steps.losses, dtype=self._dtype, device="cpu")
         done = len(losses) - (steps.outcome in ("diverged", "stopped"))
         records = torch.stack(steps.records) if steps.records else None
-        return Ran(losses, None, records, done, steps.outcome)
+        return Ran(losses, None, records, done, steps.outcome, None)
 
     def _minibatches(self, orders: tuple[Tensor, ...]) -> Ran:
         steps = self._run((_picked(self._rows, order) for order in orders), 0)
@@ -77,6 +77,7 @@ class EagerRunner:
             None,
             int(steps.outcome == "finished"),
             steps.outcome,
+            None,
         )
 
     def _run(self, batches: Iterable[Rows], record_every: int) -> _Steps:

@@ -45,9 +45,11 @@ class History:
         >>> history = gdcore.fit(model, loss_fn, optimizer, (x, 2 * x), epochs=5, record_every=2)
         >>> len(history.loss), list(history.recorded_epochs), history.parameters["weight"].shape
         (5, [0, 2, 4], torch.Size([3, 1, 1]))
-        >>> len((history + gdcore.fit(model, loss_fn, optimizer, (x, 2 * x), epochs=3)).loss)
-        Traceback (most recent call last):
-        ValueError: record_every: expected both histories to have the same, got 2 and None
+        >>> data, options = (x, 2 * x), {"epochs": 4, "record_every": 2}
+        >>> first = gdcore.fit(model, loss_fn, optimizer, data, **options)
+        >>> both = first + gdcore.fit(model, loss_fn, optimizer, data, **options)
+        >>> len(both.loss), list(both.recorded_epochs)
+        (8, [0, 2, 4, 6])
     """
 
     loss: Tensor

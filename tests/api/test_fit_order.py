@@ -251,3 +251,46 @@ def test_groups_of_batches_of_what_does_not_fit_in_memory() -> None:
     assert [(rows.number, size) for rows, size in groups] == [(6, 3), (6, 3), (6, 3), (2, 2)]
     assert torch.equal(torch.cat([rows.y for rows, _ in groups]), x)
     assert [(rows.number, size) for rows, size in reader.groups()] == [(20, 3)]
+
+
+@pytest.mark.parametrize("method", ["stepwise", "eager"])
+@pytest.mark.parametrize("read", [False, True])
+def test_divergence_in_the_middle_of_an_epoch(read: bool, method: str) -> None:
+    """The epoch's loss is not finite, the steps until then are kept, and so are finite values."""
+    x, y = tensors()
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e9)
+    loader = DataLoader(TensorDataset(x, y), 4, collate_fn=doubled if read else None)
+    with pytest.raises(gdcore.DivergenceError) as info:
+        gdcore.fit(
+            model, nn.MSELoss(), optimizer, loader, epochs=50, record_steps=True, method=method
+        )
+    history = info.value.history
+    assert history.plan.method == method
+    assert len(history.loss) == info.value.epoch + 1
+    assert history.step_loss is not None
+    assert history.step_loss[:-1].isfinite().all()
+    assert not history.step_loss[-1].isfinite()
+    assert not history.loss[-1].isfinite()
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_weights_are_read_with_the_rows() -> None:
+    """As the third element of what a loader gives, whether it is replayed or read."""
+    x, y = tensors()
+    weight = torch.linspace(0, 1, ROWS, dtype=torch.float64)
+    results = []
+    for collate in (None, lambda rows: [torch.stack(each) for each in zip(*rows, strict=True)]):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2, dtype=torch.float64)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        loader = DataLoader(TensorDataset(x, y, weight), 4, shuffle=True, collate_fn=collate)
+        options: Any = {"epochs": 2, "method": "eager"}
+        history = gdcore.fit(model, nn.MSELoss(), optimizer, loader, **options)
+        results.append([history.loss, *model.parameters()])
+    assert all(map(torch.equal, *results))
+    unweighted = nn.Linear(3, 2, dtype=torch.float64)
+    optimizer = torch.optim.SGD(unweighted.parameters(), lr=0.05)
+    other = gdcore.fit(unweighted, nn.MSELoss(), optimizer, (x, y), epochs=2, batch_size=4)
+    assert not torch.equal(other.loss, results[0][0])

@@ -18,7 +18,8 @@ def fit(epochs: int = 6, **options: Any) -> gdcore.History:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     if options.pop("validated", False):
         options.update(validation=(x, 2 * y), metrics=["r2"], validate_every=3)
-    return gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=epochs, **options)
+    options = {"epochs": epochs, "method": "stepwise", **options}
+    return gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), **options)
 
 
 def test_one_after_the_other() -> None:
