@@ -1,5 +1,6 @@
 """The native loop with what lasts from run to run."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ def training_of(
     return _ops.training(problem.kernel, problem.flat, parameters, mean, rule, fresh, index)
 
 
-_OVERFLOW = {torch.float32: float.fromhex("0x1.ffffffp127"), torch.float64: float("inf")}
+_OVERFLOW = {torch.float32: float.fromhex("0x1.ffffffp127"), torch.float64: math.inf}
 """The smallest number that is infinite in a dtype."""
 
 
@@ -66,7 +67,7 @@ class NativeLoop:
         self._problem = problem
         self._training = training_of(problem, problem.mean, optimizer, problem.index)
         self._max_grad_norm = -1.0 if max_grad_norm is None else max_grad_norm
-        self._overflow = _OVERFLOW[shown]
+        self._overflow = _OVERFLOW.get(shown, math.inf)  # other dtypes are refused
         self._rule: StopRule | None = None
         self._stop: Any = None
 
