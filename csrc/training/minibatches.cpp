@@ -10,16 +10,17 @@ namespace gdcore {
 namespace {
 
 /// Rows between the one that is copied and the one that is fetched: about the latency of memory.
-constexpr Index kRowsAhead = 8;
+constexpr Index kRowsAhead = 16;
 constexpr Index kLineBytes = 64;
 constexpr Index kRowsPerChunk = 1024;
 
-/// to (rows × columns, contiguous) = the rows of `from` that `order` names.
+/// to (rows × columns, contiguous) = the rows of `from` that `order` names. `known` ≥ rows is how many of them may be
+/// fetched: those of the next batch, too.
 template <class T>
-void gather_rows(const Matrix<const T>& from, Index columns, const Index* order, Index rows, T* to) {
+void gather_rows(const Matrix<const T>& from, Index columns, const Index* order, Index rows, Index known, T* to) {
   const Index step = std::max<Index>(kLineBytes / static_cast<Index>(sizeof(T)) / std::max<Index>(from.column, 1), 1);
   for (Index i = 0; i < rows; ++i) {
-    if (i + kRowsAhead < rows) {
+    if (i + kRowsAhead < known) {
       const T* const ahead = from.data + order[i + kRowsAhead] * from.row;
       for (Index j = 0; j < columns; j += step) __builtin_prefetch(ahead + j * from.column);
     }
@@ -70,9 +71,10 @@ class MinibatchObjective final : public Objective<T> {
   void gather(const Index* order, Index rows) {
     for_chunks(rows, kRowsPerChunk, m_.x_columns, m_.threads, [&](Index begin, Index end) {
       const Index count = end - begin;
-      gather_rows(m_.data.x, m_.x_columns, order + begin, count, x_.get() + begin * m_.x_columns);
+      const Index known = m_.rows - next_ - begin;
+      gather_rows(m_.data.x, m_.x_columns, order + begin, count, known, x_.get() + begin * m_.x_columns);
       const auto beside = [&](const Matrix<const T>& from, T* to) {
-        gather_rows(from, m_.target_columns, order + begin, count, to + begin * m_.target_columns);
+        gather_rows(from, m_.target_columns, order + begin, count, known, to + begin * m_.target_columns);
       };
       beside(m_.data.target, target_.get());
       if (loss_weight_) beside(m_.data.loss_weight, loss_weight_.get());

@@ -2,6 +2,8 @@
 
 import copy
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -371,3 +373,64 @@ def test_it_stops_as_it_is_told() -> None:
     assert ran.outcome == "stopped"
     assert ran.updates == ran.epochs - 1
     assert 10 < ran.epochs < 10_000
+
+
+INTERRUPTED = """
+import signal, time, torch
+from gdcore import compress
+
+class Stopped(Exception):
+    pass
+
+def handle(number, frame):
+    raise Stopped
+
+signal.signal(signal.SIGALRM, handle)
+x, y = torch.randn(1, 40).expand(30_000_000, 40), torch.randn(1, 1).expand(30_000_000, 1)
+threads = torch.get_num_threads()
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+sent = time.monotonic() + 0.5
+try:
+    compress(x, y)
+except Stopped:
+    assert time.monotonic() - sent < 0.5, time.monotonic() - sent
+else:
+    raise AssertionError("not stopped")
+assert torch.get_num_threads() == threads
+"""
+
+
+def test_ctrl_c_while_it_compresses() -> None:
+    """After the blocks in progress: some tens of milliseconds on a machine left alone."""
+    subprocess.run([sys.executable, "-c", INTERRUPTED], check=True, timeout=120)
+
+
+FORKED = """
+import os, signal, torch
+from torch import nn
+from gdcore._problem import Problem
+from gdcore._runners import CompressedRunner, StepwiseRunner
+
+x, y = torch.randn(60_000, 20), torch.randn(60_000, 1)
+
+def fit():
+    torch.manual_seed(0)
+    model = nn.Linear(20, 1)
+    problem = Problem("linear", ("weight", "bias"), tuple(model.parameters()), x, y, None, True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    runners = CompressedRunner(problem, optimizer), StepwiseRunner(problem, optimizer)
+    return [runner.run(3).losses[-1].item() for runner in runners]
+
+(x.T @ x).sum()
+expected = fit()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    os._exit(0 if fit() == expected else 1)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_after_a_fork() -> None:
+    """The parent has used threads of torch's, of LAPACK's and of gdcore's."""
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
