@@ -3,9 +3,8 @@
 Three levels, one vocabulary: parts that replace the same-named parts of ``torch``
 (`gdcore.functional`, `gdcore.optim`, `gdcore.nn`), a whole step in one native call
 (`gdcore.train_step`), and a whole training loop in one native call (`gdcore.fit`).
-`gdcore.curvature` says which learning rates train before any step is made, `gdcore.sweep` trains with
-many settings at once, `gdcore.plotting` draws.
-`gdcore.reference` states every formula in plain PyTorch.
+`gdcore.curvature` says which learning rates train before any step is made, `gdcore.sweep` trains
+with many settings at once, `gdcore.plotting` draws. `gdcore.reference` states every formula in plain PyTorch.
 """
 
 from . import functional, nn, optim, reference

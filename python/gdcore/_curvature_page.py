@@ -70,7 +70,7 @@ def _factor(rate: float, ratio: float) -> str:
 
 
 def epochs_per_digit(ratio: float) -> float:
-    """Epochs in which a distance that shrinks by (ratio - 1) / (ratio + 1) in each falls tenfold."""
+    """Epochs to a tenth of a distance, where each leaves (ratio - 1) / (ratio + 1) of it."""
     if ratio <= 1:
         return 1.0
     return math.inf if math.isinf(ratio) else math.log(10) / (2 * math.atanh(1 / ratio))

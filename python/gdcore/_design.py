@@ -29,12 +29,12 @@ class NoDesign(NamedTuple):
 
 
 class Form(NamedTuple):
-    """prediction[i, o] = offset[i, o] + Σⱼ features[i, j] θ[index[o, j]], where θ[-1] is 0."""
+    """prediction[i, o] = offset[i, o] + Σⱼ features[i, j] θ[places[o, j]], where θ[-1] is 0."""
 
     names: tuple[str, ...]
     parameters: tuple[Tensor, ...]
     features: Tensor
-    index: Tensor
+    places: Tensor
     offset: Tensor | None
     shape: torch.Size
 
@@ -152,7 +152,8 @@ class Design:
         first, constant, blocks = None, torch.ones(q, dtype=torch.bool), 0
         for features, target, weight in self.blocks(torch.float64, max(4 * (q + k) * q, 2**19)):
             first = features[:1] if first is None else first
-            constant &= (features == first).all(0).cpu()
+            low, high = torch.aminmax(features, dim=0)
+            constant &= ((low == first) & (high == first)).flatten().cpu()
             block = torch.cat([features, target], 1)
             if weight is not None:
                 block *= weight.sqrt()
@@ -243,13 +244,13 @@ def _trained_only(form: Form) -> Form:
     trained = [p.requires_grad for p in form.parameters]
     if all(trained):
         return form
-    device = form.index.device
+    device = form.places.device
     flat = torch.cat([p.detach().reshape(-1).double() for p in form.parameters])
     stays = torch.cat([torch.full((p.numel(),), p.requires_grad) for p in form.parameters])
     place = torch.where(stays, stays.cumsum(0) - 1, -1).to(device)
     frozen = torch.where(stays, 0.0, flat.cpu()).to(device)
-    offset = form.features.double() @ frozen[form.index].T
-    index = place[form.index]
+    offset = form.features.double() @ frozen[form.places].T
+    index = place[form.places]
     used = (index >= 0).any(0)
     kept = [(n, p) for n, p, t in zip(form.names, form.parameters, trained, strict=True) if t]
     return Form(
@@ -289,10 +290,10 @@ def design(model: Any, loss_fn: Any, data: Any) -> Design | NoDesign:
     form = _trained_only(form)
     if not form.parameters:
         raise ValueError("model: expected a parameter that requires grad, got none")
-    k = len(form.index)
+    k = len(form.places)
     target = y.detach().reshape(-1, k)
     if form.offset is not None:
         target = target.double() - form.offset
     weights = _expanded(weight, y)
     weights = None if weights is None else weights.reshape(-1, k)
-    return Design(form.names, form.parameters, form.features, form.index, target, weights, mean)
+    return Design(form.names, form.parameters, form.features, form.places, target, weights, mean)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from . import reference
 from ._seen import Seen
 from .plan import recognise_loss
 
@@ -38,7 +38,7 @@ def _loss(model: Any, loss_fn: Any, x: Any, y: Tensor, weight: Tensor | None) ->
         value: Tensor = loss_fn(prediction, y)
     else:
         reduction = "mean" if recognise_loss(loss_fn, Seen()) else "sum"
-        value = F.mse_loss(prediction, y, reduction=reduction, weight=weight)
+        value = reference.mse_loss(prediction, y, reduction, weight)
     if not isinstance(value, Tensor) or value.dim() != 0:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"loss_fn: expected a loss of shape (), got {got}")
@@ -87,7 +87,8 @@ def _lanczos(size: int, product: Callable[[Tensor], Tensor]) -> Tensor:
     off = torch.tensor(beside, dtype=torch.float64)
     matrix.diagonal(1).copy_(off)
     matrix.diagonal(-1).copy_(off)
-    return torch.linalg.eigvalsh(matrix)
+    values: Tensor = torch.linalg.eigvalsh(matrix)
+    return values
 
 
 def hessian_extremes(

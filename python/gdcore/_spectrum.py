@@ -1,8 +1,8 @@
 """Curvatures and directions of a least-squares problem, and its residual along them.
 
-With Φ = U S Vᵀ the loss is scale · (Σⱼ eⱼ² + rest), where e = S Vᵀ Θ - Uᵀ y is the residual along the
-left singular vectors; its curvature along the j-th right one is λⱼ = 2 · scale · Sⱼ². Φ itself is
-factorised, never ΦᵀΦ, whose condition is the square.
+With Φ = U S Vᵀ the loss is scale · (Σⱼ eⱼ² + rest), where e = S Vᵀ Θ - Uᵀ y is the residual along
+the left singular vectors; its curvature along the j-th right one is λⱼ = 2 · scale · Sⱼ². Φ itself
+is factorised, never ΦᵀΦ, whose condition is the square.
 """
 
 from __future__ import annotations

@@ -332,9 +332,8 @@ def curvature(
         multiplication by the Hessian", 1994.
     """
     if parameters is None and isinstance(model, torch.nn.Module):
-        trained = [p for p in model.parameters() if p.requires_grad]
-    else:
-        trained = list(parameters or ())
+        parameters = model.parameters()
+    trained = [parameter for parameter in parameters or () if parameter.requires_grad]
     found = design(model, loss_fn, data)
     if not isinstance(found, NoDesign):
         return _of(Quadratic(found))
