@@ -102,6 +102,19 @@ class Design:
         flat = torch.cat([v.detach().reshape(-1).double().cpu() for v in values or self.parameters])
         return flat[self.index.T.cpu()] if self.separable else flat[:, None]
 
+    def thetas(self, parameters: dict[str, Tensor]) -> Tensor:
+        """Θ (places, q, k) of values by name, of shapes (places, *the parameter's)."""
+        if set(parameters) != set(self.names):
+            raise ValueError(
+                f"parameters: expected {', '.join(self.names)}, got {', '.join(parameters)}"
+            )
+        columns = [
+            parameters[name].detach().double().reshape(-1, parameter.numel())
+            for name, parameter in zip(self.names, self.parameters, strict=True)
+        ]
+        flat = torch.cat(columns, 1)
+        return flat[:, self.index.T.cpu()] if self.separable else flat[..., None]
+
     def owners(self) -> Tensor:
         """Which parameter each element of Θ belongs to, row-major."""
         owner = torch.cat([torch.full((p.numel(),), i) for i, p in enumerate(self.parameters)])

@@ -120,6 +120,29 @@ class Quadratic:
         rounding = 64 * torch.finfo(torch.float64).eps
         return spectrum.scale * left if left > rounding**2 * size else 0.0
 
+    def _moved(self, parameters: dict[str, Tensor], origin: Tensor) -> Tensor:
+        """(m, c, places): from Θ at the origin to the parameters, along the directions."""
+        thetas = self.design.thetas(parameters)
+        if self.standardisation is not None:
+            thetas = torch.stack([self.standardisation.theta(theta) for theta in thetas])
+        directions = self.spectrum.directions
+        away = (thetas - origin).permute(1, 2, 0)
+        places = away.shape[-1]
+        flat = away.reshape(directions.shape[1], -1)
+        return (directions @ flat).reshape(len(directions), -1, places)
+
+    def losses(self, parameters: dict[str, Tensor]) -> Tensor:
+        """(places,): the loss at each."""
+        spectrum = self.spectrum
+        moved = self._moved(parameters, spectrum.start)
+        residual = spectrum.residual[..., None] + spectrum.singular[:, None, None] * moved
+        return spectrum.scale * (residual.square().sum((0, 1)) + spectrum.rest)
+
+    def along(self, parameters: dict[str, Tensor]) -> Tensor:
+        """(places, rank): distances from the optimum along the directions that bend."""
+        moved = self._moved(parameters, self.optimum())[: self.spectrum.rank]
+        return moved.reshape(-1, moved.shape[-1]).T
+
     def descent(self, optimizer: Any, *, above_optimum: bool = False) -> Descents:
         """The path of an SGD from the parameters, and its momentum buffers, as they are now.
 

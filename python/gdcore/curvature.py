@@ -177,6 +177,35 @@ class Curvature:
         """
         return _of(self._affine("standardised").standardised())
 
+    @cached_property
+    def start(self) -> dict[str, Tensor]:
+        """The parameters by name as they were at the call of `curvature`, in float64."""
+        quadratic = self._affine("start")
+        return quadratic.design.split(quadratic.spectrum.start)
+
+    def loss(self, parameters: dict[str, Tensor]) -> Tensor:
+        """The loss at any number of places.
+
+        Args:
+            parameters: by name, each of shape (places, \\*the parameter's), as a
+                `History`'s are.
+
+        Returns:
+            (places,) in float64.
+        """
+        return self._affine("loss").losses(parameters)
+
+    def along_directions(self, parameters: dict[str, Tensor]) -> Tensor:
+        """Signed distances from the optimum along each direction that bends, the steepest first.
+
+        Args:
+            parameters: as in `loss`.
+
+        Returns:
+            (places, rank) in float64, in the order of `curvatures`.
+        """
+        return self._affine("along_directions").along(parameters)
+
     def predict(self, optimizer: torch.optim.Optimizer, epochs: int) -> Tensor:
         """The losses of a full-batch training from the parameters as they are now, without it.
 
