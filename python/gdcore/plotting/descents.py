@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ..curvature import Curvature
 
 
+_MARKED = 60
+"""Steps with a dot; later ones would run together."""
+
+
 def descent(
     history: History, curvature: Curvature | None = None, *, ax: Axes | None = None
 ) -> Axes:
@@ -126,8 +130,9 @@ def _across_contours(
         slow = curvature.curvatures[-2:].flip(0).tolist()
         height = curvature.optimal_loss + (slow[0] * first**2 + slow[1] * second**2) / 2
     _contours(ax, first, second, height, curvature.optimal_loss)
-    many = len(steps) > 60
-    ax.plot(*steps.T, color=ORANGE, linewidth=1.6, marker="" if many else "o", markersize=3.5)
+    ax.plot(*steps.T, color=ORANGE, linewidth=1.6)
+    ax.plot(*steps[:_MARKED].T, "o", color=ORANGE, markersize=3.5, label="epochs")
+    ax.plot([], [], color=GREY, linewidth=0.8, label="equal loss")
     ax.plot(*steps[0], "o", color=BLUE, markersize=8, label="start")
     ax.plot(*center, "*", color=GREEN, markersize=14, label="optimum")
     ax.set_xlabel(names[0])
@@ -142,7 +147,7 @@ def _contours(ax: Axes, first: Array, second: Array, height: Array, lowest: floa
     top = float(above.max())
     levels = lowest + top * np.geomspace(1e-4, 1.0, 13)
     lines = ax.contour(first, second, height, levels=levels, colors=GREY, linewidths=0.8)
-    ax.clabel(lines, levels=levels[1::3], fontsize=8, fmt=lambda value: f"{value:.3g}")
+    ax.clabel(lines, levels=levels[3::3], fontsize=8, fmt=lambda value: f"{value:.3g}")
 
 
 def _element_names(path: dict[str, Tensor]) -> list[str]:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._look import BLUE, GREEN, GREY, LINES, ORANGE, axes_or_new
 
@@ -47,6 +48,8 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
     lines = [(steepest, ORANGE, "--", "steepest direction")]
     if flattest != steepest:
         lines.insert(0, (flattest, BLUE, "-", "flattest direction"))
+    else:
+        lines = [(steepest, BLUE, "-", "every direction")]
     for value, color, dashes, name in lines:
         left = np.abs(1 - rates * value)
         ax.plot(rates, left, color=color, linestyle=dashes, linewidth=2, label=name)
@@ -55,25 +58,28 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
     ax.plot([limit], [1.0], "X", color=ORANGE, markersize=9, label=f"largest stable, {limit:.4g}")
     if not curvature.local and curvature.rank:
         best = curvature.best_lr
-        name = f"best, {best:.4g}: leaves {_share(curvature.rate)} an epoch"
-        ax.plot([best], [curvature.rate], "o", color=GREEN, markersize=9, label=name)
+        name = f"best, {best:.4g}: leaves {_share(curvature.rate)}"
+        ax.plot([best], [curvature.rate], "o", color=GREEN, markersize=9, label=name, clip_on=False)
     ax.set_xlim(0.0, end)
     ax.set_ylim(0.0, 1.5)
-    ax.set_xlabel("learning rate (parameter² / loss)")
+    near = ", near these parameters" if curvature.local else ""
+    ax.set_xlabel(f"learning rate (parameter² / loss){near}")
     ax.set_ylabel("share of the distance left by an epoch")
     ax.legend(frameon=False, loc="upper left", ncols=2)
     return ax
 
 
 def _share(rate: float) -> str:
+    if rate == 0:
+        return "nothing"
     return f"{rate:.3g}" if rate < 0.9995 else f"1 - {1 - rate:.1g}"
 
 
 def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     """The final loss of each run against its learning rate, or against what else was varied first.
 
-    A line for each combination of the other settings. Runs that diverged are crosses above the
-    others; a vertical line is the largest stable rate of full-batch SGD with these settings.
+    A line for each combination of the other settings. Runs that diverged, or ended far above where
+    they began, are crosses above the others; a vertical line is the largest stable rate of full-batch SGD with these settings.
 
     Args:
         sweep: From `gdcore.sweep`.
@@ -96,7 +102,7 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     for run in np.argsort(at, kind="stable").tolist():
         groups.setdefault(tuple(sweep.settings[key][run] for key in others), []).append(run)
     groups = dict(sorted(groups.items()))
-    final, lost = sweep.final_loss.numpy(), sweep.diverged.numpy() >= 0
+    final, lost = sweep.final_loss.numpy(), _lost(sweep)
     finite = final[~lost]
     positive = finite[finite > 0]
     logarithmic = len(positive) == len(finite) and len(finite) > 0
@@ -108,7 +114,7 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
         shown = [run for run in runs if not lost[run]]
         gone = [run for run in runs if lost[run]]
         few = len(shown) <= 25
-        labelled = name if i % max(len(groups) // 6, 1) == 0 else None
+        labelled = i % max(len(groups) // 5, 1) == 0
         ax.plot(
             at[shown],
             final[shown],
@@ -116,14 +122,18 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
             linestyle=dashes,
             marker="o" if few else "",
             markersize=4,
-            label=labelled or None,
+            label=(name or None) if labelled else None,
         )
         ax.plot(at[gone], np.full(len(gone), top), "x", color=color, markersize=5)
-        if limits is not None:
-            ax.axvline(
-                float(limits[runs[0]]), color=color, linewidth=1, linestyle=dashes, alpha=0.7
-            )
-    _legend(ax, bool(lost.any()), limits is not None)
+        if limits is not None and labelled:
+            ax.axvline(float(limits[runs[0]]), color=color, linewidth=1.2, linestyle=dashes)
+    if lost.any():
+        ax.plot([], [], "x", color=GREY, label="diverging")
+    if limits is not None:
+        one = f", {float(limits[0]):.4g}" if len(groups) == 1 else ""
+        ax.plot([], [], color=GREY, linewidth=1.2, label=f"largest stable rate{one}")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=True, framealpha=0.9, edgecolor="none")
     if logarithmic:
         ax.set_yscale("log")
     if along is not None and len(at) and at.min() > 0 and at.max() / at.min() > 20:
@@ -135,14 +145,10 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _legend(ax: Axes, crosses: bool, limits: bool) -> None:
-    """Names of the lines, and of the two marks whatever their colour."""
-    if crosses:
-        ax.plot([], [], "x", color=GREY, label="diverged")
-    if limits:
-        ax.plot([], [], color=GREY, linewidth=1, label="largest stable rate")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False)
+def _lost(sweep: Sweep) -> NDArray[np.bool_]:
+    """Which runs go above the picture: those past all numbers, and those on their way there."""
+    final, begun = sweep.final_loss.numpy(), sweep.loss[:, 0].numpy()
+    return (sweep.diverged.numpy() >= 0) | ~(final <= 10 * begun)
 
 
 def _above(finite: Any, logarithmic: bool) -> float:
