@@ -11,32 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._forms import NoDesign, form_of
 from ._seen import Seen
-from .plan import recognise_loss, recognise_model
+from .plan import recognise_loss
 
 __all__ = ["Design", "NoDesign", "Reduced", "design", "unpack"]
-
-
-class NoDesign(NamedTuple):
-    """Why there is no such problem."""
-
-    reason: str
-
-
-class Form(NamedTuple):
-    """prediction[i, o] = offset[i, o] + Σⱼ features[i, j] θ[places[o, j]], where θ[-1] is 0."""
-
-    names: tuple[str, ...]
-    parameters: tuple[Tensor, ...]
-    features: Tensor
-    places: Tensor
-    offset: Tensor | None
-    shape: torch.Size
 
 
 @dataclass(frozen=True)
@@ -223,66 +207,14 @@ def _expanded(weight: Tensor | None, y: Tensor) -> Tensor | None:
     return shaped.detach().expand(y.shape)
 
 
-def _plain_form(model: Any, x: Tensor) -> Form | NoDesign:
-    """A linear layer or a polynomial, without tracing."""
-    name = type(model).__name__
-    try:
-        native = recognise_model(model, Seen())
-    except (TypeError, ValueError):
-        return NoDesign(f"{name} is not known to be affine in its parameters")
-    if native.kernel == "legendre":
-        return NoDesign(f"{name} is not affine in its parameters")
-    if native.kernel == "polynomial":
-        (coefficients,) = native.parameters
-        if x.dim() != 1:
-            raise ValueError(f"x: expected shape (n,), got {tuple(x.shape)}")
-        powers = torch.arange(coefficients.numel(), device=x.device)
-        features = x.detach().double()[:, None] ** powers
-        index = powers[None]
-        return Form(native.names, native.parameters, features, index, None, x.shape)
-    weight = native.parameters[0]
-    k, d = weight.shape
-    if x.dim() != 2 or x.shape[1] != d:
-        raise ValueError(f"x: expected shape (n, {d}), got {tuple(x.shape)}")
-    features, index = x.detach(), torch.arange(k * d, device=x.device).reshape(k, d)
-    if len(native.parameters) == 2:
-        features = torch.cat([features, features.new_ones(len(x), 1)], 1)
-        index = torch.cat([index, k * d + torch.arange(k, device=x.device)[:, None]], 1)
-    shape = torch.Size((len(x) * k,) if native.flat else (len(x), k))
-    return Form(native.names, native.parameters, features, index, None, shape)
-
-
-def _trained_only(form: Form) -> Form:
-    """The form with what does not require grad moved into the offset."""
-    trained = [p.requires_grad for p in form.parameters]
-    if all(trained):
-        return form
-    device = form.places.device
-    flat = torch.cat([p.detach().reshape(-1).double() for p in form.parameters])
-    stays = torch.cat([torch.full((p.numel(),), p.requires_grad) for p in form.parameters])
-    place = torch.where(stays, stays.cumsum(0) - 1, -1).to(device)
-    frozen = torch.where(stays, 0.0, flat.cpu()).to(device)
-    offset = form.features.double() @ frozen[form.places].T
-    index = place[form.places]
-    used = (index >= 0).any(0)
-    kept = [(n, p) for n, p, t in zip(form.names, form.parameters, trained, strict=True) if t]
-    return Form(
-        tuple(name for name, _ in kept),
-        tuple(parameter for _, parameter in kept),
-        form.features[:, used],
-        index[:, used],
-        offset if form.offset is None else form.offset + offset,
-        form.shape,
-    )
-
-
-def design(model: Any, loss_fn: Any, data: Any) -> Design | NoDesign:
+def design(model: Any, loss_fn: Any, data: Any, parameters: Sequence[Tensor]) -> Design | NoDesign:
     """The least-squares problem of a model that is affine in its parameters, if it is one.
 
     Args:
-        model: a module.
+        model: a module, or a function of x.
         loss_fn: a squared error, mean or sum.
         data: as `unpack` takes it.
+        parameters: those that may be trained.
 
     Raises:
         TypeError, ValueError: data that do not fit the model.
@@ -293,14 +225,13 @@ def design(model: Any, loss_fn: Any, data: Any) -> Design | NoDesign:
     except (TypeError, ValueError):
         name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
         return NoDesign(f"{name} is not known to be a squared error")
-    form = _plain_form(model, x)
+    form = form_of(model, parameters, x)
     if isinstance(form, NoDesign):
         return form
     if form.shape != y.shape:
         raise ValueError(
             f"y: expected the prediction's shape {tuple(form.shape)}, got {tuple(y.shape)}"
         )
-    form = _trained_only(form)
     if not form.parameters:
         raise ValueError("model: expected a parameter that requires grad, got none")
     k = len(form.places)

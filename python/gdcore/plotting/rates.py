@@ -79,7 +79,8 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     """The final loss of each run against its learning rate, or against what else was varied first.
 
     A line for each combination of the other settings. Runs that diverged, or ended far above where
-    they began, are crosses above the others; a vertical line is the largest stable rate of full-batch SGD with these settings.
+    they began, are crosses above the others; a vertical line is the largest stable rate of
+    full-batch SGD with these settings.
 
     Args:
         sweep: From `gdcore.sweep`.
