@@ -180,11 +180,7 @@ def unpack(data: Any) -> tuple[Any, Tensor, Tensor | None]:
     for name, tensor in (("x", x), ("y", y), ("weight", weight)):
         if not isinstance(tensor, Tensor) and not (name == "weight" and tensor is None):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-    if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
-        raise ValueError(
-            f"data: expected as many rows in x as in y, got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    if len(x) == 0:
+    if x.dim() == 0 or len(x) == 0:
         raise ValueError(f"data: expected at least one row, got x of shape {tuple(x.shape)}")
     return x, y, weight
 

@@ -67,7 +67,14 @@ def batches(
     """The rows of each step of one epoch."""
     n = len(design.target)
     size = size or n
-    order = torch.randperm(n, generator=generator) if shuffle else None
+    order = None
+    if shuffle:
+        # In the order of a DataLoader, which draws a seed for its workers from the same generator.
+        torch.empty((), dtype=torch.int64).random_(generator=generator)
+        if generator is None:
+            seed = int(torch.empty((), dtype=torch.int64).random_().item())
+            generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(n, generator=generator)
     for first in range(0, n, size):
         rows = slice(first, min(first + size, n))
         yield rows if order is None else order[rows].to(design.features.device)
