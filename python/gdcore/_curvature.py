@@ -235,7 +235,7 @@ class Curvature:
         Returns:
             The number of updates, an int, after which the loss is that close for the first time.
             (After 4 096 epochs an oscillation of less than a four-thousandth of the epochs so far
-            may be passed over.) ``math.inf`` where it never is, or not within 2⁵³ epochs.
+            may be passed over.) ``math.inf`` where it never is, or not within 2⁴⁵ epochs.
 
         Raises:
             TypeError, ValueError: as `predict`; a tolerance that is not above zero.

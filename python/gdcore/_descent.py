@@ -1,16 +1,18 @@
 r"""Stochastic gradient descent on a quadratic in closed form, as ``torch.optim.SGD`` does it.
 
 Along a direction of curvature λ the parameter's distance f from its fixed point and the momentum
-buffer, in units of steps, v = lr · buffer, follow a recurrence of two numbers. With z = lr (λ +
-weight_decay), momentum β and dampening τ ::
+buffer, in units of steps, v = lr · buffer, follow a recurrence. With z = lr (λ + weight_decay),
+momentum β and dampening τ ::
 
     v ← β v + (1 - τ) z f        f ← f - v              (heavy ball)
     v ← β v + z f                f ← f - z f - β v      (Nesterov, where τ = 0)
 
-so that t epochs are the t-th power of a 2 × 2 matrix. The powers are formed by multiplication: the
-roots of its characteristic equation would lose their digits where they nearly coincide, which is
-where the best momentum is. torch's first step sets the buffer to the gradient itself; a buffer of
-τ z f / β before it does the same.
+so that t epochs are the t-th power of a 2 × 2 matrix M, half of whose trace is h. Powers of M are
+w + u N with N = M - h, and N² is a number, Δ: such pairs multiply as complex numbers do (Δ < 0), as
+dual numbers (Δ = 0: both roots coincide, where the best momentum is), or as split-complex ones. The
+roots themselves, which lose their digits where they nearly coincide, are never formed; Δ is, as a
+product, so that nothing cancels. torch's first step sets the buffer to the gradient itself; a
+buffer of τ z f / β before it does the same.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ __all__ = ["Descents", "Settings", "sgd_settings"]
 _CHUNK = 2**17
 """Numbers worked on together: few enough for the processor's cache."""
 
-Matrix = tuple[Tensor, Tensor, Tensor, Tensor]
-"""a, b, c, d of ((a, b), (c, d)), one such matrix for each direction and run."""
+Pair = tuple[Tensor, Tensor]
+"""w and u of w + u N, for each direction and run."""
 
 
 class Settings(NamedTuple):
@@ -119,124 +121,136 @@ class Descents:
         buffer: Tensor | None = None,
     ) -> None:
         s, curvature = spectrum.singular[:, None, None], spectrum.curvatures[:, None, None]
-        m, k, runs = residual.shape
-        self.settings, self.shape = settings, (m, k, runs)
+        self.shape = residual.shape
         self.scale, self.rest = spectrum.scale, spectrum.rest
-        lr, decay = settings.lr, settings.weight_decay
+        lr, beta, tau, decay, nesterov = settings
         # A decayed descent ends not at e = 0 but where both pulls balance.
         self.fixed: Tensor | None = None
         gradient = 2 * spectrum.scale * s * residual
-        if bool((decay != 0).any()):
-            assert coordinates is not None
-            target = s * coordinates - residual
-            pull = curvature + decay
+        if coordinates is not None and bool((decay != 0).any()):
+            target, pull = s * coordinates - residual, curvature + decay
             self.fixed = torch.where(pull > 0, -decay * target / pull, 0.0)
             gradient = gradient + decay * coordinates
-        self.push = lr * gradient
-        beta, tau = settings.momentum, settings.dampening
-        if buffer is None:
-            self.carried = torch.where(beta != 0, tau / beta, 0.0) * self.push
+        push = lr * gradient
+        carried = tau * push if buffer is None else beta * (lr * buffer)  # β v
+        z = lr * (curvature + decay)
+        if nesterov:
+            half = (1 + beta) * (1 - z) / 2
+            self.square = (1 - z) * ((1 - beta) ** 2 - (1 + beta) ** 2 * z) / 4
+            self.first = -push - beta * (carried + push)
+            self.push = -push
         else:
-            self.carried = torch.where(beta != 0, lr * buffer, 0.0)
+            z, root = (1 - tau) * z, beta.sqrt()
+            half = (1 + beta - z) / 2
+            self.square = ((1 - root) ** 2 - z) * ((1 + root) ** 2 - z) / 4
+            self.first = -carried - (1 - tau) * push
+            self.push = -(1 - tau) * push
+        # The first step of e is S times that of Θ.
         self.distance = residual if self.fixed is None else residual - self.fixed
-        self.velocity = s * self.carried
+        self.turned = (1 - half) * self.distance + s * self.first
         # What is at rest stays there, also where everything beside it grows past all bounds.
-        still = (self.distance == 0) & (self.velocity == 0) & (self.push == 0) & (self.carried == 0)
+        still = (self.distance == 0) & (self.turned == 0) & (self.first == 0) & (self.push == 0)
         resting = still.all(1, keepdim=True)
-        z = torch.where(resting, 0.0, lr * (curvature + decay))
-        one = torch.ones_like(z)
-        if settings.nesterov:
-            self.matrix: Matrix = (1 - z - beta * z, -(beta**2) * one, z, beta * one)
-        else:
-            kept = (1 - tau) * z
-            self.matrix = (1 - kept, -beta * one, kept, beta * one)
+        self.half = torch.where(resting, 0.5, half)
+        self.square = torch.where(resting, 0.0, self.square)
+        self.plain = self.fixed is None and buffer is None and not bool(beta.any())
 
     def losses(self, epochs: int, first: int = 0, stride: int = 1) -> Tensor:
         """(epochs, runs): the loss before the update of epochs first, first + stride, ….
 
-        Baby steps and giant steps: with about √epochs powers of the matrix and as many powers of
-        the last, every epoch is two multiplications for each direction and run.
+        Baby steps and giant steps: with about √epochs powers of M and as many powers of the last,
+        every epoch is two multiplications for each direction and run.
         """
         m, k, runs = self.shape
-        f, v, step = self.distance, self.velocity, self.matrix
-        if first:
-            f, v = _apply(_power(step, first), f, v)
-        if stride > 1:
-            step = _power(step, stride)
+        if epochs == 0:
+            return torch.empty(0, runs, dtype=torch.float64)
+        one = self._one()
+        start = self._power(first) if first else one
+        step = self._power(stride)
         baby = 1 << (epochs.bit_length() // 2)
         giant = -(-epochs // baby)
-        leap = _power(step, baby)
-        if self.fixed is None and not bool(v.any()) and not bool(self.settings.momentum.any()):
-            squares = _decays(
-                f.square().sum(1), step[0][:, 0] ** 2, leap[0][:, 0] ** 2, baby, giant
-            )
-            return self._scaled(squares, epochs)
+        leap = step
+        for _ in range(baby.bit_length() - 1):
+            leap = _product(leap, leap, self.square)
+        if self.plain:  # M is a number, 2 h
+            h = 2 * self.half
+            weights = (self.distance.square().sum(1), h[:, 0] ** (2 * first))
+            rates = (h[:, 0].square() ** stride, h[:, 0].square() ** (stride * baby))
+            return self._scaled(_decays(weights[0] * weights[1], *rates, baby, giant), epochs)
         squares = torch.zeros(giant, runs, baby, dtype=torch.float64)
         wide = max(_CHUNK // (baby * k * max(m, 1)), 1)
         high = max(_CHUNK // (baby * k * wide), 1)
         for column in range(0, runs, wide):
             for row in range(0, m, high):
                 at = (slice(row, row + high), slice(None), slice(column, column + wide))
-                self._add(
-                    squares[:, at[2]],
-                    _cut(step, at),
-                    _cut(leap, at),
-                    f[at],
-                    v[at],
-                    None if self.fixed is None else self.fixed[at],
-                )
+                self._add(squares[:, at[2]], at, start, step, leap)
         return self._scaled(squares, epochs)
+
+    def _one(self) -> Pair:
+        return torch.ones_like(self.half), torch.zeros_like(self.half)
+
+    def _power(self, exponent: int) -> Pair:
+        result, power = self._one(), (self.half, torch.ones_like(self.half))
+        while exponent:
+            if exponent & 1:
+                result = _product(result, power, self.square)
+            exponent >>= 1
+            power = _product(power, power, self.square) if exponent else power
+        return result
 
     def _scaled(self, squares: Tensor, epochs: int) -> Tensor:
         """(epochs, runs) from Σ e², (giant, runs, baby)."""
         losses = self.scale * (squares.nan_to_num(torch.inf, torch.inf) + self.rest)
         return losses.transpose(1, 2).reshape(-1, losses.shape[1])[:epochs]
 
-    @staticmethod
     def _add(
-        squares: Tensor, step: Matrix, leap: Matrix, f: Tensor, v: Tensor, fixed: Tensor | None
+        self, squares: Tensor, at: tuple[slice, ...], start: Pair, step: Pair, leap: Pair
     ) -> None:
         """Add Σ e² of some directions and runs to squares (giant, runs, baby)."""
         giant, _, baby = squares.shape
-        small_f, small_v = f.new_empty(*f.shape, baby), f.new_empty(*f.shape, baby)
+        square, f, g = self.square[at], self.distance[at], self.turned[at]
+        step, leap = (step[0][at], step[1][at]), (leap[0][at], leap[1][at])
+        w, u = start[0][at], start[1][at]
+        # e after M^(a + b) = w_a (w_b f + u_b g) + u_a (Δ u_b f + w_b g), where g = N f.
+        with_w, with_u = f.new_empty(*f.shape, baby), f.new_empty(*f.shape, baby)
         for i in range(baby):
-            small_f[..., i], small_v[..., i] = f, v
-            f, v = _apply(step, f, v)
-        # The first row of the power of the leap is all that f needs.
-        a, b = torch.ones_like(leap[0])[..., None], torch.zeros_like(leap[0])[..., None]
-        leap = (leap[0][..., None], leap[1][..., None], leap[2][..., None], leap[3][..., None])
-        e = torch.empty_like(small_f)
+            with_w[..., i] = w * f + u * g
+            with_u[..., i] = square * u * f + w * g
+            w, u = _product((w, u), step, square)
+        w, u = torch.ones_like(square)[..., None], torch.zeros_like(square)[..., None]
+        leap, square = (leap[0][..., None], leap[1][..., None]), square[..., None]
+        fixed = None if self.fixed is None else self.fixed[at][..., None]
+        e = torch.empty_like(with_w)
         for i in range(giant):
-            torch.mul(small_f, a, out=e)
-            e.addcmul_(small_v, b)
+            torch.mul(with_w, w, out=e)
+            e.addcmul_(with_u, u)
             if fixed is not None:
-                e += fixed[..., None]
+                e += fixed
             squares[i] += e.square_().sum((0, 1))
-            a, b = a * leap[0] + b * leap[2], a * leap[1] + b * leap[3]
+            w, u = _product((w, u), leap, square)
 
     def displacements(self, epochs: int) -> Tensor:
         """(m, k, runs): how far Θ has come along the directions after so many updates.
 
-        The recurrence with the first gradient as a constant push, from zero: no difference of
-        nearly equal numbers, so that a direction that hardly moves is followed as closely.
+        d ← 2 h d - (h² - Δ) d₋₁ + push, from zero and the first step: no difference of nearly equal
+        numbers, so that a direction that hardly moves is followed as closely as the others.
         """
-        beta, tau = self.settings.momentum, self.settings.dampening
-        if self.settings.nesterov:
-            push = (-(1 + beta) * self.push, self.push)
-        else:
-            push = (-(1 - tau) * self.push, (1 - tau) * self.push)
-        matrix, exponent = self.matrix, epochs
-        d, v = torch.zeros_like(self.push), self.carried
-        while exponent:
-            if exponent & 1:
-                d, v = _apply(matrix, d, v)
-                d, v = d + push[0], v + push[1]
-            exponent >>= 1
-            if exponent:
-                again = _apply(matrix, *push)
-                push = (push[0] + again[0], push[1] + again[1])
-                matrix = _product(matrix, matrix)
-        return d
+        step = (self.half, torch.ones_like(self.half))
+        power, sums = self._one(), (torch.zeros_like(self.half), torch.zeros_like(self.half))
+        for bit in bin(epochs)[2:]:  # the powers below 2 n, from those below n
+            more = _product(sums, power, self.square)
+            sums = (sums[0] + more[0], sums[1] + more[1])
+            power = _product(power, power, self.square)
+            if bit == "1":
+                sums = (sums[0] + power[0], sums[1] + power[1])
+                power = _product(power, step, self.square)
+        return power[1] * self.first + sums[1] * self.push
+
+
+def _product(left: Pair, right: Pair, square: Tensor) -> Pair:
+    """Of two w + u N with N² = Δ."""
+    (w, u), (other_w, other_u) = left, right
+    return w * other_w + square * (u * other_u), w * other_u + u * other_w
 
 
 def _decays(start: Tensor, step: Tensor, leap: Tensor, baby: int, giant: int) -> Tensor:
@@ -253,30 +267,3 @@ def _decays(start: Tensor, step: Tensor, leap: Tensor, baby: int, giant: int) ->
     for i in range(1, giant):
         torch.mul(large[i - 1], leap, out=large[i])
     return torch.bmm(large.transpose(0, 1), small.permute(1, 2, 0)).transpose(0, 1)
-
-
-def _product(left: Matrix, right: Matrix) -> Matrix:
-    a, b, c, d = left
-    e, f, g, h = right
-    return a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h
-
-
-def _apply(matrix: Matrix, f: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    a, b, c, d = matrix
-    return a * f + b * v, c * f + d * v
-
-
-def _power(matrix: Matrix, exponent: int) -> Matrix:
-    zero, one = torch.zeros_like(matrix[0]), torch.ones_like(matrix[0])
-    result: Matrix = (one, zero, zero, one)
-    while exponent:
-        if exponent & 1:
-            result = _product(result, matrix)
-        exponent >>= 1
-        matrix = _product(matrix, matrix) if exponent else matrix
-    return result
-
-
-def _cut(matrix: Matrix, at: tuple[slice, ...]) -> Matrix:
-    a, b, c, d = matrix
-    return a[at], b[at], c[at], d[at]

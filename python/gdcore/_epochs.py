@@ -11,7 +11,8 @@ from ._descent import Descents
 __all__ = ["epochs_to"]
 
 _POINTS = 4096
-_NEVER = 2**53
+_NEVER = 2**45
+"""Epochs beyond which the rounding of a rate near 1 would show."""
 
 
 def epochs_to(path: Descents, tolerance: float) -> float:
