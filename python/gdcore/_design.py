@@ -229,7 +229,7 @@ def design(model: Any, loss_fn: Any, data: Any, parameters: Sequence[Tensor]) ->
             f"y: expected the prediction's shape {tuple(form.shape)}, got {tuple(y.shape)}"
         )
     if not form.parameters:
-        raise ValueError("model: expected a parameter that requires grad, got none")
+        raise ValueError("model: expected a parameter that is trained, got none that requires grad")
     k = len(form.places)
     target = y.detach().reshape(-1, k)
     if form.offset is not None:

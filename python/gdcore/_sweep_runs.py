@@ -75,6 +75,7 @@ def batches(
             seed = int(torch.empty((), dtype=torch.int64).random_().item())
             generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(n, generator=generator)
+        torch.randperm(n, generator=generator)  # a RandomSampler's, of which it takes no rows
     for first in range(0, n, size):
         rows = slice(first, min(first + size, n))
         yield rows if order is None else order[rows].to(design.features.device)

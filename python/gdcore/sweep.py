@@ -105,7 +105,9 @@ def sweep(
     combinations = list(itertools.product(*varied.values()))
     settings = {key: [row[i] for row in combinations] for i, key in enumerate(varied)}
     runs = len(combinations)
-    theta = starts[..., torch.tensor(settings.get("initial", [0] * runs), dtype=torch.int64)]
+    theta = starts[
+        ..., torch.tensor(settings.get("initial", [0] * runs), dtype=torch.int64)
+    ].contiguous()
     start = time.perf_counter()
     small = features(problem) <= MOST_EXACT
     compressed = method == "compressed" or (method == "auto" and batch_size is None and small)
