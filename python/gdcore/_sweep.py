@@ -33,6 +33,17 @@ class Run:
         final_loss: of the parameters after the last update.
         diverged: the first epoch whose loss is not finite in the parameters' dtype, or None.
         parameters: at the end, by name, in float64; not finite where the run diverged.
+
+    Example:
+        >>> x = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> model = gdcore.nn.LinearRegression(bias=False)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=3 / 28)
+        >>> (run,) = gdcore.sweep(model, torch.nn.MSELoss(), optimizer, (x, 2 * x), epochs=1)
+        >>> round(run.parameters["weight"].item(), 6)
+        2.0
+
+    Reference:
+        `gdcore.sweep`, which makes it.
     """
 
     index: int
@@ -70,9 +81,12 @@ class Sweep(Sequence[Run]):
         >>> model = gdcore.nn.LinearRegression(bias=False)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> loss_fn = torch.nn.MSELoss()
-        >>> found = gdcore.sweep(model, loss_fn, optimizer, (x, x), lr=[0.01, 0.1, 0.3], epochs=900)
+        >>> found = gdcore.sweep(model, loss_fn, optimizer, (x, x), lr=[0.01, 0.1, 0.3], epochs=100)
         >>> found.best().settings, found[2].diverged is not None
         ({'lr': 0.1}, True)
+
+    Reference:
+        `gdcore.sweep`, which makes it.
     """
 
     varied: dict[str, list[float]]

@@ -49,9 +49,9 @@ def curvature(
         >>> model = gdcore.nn.LinearRegression()
         >>> found = gdcore.curvature(model, torch.nn.MSELoss(), (x, 2 * x))
         >>> round(found.best_lr, 3), found.rank
-        (0.172, 2)
-        >>> {name: value.round(decimals=6).tolist() for name, value in found.optimum.items()}
-        {'weight': [[2.0]], 'bias': [0.0]}
+        (0.176, 2)
+        >>> round(found.optimum["weight"].item(), 6)
+        2.0
 
     Reference:
         Golub and Van Loan, "Matrix Computations", for the factorisation; Pearlmutter, "Fast exact
