@@ -53,6 +53,8 @@ class Design:
     target: Tensor
     weight: Tensor | None
     mean: bool
+    rowwise: bool
+    """Whether its rows are those of the data, so that a batch may gather some."""
 
     @cached_property
     def separable(self) -> bool:
@@ -236,4 +238,7 @@ def design(model: Any, loss_fn: Any, data: Any, parameters: Sequence[Tensor]) ->
         target = target.double() - form.offset
     weights = _expanded(weight, y)
     weights = None if weights is None else weights.reshape(-1, k)
-    return Design(form.names, form.parameters, form.features, form.places, target, weights, mean)
+    rowwise = form.rowwise and len(target) == len(x)
+    return Design(
+        form.names, form.parameters, form.features, form.places, target, weights, mean, rowwise
+    )

@@ -30,6 +30,8 @@ class Form(NamedTuple):
     places: Tensor
     offset: Tensor | None
     shape: torch.Size
+    rowwise: bool
+    """Whether row i of the prediction depends on row i of x only."""
 
 
 def _plain_form(model: Any, x: Tensor) -> Form | NoDesign:
@@ -48,7 +50,7 @@ def _plain_form(model: Any, x: Tensor) -> Form | NoDesign:
         powers = torch.arange(coefficients.numel(), device=x.device)
         features = x.detach().double()[:, None] ** powers
         index = powers[None]
-        return Form(native.names, native.parameters, features, index, None, x.shape)
+        return Form(native.names, native.parameters, features, index, None, x.shape, True)
     weight = native.parameters[0]
     k, d = weight.shape
     if x.dim() != 2 or x.shape[1] != d:
@@ -58,7 +60,7 @@ def _plain_form(model: Any, x: Tensor) -> Form | NoDesign:
         features = torch.cat([features, features.new_ones(len(x), 1)], 1)
         index = torch.cat([index, k * d + torch.arange(k, device=x.device)[:, None]], 1)
     shape = torch.Size((len(x) * k,) if native.flat else (len(x), k))
-    return Form(native.names, native.parameters, features, index, None, shape)
+    return Form(native.names, native.parameters, features, index, None, shape, True)
 
 
 def form_of(model: Any, parameters: Sequence[Tensor], x: Tensor) -> Form | NoDesign:
@@ -80,7 +82,13 @@ def form_of(model: Any, parameters: Sequence[Tensor], x: Tensor) -> Form | NoDes
     if not isinstance(found, affine.AffineForm):
         return NoDesign(found.reason if found.where is None else f"{found.reason} ({found.where})")
     return Form(
-        found.names, found.parameters, found.features, found.index, found.offset, found.shape
+        found.names,
+        found.parameters,
+        found.features,
+        found.index,
+        found.offset,
+        found.shape,
+        found.rowwise,
     )
 
 
@@ -108,4 +116,5 @@ def _trained_only(form: Form, parameters: Sequence[Tensor]) -> Form:
         index[:, used],
         offset if form.offset is None else form.offset + offset,
         form.shape,
+        form.rowwise,
     )

@@ -33,7 +33,11 @@ class Extremes(NamedTuple):
 
 
 def _loss(model: Any, loss_fn: Any, x: Any, y: Tensor, weight: Tensor | None) -> Tensor:
-    prediction = model(x)
+    if isinstance(model, torch.nn.Module):  # whose forward may write to its buffers
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        prediction = torch.func.functional_call(model, buffers, (x,))
+    else:
+        prediction = model(x)
     if weight is None:
         value: Tensor = loss_fn(prediction, y)
     else:
@@ -104,7 +108,7 @@ def hessian_extremes(
     """
     if not parameters:
         raise ValueError("model: expected a parameter that requires grad, got none")
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         loss = _loss(model, loss_fn, x, y, weight)
         if not loss.isfinite():
             raise ValueError(f"data: expected a finite loss, got {loss.item()}")

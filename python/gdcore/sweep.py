@@ -97,6 +97,8 @@ def sweep(
             f"{problem.reason}"
         )
     _check(epochs, method, batch_size)
+    if batch_size is not None and not problem.rowwise:
+        raise ValueError("batch_size: expected None for a model that does not treat rows apart")
     lists = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     varied = _varied(lists, optimizer)
     starts = _starts(problem, initial)

@@ -122,6 +122,16 @@ def test_the_random_numbers_of_the_program_are_left_alone(
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_buffers_are_left_alone() -> None:
+    x = torch.randn(9, 3)
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    gdcore.curvature(model, nn.MSELoss(), (x, x[:, :1]))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_errors() -> None:
     x = torch.randn(9, 3)
     with pytest.raises(ValueError, match="model: expected a parameter that requires grad"):
