@@ -27,7 +27,7 @@ from ._spectrum import Spectrum
 
 __all__ = ["Descents", "Settings", "sgd_settings"]
 
-_CHUNK = 2**17
+_CHUNK = 2**18
 """Numbers worked on together: few enough for the processor's cache."""
 
 Pair = tuple[Tensor, Tensor]
@@ -177,13 +177,13 @@ class Descents:
             weights = (self.distance.square().sum(1), h[:, 0] ** (2 * first))
             rates = (h[:, 0].square() ** stride, h[:, 0].square() ** (stride * baby))
             return self._scaled(_decays(weights[0] * weights[1], *rates, baby, giant), epochs)
-        squares = torch.zeros(giant, runs, baby, dtype=torch.float64)
+        squares = torch.zeros(giant, baby, runs, dtype=torch.float64)
         wide = max(_CHUNK // (baby * k * max(m, 1)), 1)
         high = max(_CHUNK // (baby * k * wide), 1)
         for column in range(0, runs, wide):
             for row in range(0, m, high):
                 at = (slice(row, row + high), slice(None), slice(column, column + wide))
-                self._add(squares[:, at[2]], at, start, step, leap)
+                self._add(squares[:, :, at[2]], at, start, step, leap)
         return self._scaled(squares, epochs)
 
     def _one(self) -> Pair:
@@ -199,34 +199,33 @@ class Descents:
         return result
 
     def _scaled(self, squares: Tensor, epochs: int) -> Tensor:
-        """(epochs, runs) from Σ e², (giant, runs, baby)."""
+        """(epochs, runs) from Σ e², (giant, baby, runs)."""
         losses = self.scale * (squares.nan_to_num(torch.inf, torch.inf) + self.rest)
-        return losses.transpose(1, 2).reshape(-1, losses.shape[1])[:epochs]
+        return losses.reshape(-1, losses.shape[2])[:epochs]
 
     def _add(
         self, squares: Tensor, at: tuple[slice, ...], start: Pair, step: Pair, leap: Pair
     ) -> None:
-        """Add Σ e² of some directions and runs to squares (giant, runs, baby)."""
-        giant, _, baby = squares.shape
+        """Add Σ e² of some directions and runs to squares (giant, baby, runs)."""
+        giant, baby, _ = squares.shape
         square, f, g = self.square[at], self.distance[at], self.turned[at]
         step, leap = (step[0][at], step[1][at]), (leap[0][at], leap[1][at])
         w, u = start[0][at], start[1][at]
         # e after M^(a + b) = w_a (w_b f + u_b g) + u_a (Δ u_b f + w_b g), where g = N f.
-        with_w, with_u = f.new_empty(*f.shape, baby), f.new_empty(*f.shape, baby)
+        with_w, with_u = f.new_empty(baby, *f.shape), f.new_empty(baby, *f.shape)
         for i in range(baby):
-            with_w[..., i] = w * f + u * g
-            with_u[..., i] = square * u * f + w * g
+            with_w[i] = w * f + u * g
+            with_u[i] = square * u * f + w * g
             w, u = _product((w, u), step, square)
-        w, u = torch.ones_like(square)[..., None], torch.zeros_like(square)[..., None]
-        leap, square = (leap[0][..., None], leap[1][..., None]), square[..., None]
-        fixed = None if self.fixed is None else self.fixed[at][..., None]
+        w, u = torch.ones_like(square), torch.zeros_like(square)
+        fixed = None if self.fixed is None else self.fixed[at]
         e = torch.empty_like(with_w)
         for i in range(giant):
             torch.mul(with_w, w, out=e)
             e.addcmul_(with_u, u)
             if fixed is not None:
                 e += fixed
-            squares[i] += e.square_().sum((0, 1))
+            squares[i] += e.square_().sum((1, 2))
             w, u = _product((w, u), leap, square)
 
     def displacements(self, epochs: int) -> Tensor:
@@ -254,7 +253,7 @@ def _product(left: Pair, right: Pair, square: Tensor) -> Pair:
 
 
 def _decays(start: Tensor, step: Tensor, leap: Tensor, baby: int, giant: int) -> Tensor:
-    """Σⱼ startⱼ stepⱼᵗ, (giant, runs, baby), of (m, runs): geometric series, as one matrix product
+    """Σⱼ startⱼ stepⱼᵗ, (giant, baby, runs), of (m, runs): geometric series, as one matrix product
     for each run. All terms are positive, so that nothing cancels.
     """
     small, large = (
@@ -266,4 +265,4 @@ def _decays(start: Tensor, step: Tensor, leap: Tensor, baby: int, giant: int) ->
         torch.mul(small[i - 1], step, out=small[i])
     for i in range(1, giant):
         torch.mul(large[i - 1], leap, out=large[i])
-    return torch.bmm(large.transpose(0, 1), small.permute(1, 2, 0)).transpose(0, 1)
+    return torch.bmm(large.transpose(0, 1), small.permute(1, 2, 0)).permute(1, 2, 0)
