@@ -149,14 +149,19 @@ class Design:
         q, k = self.shape
         corner = torch.empty(0, q + k, dtype=torch.float64)
         first, constant, blocks = None, torch.ones(q, dtype=torch.bool), 0
-        for features, target, weight in self.blocks(torch.float64, max(4 * (q + k) * q, 2**19)):
+        # Converted only once, on the way into the block, where nothing is computed before.
+        alike = self.weight is None and self.features.dtype == self.target.dtype
+        dtype = self.features.dtype if alike else torch.float64
+        for features, target, weight in self.blocks(dtype, max(4 * (q + k) * q, 2**19)):
             first = features[:1] if first is None else first
             low, high = torch.aminmax(features, dim=0)
             constant &= ((low == first) & (high == first)).flatten().cpu()
-            block = torch.cat([features, target], 1)
+            above = len(corner)
+            block = torch.empty(above + len(features), q + k, dtype=torch.float64)
+            block[:above], block[above:, :q], block[above:, q:] = corner, features, target
             if weight is not None:
-                block *= weight.sqrt()
-            corner = torch.linalg.qr(torch.cat([corner, block.cpu()]), mode="r").R
+                block[above:] *= weight.sqrt().cpu()
+            corner = torch.linalg.qr(block, mode="r").R
             blocks += 1
         if not corner.isfinite().all():
             raise ValueError("data: expected finite numbers, got some that are not")

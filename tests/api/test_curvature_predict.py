@@ -170,6 +170,19 @@ def test_epochs_beyond_all_loops() -> None:
     assert found.epochs_to(0.5, optimizer) == 1
 
 
+@pytest.mark.parametrize("tolerance", [0.5, 1e-3])
+def test_epochs_counted_exactly_where_strides_are_long(tolerance: float) -> None:
+    """One direction, whose loss falls by (1 - z)² an epoch: some hundred thousand of them."""
+    x = torch.ones(1, 1, dtype=torch.float64)
+    model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    nn.init.ones_(model.weight)
+    found = gdcore.curvature(model, nn.MSELoss(), (x, 0 * x))
+    z = 2.0**-17
+    optimizer = torch.optim.SGD(model.parameters(), lr=z / 2)
+    expected = math.ceil(math.log(tolerance) / (2 * math.log1p(-z)))
+    assert found.epochs_to(tolerance, optimizer) == expected
+
+
 def test_epochs_that_never_come() -> None:
     model, x, y = CASES["Linear"](20, torch.float64)
     found = gdcore.curvature(model, nn.MSELoss(), (x, y))
