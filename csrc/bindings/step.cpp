@@ -24,9 +24,9 @@ const TorchFunctions& torch_functions() {
   // Never destroyed: at exit the interpreter is gone first.
   static const TorchFunctions* const found = [] {
     const auto module = py::module_::import("torch");
-    const auto graph = py::module_::import("torch.autograd.graph");
+    const py::object native = module.attr("_C");
     return new TorchFunctions{module.attr("Tensor"), module.attr("empty_like"), module.attr("get_num_threads"),
-                              module.attr("_C").attr("_is_any_autocast_enabled"), graph.attr("increment_version")};
+                              native.attr("_is_any_autocast_enabled"), native.attr("_increment_version")};
   }();
   return *found;
 }

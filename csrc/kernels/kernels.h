@@ -6,7 +6,9 @@
 // Order of summation, the same in every instruction set, so that results are equal to the bit:
 //   * a row's terms go to lane (index mod lanes), lanes = 64 bytes / sizeof(T): 16 floats, 8 doubles;
 //   * lanes are summed in T over short runs (kRun), then added to double lanes;
-//   * the double lanes of a chunk are combined as a tree: i with i + half.
+//   * the double lanes of a chunk are combined as a tree: i with i + half;
+//   * where lanes run over columns (kWideColumns), the dot product of a row is totalled in T, all d of it, as a matrix
+//     product does; bias and target are then added in double, and their sum is rounded to T, the residual.
 // Every multiply-add is one fused multiply-add.
 #pragma once
 
