@@ -11,10 +11,10 @@ from . import _events
 from ._batches import Data, Reader, Rows, data_of, rows_of
 from ._choice import METHODS, Chooser, Chosen
 from ._eager import Loss, trained_by
-from ._epochs import Epochs, FullBatch, InBatches
 from ._events import Event
 from ._history import History
 from ._loop import Loop
+from ._passes import Epochs, FullBatch, InBatches
 from ._progress import Progress, import_tqdm
 from ._recorder import Recorder
 from ._validation import Validation, chosen_metrics

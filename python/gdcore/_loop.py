@@ -6,10 +6,10 @@ import warnings
 
 import torch
 
-from ._epochs import Epochs
 from ._events import Event
 from ._history import DivergenceError, History
 from ._interrupts import Interrupts
+from ._passes import Epochs
 from ._problem import StopRule
 from ._progress import Progress
 from ._recorder import Recorder
