@@ -172,18 +172,20 @@ class Chooser:
         return loss.mean
 
     def _recognised(self, x: Inputs, *, in_batches: bool) -> _Recognised:
-        native = None
+        native, said = None, None
         if isinstance(x, Tensor) and x.dim() > 0:
             try:
                 native = recognise_model(self._model, Seen())
-            except (TypeError, ValueError):
-                native = None  # by its name; by what it does, perhaps
+            except TypeError:
+                pass  # not by its name; by what it does, perhaps
+            except ValueError as error:
+                said = str(error)
         if native is not None and _suits(native):
             return _by_kernel(native, x)
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         form = affine_form(self._model, held, x)
         if isinstance(form, NotAffine):
-            raise _NotFusedError(f"model: {form.reason}", form.where)
+            raise _NotFusedError(said or f"model: {form.reason}", form.where)
         if in_batches and not form.rowwise:
             raise _NotFusedError("model: a row of its prediction depends on other rows")
         return _by_form(form)
