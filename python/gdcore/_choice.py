@@ -133,9 +133,9 @@ class Chooser:
             rows.weight is not None,
         )
         kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
+        problem = seen.problem(rows, mean)
 
-        def runner(rows: Rows) -> Runner:
-            problem = seen.problem(rows, mean)
+        def runner(_: Rows) -> Runner:
             made: Runner = kind(problem, self._optimizer, max_grad_norm=self._max_grad_norm)
             return made
 

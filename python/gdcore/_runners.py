@@ -114,8 +114,12 @@ def _surely_stable(
     """Whether there is no largest stable rate to be looked for, or it is surely above ``rate``."""
     if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
         return True
-    if problem.x.layout is not torch.strided or not problem.x.dtype.is_floating_point:
+    x = problem.x
+    plain = x.is_cpu and x.layout is torch.strided and x.numel() > 0
+    if not plain or x.dtype not in (torch.float32, torch.float64) or problem.y.numel() == 0:
         return True  # refused when it runs
+    if problem.kernel == "polynomial" and x.dim() != 1:
+        return True
     bound = curvature_bound(problem)
     if bound is None:
         return False
@@ -151,6 +155,9 @@ class CompressedRunner:
         self._problem = problem
         self._optimizer: Any = optimizer
         self._clip = max_grad_norm
+        # What is wrong with the data is said as it is said of those that are not compressed.
+        plain = NativeLoop(problem, optimizer, max_grad_norm, problem.parameters[0].dtype)
+        plain(optimizer.param_groups, optimizer.state, 0, 0, None, None, None)
         self._inside = [_Held(parameter) for parameter in problem.parameters]
         self._state: dict[Tensor, dict[str, Any]] = {}
         self._state_seen: Any = None

@@ -80,8 +80,10 @@ def test_why_not() -> None:
     assert plan(method="eager").why == "it was asked for"
     centred = plan(lambda x: (x - x.mean(0)) @ W + B, batch_size=8)
     assert "depends on other rows" in centred.why
-    assert "to compress" in plan(method="compressed", batch_size=8).why
-    assert "numbers" in plan(data=(X, torch.randn(40, 2))).why
+    with pytest.raises(ValueError, match=r"^method: expected the full batch"):
+        plan(method="compressed", batch_size=8)
+    with pytest.raises(ValueError, match=r"^y: expected the prediction's shape \(40, 1\)"):
+        plan(data=(X, torch.randn(40, 2)))
     optimizer = torch.optim.LBFGS([W, B])
     found = gdcore.explain(line, nn.MSELoss(), optimizer, (X, Y), epochs=1)
     assert found.why.startswith("optimizer: ")

@@ -189,6 +189,9 @@ def test_a_rate_above_the_largest_stable_one(monkeypatch: pytest.MonkeyPatch) ->
     class Knows(_choice.StepwiseRunner):
         largest_stable_lr = 0.05
 
+        def surely_stable(self, rate: float) -> bool:
+            return rate <= 0.05
+
     monkeypatch.setattr(_choice, "StepwiseRunner", Knows)
     setup = Setup()
     with pytest.warns(RuntimeWarning, match=r"lr=0\.1 is above 0\.05") as caught:

@@ -236,11 +236,11 @@ def test_what_the_plan_says() -> None:
     x, y = data()
     model = Network().double()
     optimizer = torch.optim.Adagrad(model.parameters())
-    for options, said in (({}, "Network"), ({"method": "eager"}, "asked for")):
+    for options, said in (({}, "Adagrad"), ({"method": "eager"}, "asked for")):
         history = gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=1, **options)  # type: ignore[arg-type]
         assert history.plan.method == "eager"
         assert said in str(history.plan)
-    with pytest.raises(ValueError, match=r"^model: expected .*got Network"):
+    with pytest.raises(ValueError, match=r"^optimizer: expected .*got Adagrad"):
         gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=1, strict=True)
     model32, x32, y32 = line()
     model32.to(torch.bfloat16)

@@ -48,6 +48,7 @@ def test_a_loss_below(method: str) -> None:
 
 @WAY
 @pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.filterwarnings("ignore:optimizer. lr=.* is above:RuntimeWarning")
 def test_no_improvement(cut: bool, method: str) -> None:
     """A rate that overshoots for good: the loss grows from the first epoch on."""
     setup = Setup(lr=1.2)

@@ -110,7 +110,7 @@ def test_settings_that_torch_is_left_to_follow(kind: str, setting: str) -> None:
     optimizer = getattr(torch.optim, kind)(m.parameters(), lr=0.05)
     optimizer.param_groups[0][setting] = True
     with pytest.raises(ValueError, match=rf"^optimizer: expected {setting}=False, got True$"):
-        gdcore.train_step(m, nn.MSELoss(), optimizer)
+        gdcore.train_step(m, nn.MSELoss(), optimizer, strict=True)
 
 
 def test_a_state_made_in_inference_mode_outlives_it() -> None:
