@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from agreement import Expected, Outcome, as_returned
 
+# The name of a contender that computes nothing: what its way of working takes at least.
+FLOOR = "floor"
+
 
 def nothing() -> None:
     """What a contender without state does to start again."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import compression
 import lessons
 import linear_mse
+import loss_steps
 import memory
 import minibatches
 import neighbour
@@ -173,8 +174,10 @@ GOALS = [
     linear("eager", LARGE, "train_step", 4, over("eager")),
     linear("eager", LONG, "fit", 15, over("eager")),
     linear("eager", LONG, "train_step", 15, over("eager")),
-    linear("eager", MIDDLE, "forward and backward", 1.5, over("eager")),
-    linear("parts against eager", MIDDLE, "train_step", 1.6, over("eager", "gdcore, parts")),
+    *(
+        Goal(f"{case}: the better of eager's", loss_steps.SUITE, case, bound, "×", better_of_torch)
+        for case, bound in ((loss_steps.GRADIENT, 1.5), (loss_steps.STEP, 1.6))
+    ),
     *(
         step(kind, tensors, bound)
         for tensors, bounds in (

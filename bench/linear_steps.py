@@ -16,6 +16,8 @@ from compiled import step_contender
 from linear import Problem
 from loops import BY_HAND, EAGER, NUMPY
 
+PARTS = "gdcore, parts"
+
 
 def gradient_contenders(p: Problem) -> list[Contender]:
     """Forward and backward: the loss, and the gradients in ``.grad``."""
@@ -108,7 +110,7 @@ def _parts_step(p: Problem) -> Contender:
         optimizer.step()
         return loss
 
-    return _stepper(p, "gdcore, parts", model, step)
+    return _stepper(p, PARTS, model, step)
 
 
 def _eager_step(p: Problem, name: str, options: dict[str, bool]) -> Contender:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import limits
-from case import Limit
+from case import FLOOR, Limit
 from goals import Result
 from table import Table, aligned, digits, time_text
 from timing import Measured, Row, Spread
@@ -51,7 +51,8 @@ def columns(measured: Iterable[Measured]) -> list[str]:
 
 def lost(row: Row) -> bool:
     """Whether a peer is faster than gdcore."""
-    return row.ratio.median < 1 and not row.contender.startswith("gdcore")
+    peer = row.contender != FLOOR and not row.contender.startswith("gdcore")
+    return peer and row.ratio.median < 1
 
 
 def ratio_text(row: Row | None) -> str:

@@ -16,6 +16,7 @@ import goals
 import lessons
 import limits
 import linear_mse
+import loss_steps
 import machine
 import memory
 import minibatches
@@ -39,6 +40,7 @@ SUITES: dict[str, Callable[[bool], Iterator[Planned]]] = {
     lessons.SUITE: lessons.cases,
     stepwise.SUITE: stepwise.cases,
     linear_mse.SUITE: linear_mse.cases,
+    loss_steps.SUITE: loss_steps.cases,
     minibatches.SUITE: minibatches.cases,
     recognised.SUITE: recognised.cases,
     compression.SUITE: compression.cases,

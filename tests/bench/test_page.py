@@ -33,6 +33,11 @@ def test_a_table_marks_what_gdcore_loses() -> None:
     assert "won" not in lost
 
 
+def test_a_floor_is_not_lost_to() -> None:
+    floored = [measured("a case", gdcore=1e-6, floor=5e-7, eager=2e-6)]
+    assert page.lost_text(floored)[-2] == "Nothing that was measured."
+
+
 def test_many_cases_are_summarised() -> None:
     text = "\n".join(page.suite_text("suite", CASES, [], summarised=True))
     assert "won" not in text
