@@ -96,11 +96,9 @@ class Planned:
 
     Args:
         weight: The part of the run's time that it gets, beside the other cases'.
-        needs: Arguments of ``gdcore.fit`` or names in ``gdcore`` that it uses.
     """
 
     suite: str
     name: str
     build: Callable[[], Case]
     weight: float = 1.0
-    needs: tuple[str, ...] = ()

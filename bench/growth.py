@@ -23,11 +23,11 @@ import limits
 import machine
 import minibatches
 from agreement_outputs import expected_outputs
-from available import JAX, by_method, lacking
+from available import JAX
 from case import Limit
 from growth_page import Curve, write
 from linear import Problem
-from loops import FIT, Training
+from loops import FIT, STEPWISE, Training
 from timing import Effort, Spread, interleave
 
 FOLDER = Path(__file__).parents[1] / "docs"
@@ -103,7 +103,7 @@ def time_point(point: Point, effort: Effort) -> Timed:
     p = Problem.random(point.n, point.d, seed=1, lr=1e-3 / max(1, point.d), outputs=point.k)
     work = p.x.numel() * point.k
     epochs, few = max(3, min(1000, 2**22 // work)), 3
-    training = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, by_method("stepwise"))
+    training = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, STEPWISE)
     check(p, training)
     start = [parameter.detach().numpy() for parameter in p.model().parameters()]
     scan = jax_peer.scan(jax_peer.linear, start, p.x, p.y, p.lr, epochs)
@@ -150,7 +150,7 @@ def time_batch(batch: int, p: Problem, effort: Effort) -> Timed:
 def time_threads(count: int, point: Point, effort: Effort) -> Timed:
     """A step on so many threads; the limit is one thread's time divided among them."""
     p = Problem.random(point.n, point.d, seed=1, lr=1e-3 / point.d, outputs=point.k)
-    alone = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, by_method("stepwise")).fit_alone(3)
+    alone = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, STEPWISE).fit_alone(3)
 
     def on(threads: int) -> None:
         torch.set_num_threads(threads)
@@ -176,12 +176,10 @@ def measure(quick: bool) -> Iterator[Curve]:
     axes = {"rows": "rows n", "columns": "columns d", "outputs": "outputs k"}
     for name, title, points in full_batch_curves(quick):
         yield curve(name, title, axes[name], [time_point(point, effort) for point in points])
-    if not lacking(minibatches.NEEDS):
-        n = 20_000 if quick else 1_000_000
-        p = Problem.random(n, 16, seed=1)
-        batches = powers(16, 16_384, 32 if quick else 4)
-        timed = [time_batch(batch, p, effort) for batch in batches]
-        yield curve("batch", f"n = {n}, d = 16, shuffled", "rows in a batch", timed)
+    n = 20_000 if quick else 1_000_000
+    p = Problem.random(n, 16, seed=1)
+    timed = [time_batch(batch, p, effort) for batch in powers(16, 16_384, 32 if quick else 4)]
+    yield curve("batch", f"n = {n}, d = 16, shuffled", "rows in a batch", timed)
     small = Point(0, 10_000, 64, 16)
     for point in [small] if quick else [Point(0, 1_000_000, 64), Point(0, 100_000, 64, 16), small]:
         title = f"n = {point.n}, d = {point.d}, k = {point.k}"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import limits
 from agreement import expected_descent, expected_gradient
-from available import by_method
 from case import Case, Check, Limit, Planned
 from compiled import COMPILE, LEFT_OUT
 from linear import Problem
 from linear_loops import fit_case
 from linear_steps import gradient_contenders, step_contenders
+from loops import STEPWISE
 
 SUITE = "linear_mse"
 
@@ -82,5 +82,5 @@ def step_case(n: int, d: int, *, compiled: bool) -> Case:
 def epoch_case(n: int, d: int, epochs: int) -> Case:
     """Every step passes over the data, so that reading them is the limit of each."""
     p = problem(n, d)
-    options = by_method("stepwise")
-    return fit_case(p, epochs, options=options, unit="epoch", limit=reading(p), work=p.read_bytes)
+    limit, work = reading(p), p.read_bytes
+    return fit_case(p, epochs, options=STEPWISE, unit="epoch", limit=limit, work=work)

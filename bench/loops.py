@@ -19,6 +19,8 @@ FIT = "gdcore.fit"
 FIT_ALONE = "gdcore, call alone"
 BY_HAND = "by hand"
 NUMPY = "NumPy"
+# Every epoch passes over all rows, so that a step is what is timed.
+STEPWISE = {"method": "stepwise"}
 # Epochs of trainings that would take too long with all of theirs; each epoch costs the same.
 FEW = 200
 EAGER: dict[str, dict[str, bool]] = {

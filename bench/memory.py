@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from available import JAX, fit_takes, installed
+from available import JAX, installed
 from table import Table, digits
 
 SUITE = "memory"
@@ -21,8 +21,7 @@ def contenders(quick: bool) -> list[str]:
     """A quick run has two: each takes a process that loads everything anew."""
     if quick:
         return [FIT, "eager"]
-    methods = ["stepwise", "compressed"] if fit_takes("method") else []
-    named = [f"{FIT}, {method}" for method in methods]
+    named = [f"{FIT}, {method}" for method in ("stepwise", "compressed")]
     return [FIT, *named, "eager", *([JAX] if installed(JAX) else [])]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,17 +24,16 @@ SUITE = "minibatches"
 AGAINST_PEERS = "64 of (100000, 16), shuffled"
 SEED = 5
 LR = 0.01
-NEEDS = ("batch_size", "shuffle", "generator")
 LARGE = (1_000_000, 16)
 
 
 def cases(quick: bool) -> Iterator[Planned]:
     """Against every peer, and large ones against the limit."""
-    yield Planned(SUITE, AGAINST_PEERS, functools.partial(case, 100_000, 64), needs=NEEDS)
-    for batch, shuffled in ((64, True), (1024, True), (1024, False)):
+    yield Planned(SUITE, AGAINST_PEERS, functools.partial(case, 100_000, 64))
+    for batch, shuffled in itertools.product((64, 1024), (True, False)):
         if not quick:
             build = functools.partial(large_case, batch, shuffled)
-            yield Planned(SUITE, large_name(batch, shuffled), build, needs=NEEDS)
+            yield Planned(SUITE, large_name(batch, shuffled), build)
 
 
 def large_name(batch: int, shuffled: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import limits
 from case import FLOOR, Limit
@@ -31,14 +31,6 @@ BUSY_WARNING = (
     "**The machine was busy:** others interrupt long samples more than short ones, "
     "so ratios may flatter gdcore."
 )
-
-
-class Absent(NamedTuple):
-    """A case that did not run, and why."""
-
-    suite: str
-    name: str
-    why: str
 
 
 def columns(measured: Iterable[Measured]) -> list[str]:
@@ -100,28 +92,19 @@ def compile_text(measured: Sequence[Measured]) -> list[str]:
     ]
 
 
-def suite_text(
-    suite: str, measured: Sequence[Measured], absent: Sequence[Absent], *, summarised: bool
-) -> list[str]:
+def suite_text(suite: str, measured: Sequence[Measured], *, summarised: bool) -> list[str]:
     """One table: gdcore's time, then how many times that the others take."""
-    lines = [f"## {suite}", ""]
-    if measured:
-        names, bounded = columns(measured), any(m.bound is not None for m in measured)
-        heading = ["case", "gdcore", *names]
-        rows = [heading + (["limit"] if bounded else [])]
-        if not summarised:
-            rows += [case_cells(m, names, bounded) for m in measured]
-        if len(measured) > 1:
-            rows += summary(measured, names, bounded)[: None if summarised else 1]
-        if summarised:
-            lines += [
-                f"{len(measured)} cases, at least {min(m.rounds for m in measured)} rounds",
-                "",
-            ]
-        lines += [*aligned(rows), ""]
-        lines += [f"{line}\n" for line in compile_text(measured)]
-    lines += [f"- {one.name}: {one.why}" for one in absent]
-    return [*lines, ""] if absent else lines
+    names, bounded = columns(measured), any(m.bound is not None for m in measured)
+    heading = ["case", "gdcore", *names]
+    rows = [heading + (["limit"] if bounded else [])]
+    if not summarised:
+        rows += [case_cells(m, names, bounded) for m in measured]
+    if len(measured) > 1:
+        rows += summary(measured, names, bounded)[: None if summarised else 1]
+    least = min(m.rounds for m in measured)
+    counted = [f"{len(measured)} cases, at least {least} rounds", ""] if summarised else []
+    compiling = [f"{line}\n" for line in compile_text(measured)]
+    return [f"## {suite}", "", *counted, *aligned(rows), "", *compiling]
 
 
 def table_text(table: Table) -> list[str]:

@@ -25,7 +25,6 @@ SUITE, CHOICE = "recognised", "choice"
 FUNCTIONS, FUNCTION_EPOCHS = 10, 2000
 LONG, LONG_EPOCHS, LONG_FEW = (100_000, 64), 1000, 3
 CHOICES, METHODS = 40, ("compressed", "stepwise", "eager")
-NEEDS = ("method",)
 
 
 def function_name(index: int, n: int, d: int) -> str:
@@ -40,9 +39,9 @@ def cases(quick: bool, seed: int = 1) -> Iterator[Planned]:
     for index in range(2 if quick else FUNCTIONS):
         n, d = draw.randint(1, 64), draw.randint(1, 8)
         build = functools.partial(function_case, n, d, draw.getrandbits(32))
-        yield Planned(SUITE, function_name(index, n, d), build, 0.3, NEEDS)
+        yield Planned(SUITE, function_name(index, n, d), build, 0.3)
     if not quick:
-        yield Planned(SUITE, LONG_NAME, long_case, 2.0, NEEDS)
+        yield Planned(SUITE, LONG_NAME, long_case, 2.0)
 
 
 def choices(quick: bool, seed: int = 2) -> Iterator[Planned]:
@@ -52,7 +51,7 @@ def choices(quick: bool, seed: int = 2) -> Iterator[Planned]:
         n, d = round(10 ** draw.uniform(0.5, 4.3)), round(2 ** draw.uniform(0, 6))
         epochs = round(10 ** draw.uniform(0, 3))
         build = functools.partial(choice_case, n, d, epochs, draw.getrandbits(32))
-        yield Planned(CHOICE, f"{index + 1}: ({n}, {d}), {epochs} epochs", build, 0.15, NEEDS)
+        yield Planned(CHOICE, f"{index + 1}: ({n}, {d}), {epochs} epochs", build, 0.15)
 
 
 def function_case(n: int, d: int, seed: int) -> Case:

@@ -9,7 +9,6 @@ from typing import Any
 
 from case import Limit
 from goals import Result
-from page import Absent
 from table import Table
 from timing import Measured, Row, Spread
 
@@ -18,7 +17,6 @@ FORMAT = 2
 
 def as_json(
     measured: Sequence[Measured],
-    absent: Sequence[Absent],
     tables: Sequence[Table],
     results: Sequence[Result],
     machine: dict[str, Any],
@@ -35,7 +33,6 @@ def as_json(
         "quick": quick,
         "seconds": seconds,
         "cases": [_case(m) for m in measured],
-        "absent": [one._asdict() for one in absent],
         "tables": [
             {"suite": t.suite, "figures": dict(t.figures), "samples": dict(t.samples)}
             for t in tables

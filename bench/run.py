@@ -30,9 +30,7 @@ import small_models
 import stepwise
 import threads
 from agreement import DisagreementError
-from available import NOT_HERE, lacking
 from case import Planned
-from page import Absent
 from table import Table
 from timing import FULL, QUICK, Effort, Measured, measure
 
@@ -65,7 +63,6 @@ class Run:
     """What a run has found so far."""
 
     measured: list[Measured] = field(default_factory=list)
-    absent: list[Absent] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
 
 
@@ -138,10 +135,7 @@ def measure_all(
     for suite in dict.fromkeys(one.suite for one in planned):
         cases = [one for one in planned if one.suite == suite]
         for one in cases:
-            if lacking(one.needs):
-                run.absent.append(Absent(suite, one.name, NOT_HERE))
-            else:
-                run.measured.append(measure(one, for_part(effort, one, left, end)))
+            run.measured.append(measure(one, for_part(effort, one, left, end)))
             left -= one.weight
         show(suite_text(run, suite), kept)
     return run
@@ -155,8 +149,7 @@ def for_part(effort: Effort, one: Planned, left: float, end: float) -> Effort:
 
 def suite_text(run: Run, suite: str) -> list[str]:
     measured = [m for m in run.measured if m.suite == suite]
-    absent = [one for one in run.absent if one.suite == suite]
-    return page.suite_text(suite, measured, absent, summarised=suite in SUMMARISED)
+    return page.suite_text(suite, measured, summarised=suite in SUMMARISED)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -194,7 +187,6 @@ def main(given: Sequence[str] | None = None) -> int:
     seconds = time.perf_counter() - started
     found = record.as_json(
         run.measured,
-        run.absent,
         run.tables,
         results,
         described,

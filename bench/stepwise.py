@@ -15,13 +15,13 @@ import jax_peer
 import limits
 from agreement import Affine, as_float64
 from agreement_outputs import expected_outputs
-from available import JAX, by_method, missing
+from available import JAX, missing
 from case import Case, Check, Contender, Limit, Planned
 from gdcore.lessons.golden import golden
 from lesson_legendre import LegendreCurve
 from lesson_sine import points
 from linear import Problem
-from loops import FIT, Training, descent_case
+from loops import FIT, STEPWISE, Training, descent_case
 
 SUITE = "stepwise"
 FEW = 10
@@ -64,7 +64,7 @@ def cases(quick: bool) -> Iterator[Planned]:
 
 def stepwise_fit(training: Training) -> Callable[[int], list[Contender]]:
     """``fit`` on a model that stays, and the usual loop."""
-    training = replace(training, options=by_method("stepwise"))
+    training = replace(training, options=STEPWISE)
 
     def contenders(epochs: int) -> list[Contender]:
         fit = replace(training.fit_alone(epochs), name=FIT)

@@ -12,10 +12,9 @@ from torch import nn
 
 import gdcore
 from agreement import DisagreementError, Outcome
-from available import by_method
 from case import Case, Planned
 from linear import Problem
-from loops import FIT, Training
+from loops import FIT, STEPWISE, Training
 
 SUITE = "threads"
 ONE_THREAD = "one thread"
@@ -62,7 +61,7 @@ def both(training: Training, epochs: int) -> Case:
     Raises:
         DisagreementError: They do not.
     """
-    alone = replace(training, options=by_method("stepwise")).fit_alone(epochs)
+    alone = replace(training, options=STEPWISE).fit_alone(epochs)
 
     def on(threads: int) -> Any:
         torch.set_num_threads(threads)

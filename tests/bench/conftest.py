@@ -1,6 +1,7 @@
 """The bench is a folder of scripts beside the package: its modules are found there."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ TINY = Effort(sample_seconds=0.0, case_seconds=0.0, least_rounds=2, most_rounds=
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every suite with little work, measured twice.
 
     JAX is left out: once imported, it warns of every later fork of the process, also of those that
@@ -54,3 +55,5 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbour, "SECONDS", 0.02)
     stand_in = Table("memory", "nothing", [["contender", "added"]], figures={"gdcore.fit adds": 1})
     monkeypatch.setitem(run.TABLES, "memory", lambda quick: stand_in)
+    yield
+    assert "jax" not in sys.modules

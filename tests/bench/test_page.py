@@ -22,7 +22,7 @@ CASES = [measured("won", gdcore=1e-6, eager=8e-6), measured("lost", gdcore=1e-3,
 
 
 def test_a_table_marks_what_gdcore_loses() -> None:
-    text = page.suite_text("suite", CASES, [], summarised=False)
+    text = page.suite_text("suite", CASES, summarised=False)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text if "|" in line]
     assert rows[0] == ["case", "gdcore", "eager", "JAX", "limit"]
     assert rows[2] == ["won", "1.00 µs/step", "8.00", "not installed", "50 % of read"]
@@ -39,15 +39,10 @@ def test_a_floor_is_not_lost_to() -> None:
 
 
 def test_many_cases_are_summarised() -> None:
-    text = "\n".join(page.suite_text("suite", CASES, [], summarised=True))
+    text = "\n".join(page.suite_text("suite", CASES, summarised=True))
     assert "won" not in text
     for words in ("geometric mean", "least", "greatest", "2 cases"):
         assert words in text
-
-
-def test_a_case_that_did_not_run_says_why() -> None:
-    absent = [page.Absent("suite", "a case", "not in this version")]
-    assert "- a case: not in this version" in page.suite_text("suite", [], absent, summarised=False)
 
 
 @pytest.mark.parametrize(
