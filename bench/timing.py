@@ -228,8 +228,8 @@ def measure(planned: Planned, effort: Effort) -> Measured:
         DisagreementError: a contender comes to something else; nothing has been timed then.
     """
     started = time.perf_counter()
-    case = planned.build()
     try:
+        case = planned.build()
         first, last = verify(case)
     except DisagreementError as error:
         raise DisagreementError(f"{planned.suite}, {planned.name}: {error}") from None

@@ -66,11 +66,12 @@ class FullBatch:
 
     def limit(self, rate: float) -> float | None:
         runner, costs = self._runner, self._costs
-        if costs is None or costs.compressed is None or runner.surely_stable(rate):
+        if costs is None or costs.compressed is None:
             return None
         allowed = max(_QUICK, _SHARE * costs.total(runner.method))
-        dear = runner.method != "compressed" and costs.compressed.prepare > allowed
-        return None if dear else runner.largest_stable_lr
+        if runner.method != "compressed" and costs.compressed.prepare > allowed:
+            return None
+        return None if runner.surely_stable(rate) else runner.largest_stable_lr
 
     def largest_stable_lr(self) -> float | None:
         return self._runner.largest_stable_lr

@@ -1,12 +1,27 @@
 """The largest learning rate with which gradient descent converges on a quadratic."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ._problem import Problem
 
 __all__ = ["curvature_bound", "largest_stable_lr"]
+
+_BLOCK_ELEMENTS = 2**18
+"""Of the features at once: no copy of all rows in float64."""
+
+
+def _squares(x: Tensor, columns: int, features: Callable[[Tensor], Tensor]) -> float:
+    """The sum of all features' squares, in float64."""
+    total = 0.0
+    rows = max(_BLOCK_ELEMENTS // columns, 1)
+    for part in (x,) if len(x) <= rows else x.split(rows):
+        norm: Any = torch.linalg.vector_norm(features(part), dtype=torch.float64)
+        total += float(norm) ** 2
+    return total
 
 
 def curvature_bound(problem: Problem) -> float | None:
@@ -19,15 +34,17 @@ def curvature_bound(problem: Problem) -> float | None:
         The largest eigenvalue of a matrix that is positive semidefinite is at most its trace.
     """
     x, weight = problem.x, problem.weight
-    norm: Any = torch.linalg.vector_norm(x, dtype=torch.float64)
-    squares = float(norm) ** 2
     rows, outputs = x.shape[0], max(problem.y.numel() // x.shape[0], 1)
+    if problem.kernel == "polynomial":
+        size = problem.parameters[0].numel()
+        squares = _squares(x, size, lambda part: torch.vander(part.double(), size))
+    else:
+        squares = _squares(x, max(x.numel() // rows, 1), lambda part: part)
     if problem.kernel == "linear":
         squares += rows if len(problem.parameters) > 1 else 0
-    elif problem.kernel == "polynomial":
-        powers: Any = torch.vander(x.double(), problem.parameters[0].numel())
-        squares = float(powers.square().sum())
-    elif problem.index is None or problem.index.unique().numel() < problem.index.numel():
+    elif problem.kernel != "polynomial" and (
+        problem.index is None or problem.index.unique().numel() < problem.index.numel()
+    ):
         return None
     largest, divisor = 1.0, float(rows * outputs)
     if weight is not None:
