@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import compression
+import insight
 import lessons
 import linear_mse
 import loss_steps
@@ -172,6 +173,14 @@ GOALS = [
     ),
     linear("eager", LARGE, "fit", 4, over("eager")),
     linear("eager", LARGE, "train_step", 4, over("eager")),
+    Goal(
+        f"{linear_mse.name_of(*LARGE, 'train_step')}: share of reading",
+        linear_mse.SUITE,
+        linear_mse.name_of(*LARGE, "train_step"),
+        70,
+        "%",
+        percent_of_limit,
+    ),
     linear("eager", LONG, "fit", 15, over("eager")),
     linear("eager", LONG, "train_step", 15, over("eager")),
     *(
@@ -219,12 +228,31 @@ GOALS = [
     ),
     of_limit(64, True, 60),
     of_limit(1024, True, 60),
+    of_limit(64, False, 80),
     of_limit(1024, False, 80),
     *(
         Goal(f"compress {case}", compression.SUITE, case, 3, "×", times_the_product, at_most=True)
         for case in (compression.name_of(100_000, 64), compression.name_of(1_000_000, 64))
     ),
     Goal("fit (1000000, 64) adds", memory.SUITE, memory.FIGURE, 32, "MB", None, at_most=True),
+    Goal(
+        "compress (1000000, 64) adds",
+        memory.SUITE,
+        memory.COMPRESS_FIGURE,
+        64,
+        "MB",
+        None,
+        at_most=True,
+    ),
+    # A thousand runs of a thousand epochs in the time of the eager loop's fifty of one.
+    Goal(
+        f"{insight.SWEEP_NAME}: eager",
+        insight.SUITE,
+        insight.SWEEP_NAME,
+        20_000,
+        "×",
+        over("eager"),
+    ),
     *(
         Goal(f"threads, {case}", threads.SUITE, case, 1.7, "×", over(threads.ONE_THREAD))
         for case in threads.ARITHMETIC

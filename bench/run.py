@@ -13,6 +13,7 @@ from pathlib import Path
 import compare
 import compression
 import goals
+import insight
 import lessons
 import limits
 import linear_mse
@@ -42,6 +43,7 @@ SUITES: dict[str, Callable[[bool], Iterator[Planned]]] = {
     minibatches.SUITE: minibatches.cases,
     recognised.SUITE: recognised.cases,
     compression.SUITE: compression.cases,
+    insight.SUITE: insight.cases,
     optim.SUITE: optim.cases,
     threads.SUITE: threads.cases,
     small_models.SUITE: small_models.cases,

@@ -12,7 +12,7 @@ from torch import nn
 
 import gdcore
 from agreement import DisagreementError, Outcome
-from case import Case, Planned
+from case import Case, Contender, Planned
 from linear import Problem
 from loops import FIT, STEPWISE, Training
 
@@ -21,8 +21,9 @@ ONE_THREAD = "one thread"
 THREADS = torch.get_num_threads()
 
 # Arithmetic bounds a curve, and products with many outputs.
-CUBIC, LEGENDRE = "cubic, 2000000 points", "Legendre, 2000000 points"
+CUBIC, LEGENDRE = "cubic, many points", "Legendre, many points"
 OUTPUTS = "(100000, 64) to 16 outputs"
+COMPRESS = "gdcore.compress, many rows"
 ARITHMETIC = (CUBIC, LEGENDRE, OUTPUTS)
 POINTS = 2_000_000
 
@@ -35,6 +36,8 @@ def cases(quick: bool) -> Iterator[Planned]:
     for n, d, epochs in ((256, 64, 500), (10_000, 10, 100), (20_000, 10, 50), (100_000, 64, 5)):
         build = functools.partial(linear_case, n, d, 1, epochs)
         yield Planned(SUITE, f"({n}, {d})", build)
+    n = 100_000 // 5 if quick else 100_000
+    yield Planned(SUITE, COMPRESS, functools.partial(compress_case, n, 64))
 
 
 def cubic() -> nn.Module:
@@ -49,7 +52,7 @@ def legendre() -> nn.Module:
 
 def curve_case(points: int, make: Callable[[], nn.Module]) -> Case:
     x = torch.linspace(-1, 1, points)
-    return both(Training(make, nn.MSELoss(), x, torch.sin(x), 1e-3), 2)
+    return both(Training(make, nn.MSELoss(), x, torch.sin(x), 1e-3), 10)
 
 
 def linear_case(n: int, d: int, outputs: int, epochs: int) -> Case:
@@ -63,25 +66,33 @@ def both(training: Training, epochs: int) -> Case:
     Raises:
         DisagreementError: They do not.
     """
-    alone = replace(training, options=STEPWISE).fit_alone(epochs)
+    return on_both(replace(training, options=STEPWISE).fit_alone(epochs), FIT, "epoch", epochs)
 
+
+def compress_case(n: int, d: int) -> Case:
+    p = Problem.random(n, d, seed=n)
+    compress = Contender("", lambda: (None, *gdcore.compress(p.x, p.y).data))
+    return on_both(compress, COMPRESS, "call", 1)
+
+
+def on_both(work: Contender, name: str, unit: str, units: int) -> Case:
     def on(threads: int) -> Any:
         torch.set_num_threads(threads)
         try:
-            return alone.run()
+            return work.run()
         finally:
             torch.set_num_threads(THREADS)
 
     contenders = [
-        replace(alone, name=FIT, run=functools.partial(on, THREADS)),
-        replace(alone, name=ONE_THREAD, run=functools.partial(on, 1)),
+        replace(work, name=name, run=functools.partial(on, THREADS)),
+        replace(work, name=ONE_THREAD, run=functools.partial(on, 1)),
     ]
     outcomes = []
     for one in contenders:
         one.reset()
         outcomes.append(one.outcome(one.run()))
     same_bits(*outcomes)
-    return Case(contenders, [], "epoch", epochs)
+    return Case(contenders, [], unit, units)
 
 
 def same_bits(ours: Outcome, other: Outcome) -> None:

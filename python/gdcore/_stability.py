@@ -1,6 +1,6 @@
 """The largest learning rate with which gradient descent converges on a quadratic."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,29 @@ _BLOCK_ELEMENTS = 2**18
 """Of the features at once: no copy of all rows in float64."""
 
 
-def _squares(x: Tensor, columns: int, features: Callable[[Tensor], Tensor]) -> float:
-    """The sum of all features' squares, in float64."""
+def _blocks(x: Tensor) -> Sequence[Tensor]:
+    rows = max(_BLOCK_ELEMENTS * len(x) // x.numel(), 1)
+    return (x,) if len(x) <= rows else x.split(rows)
+
+
+def _squares(x: Tensor) -> float:
+    """The sum of all squares, in float64."""
     total = 0.0
-    rows = max(_BLOCK_ELEMENTS // columns, 1)
-    for part in (x,) if len(x) <= rows else x.split(rows):
-        norm: Any = torch.linalg.vector_norm(features(part), dtype=torch.float64)
+    for part in _blocks(x):
+        norm: Any = torch.linalg.vector_norm(part, dtype=torch.float64)
         total += float(norm) ** 2
+    return total
+
+
+def _squares_of_powers(x: Tensor, size: int) -> float:
+    """Σ 1 + x² + x⁴ + …, so many powers, in float64: by Horner's rule in x²."""
+    total = 0.0
+    for part in _blocks(x):
+        square = part.double().square_()
+        value = torch.ones_like(square)
+        for _ in range(size - 1):
+            value.mul_(square).add_(1)
+        total += float(value.sum())
     return total
 
 
@@ -36,15 +52,12 @@ def curvature_bound(problem: Problem) -> float | None:
     x, weight = problem.x, problem.weight
     rows, outputs = x.shape[0], max(problem.y.numel() // x.shape[0], 1)
     if problem.kernel == "polynomial":
-        size = problem.parameters[0].numel()
-        squares = _squares(x, size, lambda part: torch.vander(part.double(), size))
+        squares = _squares_of_powers(x, problem.parameters[0].numel())
+    elif problem.kernel == "linear":
+        squares = _squares(x) + (rows if len(problem.parameters) > 1 else 0)
+    elif problem.index is not None and problem.index.unique().numel() == problem.index.numel():
+        squares = _squares(x)
     else:
-        squares = _squares(x, max(x.numel() // rows, 1), lambda part: part)
-    if problem.kernel == "linear":
-        squares += rows if len(problem.parameters) > 1 else 0
-    elif problem.kernel != "polynomial" and (
-        problem.index is None or problem.index.unique().numel() < problem.index.numel()
-    ):
         return None
     largest, divisor = 1.0, float(rows * outputs)
     if weight is not None:
