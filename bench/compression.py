@@ -18,7 +18,7 @@ from linear import Problem
 SUITE = "compression"
 COMPRESS, PRODUCT = "gdcore.compress", "torch.mm, ΦᵀΦ"
 SIZES = ((100_000, 16), (100_000, 64), (1_000_000, 64))
-LARGEST_QUICK = 10_000_000
+LARGEST_QUICK = 2_000_000
 CHECKED_STEPS = 3
 
 

@@ -143,7 +143,7 @@ def per_step(case: str, jax: float, share: float | None) -> list[Goal]:
 
 
 def of_limit(batch: int, shuffled: bool, bound: float) -> Goal:
-    case = minibatches.large_name(batch, shuffled)
+    case = minibatches.name_of(batch, shuffled, minibatches.LARGE)
     return Goal(f"{case}: share", minibatches.SUITE, case, bound, "%", percent_of_limit)
 
 

@@ -24,7 +24,7 @@ from recognised import expected_long
 SUITE = "insight"
 SWEEP = (100_000, 64), 1000, 1000
 QUICK_SWEEP = (10_000, 16), 100, 200
-CURVATURE = (100_000, 64)
+CURVATURE, QUICK_CURVATURE = (100_000, 64), (10_000, 32)
 # Of contenders that pass over the rows in each epoch: their epochs, and how many of the runs they
 # do at once. Of the eager loop it is one.
 FEW, FEW_RUNS = 1, 100
@@ -36,13 +36,13 @@ def sweep_name(size: tuple[int, int], runs: int, epochs: int) -> str:
 
 
 SWEEP_NAME = sweep_name(*SWEEP)
-CURVATURE_NAME = f"{CURVATURE}: curvature"
 
 
 def cases(quick: bool) -> Iterator[Planned]:
     chosen = QUICK_SWEEP if quick else SWEEP
     yield Planned(SUITE, sweep_name(*chosen), functools.partial(sweep_case, *chosen), 2.0)
-    yield Planned(SUITE, CURVATURE_NAME, functools.partial(curvature_case, *CURVATURE))
+    size = QUICK_CURVATURE if quick else CURVATURE
+    yield Planned(SUITE, f"{size}: curvature", functools.partial(curvature_case, *size))
 
 
 def checked(runs: int) -> list[int]:

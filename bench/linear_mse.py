@@ -28,7 +28,7 @@ EPOCHS = {
 }
 # Compiling takes seconds, so only where a step is short and where it is long.
 COMPILED = [(32, 10), (100_000, 64)]
-LARGEST_QUICK = 1_000_000
+LARGEST_QUICK = 200_000
 
 
 def name_of(n: int, d: int, work: str) -> str:

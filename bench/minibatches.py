@@ -21,24 +21,26 @@ from linear import Problem
 from loops import FIT
 
 SUITE = "minibatches"
-AGAINST_PEERS = "64 of (100000, 16), shuffled"
 SEED = 5
 LR = 0.01
-LARGE = (1_000_000, 16)
+PEERS, QUICK_PEERS, LARGE = (100_000, 16), (10_000, 16), (1_000_000, 16)
 
 
 def cases(quick: bool) -> Iterator[Planned]:
-    """Against every peer, and large ones against the limit."""
-    yield Planned(SUITE, AGAINST_PEERS, functools.partial(case, 100_000, 64))
+    """Against every peer, smaller in a quick run; and, in no quick run, against the limit."""
+    size = QUICK_PEERS if quick else PEERS
+    yield Planned(SUITE, name_of(64, True, size), functools.partial(case, 64, size))
     for batch, shuffled in itertools.product((64, 1024), (True, False)):
         if not quick:
             build = functools.partial(large_case, batch, shuffled)
-            yield Planned(SUITE, large_name(batch, shuffled), build)
+            yield Planned(SUITE, name_of(batch, shuffled, LARGE), build)
 
 
-def large_name(batch: int, shuffled: bool) -> str:
-    order = "shuffled" if shuffled else "in order"
-    return f"{batch} of {LARGE}".replace("_", "") + f", {order}"
+def name_of(batch: int, shuffled: bool, size: tuple[int, int]) -> str:
+    return f"{batch} of {size}, {'shuffled' if shuffled else 'in order'}"
+
+
+AGAINST_PEERS = name_of(64, True, PEERS)
 
 
 def generator() -> torch.Generator:
@@ -135,9 +137,9 @@ def near_best(p: Problem) -> Expected:
     return Expected(None, 0.0, best, np.full_like(best, 0.05))
 
 
-def case(n: int, batch: int) -> Case:
-    p = Problem.random(n, LARGE[1], seed=n)
-    index = torch.arange(n)
+def case(batch: int, size: tuple[int, int]) -> Case:
+    p = Problem.random(*size, seed=size[0])
+    index = torch.arange(len(p.x))
     batches = [as_float64(rows).astype(np.int64) for rows, _ in loader(index, index, batch)]
     same, near = [fit(p, batch), eager(p, batch)], by_scikit_learn(p)
     checks = [

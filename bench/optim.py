@@ -67,12 +67,11 @@ KINDS = {
 
 
 def cases(quick: bool) -> Iterator[Planned]:
-    """A quick run has tensors of 1M instead of 4M."""
+    """A quick run leaves out the largest tensors."""
     for name, sizes in SIZES.items():
         for what, kind in KINDS.items():
-            largest = MILLION if quick else max(sizes)
-            build = functools.partial(case, [min(size, largest) for size in sizes], kind)
-            yield Planned(SUITE, f"{name}, {what}", build)
+            if not quick or max(sizes) <= MILLION:
+                yield Planned(SUITE, f"{name}, {what}", functools.partial(case, sizes, kind))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ EPOCHS = {
 TINY, TINY_EPOCHS = (3, 1), 100_000
 MANY, OUTPUTS, MANY_EPOCHS = (100_000, 64), 16, 3
 CURVE_EPOCHS = 500
-LARGEST_QUICK = 1_000_000
+LARGEST_QUICK = 200_000
 # The multiplications that a point needs, each with the addition that comes with it.
 CUBIC_MULTIPLY_ADDS, LEGENDRE_MULTIPLY_ADDS = 9, 10
 
