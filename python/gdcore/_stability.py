@@ -32,7 +32,7 @@ def _squares_of_powers(x: Tensor, size: int) -> float:
     """Σ 1 + x² + x⁴ + …, so many powers, in float64: by Horner's rule in x²."""
     total = 0.0
     for part in _blocks(x):
-        square = part.double().square_()
+        square = part.double().square()
         value = torch.ones_like(square)
         for _ in range(size - 1):
             value.mul_(square).add_(1)

@@ -9,14 +9,23 @@ from gdcore import _stability
 from gdcore._problem import Problem
 
 
-def problem(kernel: str) -> Problem:
+def problem(kernel: str, dtype: torch.dtype = torch.float32) -> Problem:
     torch.manual_seed(0)
     if kernel == "polynomial":
         model, x, y = gdcore.nn.PolynomialRegression(3), torch.randn(300), torch.randn(300)
     else:
         model, x, y = nn.Linear(5, 1), torch.randn(300, 5), torch.randn(300, 1)
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    return Problem(kernel, names, parameters, x, y, None, True)
+    names, parameters = zip(*model.to(dtype).named_parameters(), strict=True)
+    return Problem(kernel, names, parameters, x.to(dtype), y.to(dtype), None, True)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "polynomial"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_data_stay_as_they_are(kernel: str, dtype: torch.dtype) -> None:
+    given = problem(kernel, dtype)
+    x = given.x.clone()
+    _stability.curvature_bound(given)
+    assert torch.equal(given.x, x)
 
 
 @pytest.mark.parametrize("kernel", ["linear", "polynomial"])
