@@ -53,13 +53,15 @@ FIT = """
 import json, signal, sys, time, torch, gdcore
 from gdcore import nn
 
+METHOD = "stepwise"
+
 def fit(epochs):
     torch.manual_seed(0)
     model, x, y = problem()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.5)
     try:
         history = gdcore.fit(
-            model, nn.MSELoss(), optimizer, (x, y), epochs=epochs, record_every=1000
+            model, nn.MSELoss(), optimizer, (x, y), epochs=epochs, record_every=1000, method=METHOD
         )
     except Stopped as stopped:
         answered.append(time.monotonic())
@@ -111,14 +113,27 @@ def stop(code: str, after: float, with_signal: int = signal.SIGINT) -> tuple[dic
     return report, report["answered"] - sent
 
 
+COMPRESSED = 'METHOD = "compressed"\n'
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_ctrl_c(model: str) -> None:
     """KeyboardInterrupt comes soon, and all is as after a fit of exactly the epochs that ended."""
     code = "Stopped = KeyboardInterrupt\n" + FIT + MODELS[model] + STOP_AND_REPEAT
-    report, seconds = stop(code, after=0.5)
+    # Before long epochs, the rate is looked at, which takes as long as some of them.
+    report, seconds = stop(code, after=2.0 if model == "long epochs" else 0.5)
     assert seconds < ALLOWED_SECONDS
     one_takes_longer = model in ("many parameters", "a large square model", "very long epochs")
     assert (report["epochs"] == 0) == one_takes_longer
+
+
+@pytest.mark.parametrize("model", ["line", "long epochs"])
+def test_ctrl_c_of_a_compressed_fit(model: str) -> None:
+    """Among its epochs, or while the rows are compressed."""
+    code = "Stopped = KeyboardInterrupt\n" + FIT + COMPRESSED + MODELS[model] + STOP_AND_REPEAT
+    report, seconds = stop(code, after=0.5)
+    assert seconds < ALLOWED_SECONDS
+    assert (report["epochs"] == 0) == (model == "long epochs")
 
 
 def test_a_handler_that_raises() -> None:
