@@ -40,10 +40,12 @@ def test_it_is_the_trace_of_the_hessian_whatever_the_blocks(
         features = torch.cat([given.x.double(), torch.ones(300, 1, dtype=torch.float64)], 1)
         model = nn.Linear(5, 1)
     trace = (2 / 300 * features.square().sum()).item()
-    for elements in (1, 7, 100, 2**18):
+    for elements in (1, 7, 100, 2**16):
         monkeypatch.setattr(_stability, "_BLOCK_ELEMENTS", elements)
-        # Sums of at most 1 500 positive float64 terms.
-        assert _stability.curvature_bound(given) == pytest.approx(trace, rel=1500 * 2**-53)
+        bound = _stability.curvature_bound(given)
+        assert bound is not None
+        # Rounded up, for sums of at most 1 500 positive float32 terms.
+        assert trace <= bound <= trace * (1 + 2 * 1500 * 2**-23)
     largest = gdcore.curvature(model, nn.MSELoss(), (given.x, given.y)).largest_curvature
     assert largest <= trace
 
