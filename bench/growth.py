@@ -102,7 +102,7 @@ def time_point(point: Point, effort: Effort) -> Timed:
     """A step at one point, from fits of so many epochs that setting up does not weigh."""
     p = Problem.random(point.n, point.d, seed=1, lr=1e-3 / max(1, point.d), outputs=point.k)
     work = p.x.numel() * point.k
-    epochs, few = max(3, min(1000, 2**22 // work)), 3
+    epochs, few = max(3, min(20_000, 2**26 // work)), 3
     training = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, STEPWISE)
     check(p, training)
     start = [parameter.detach().numpy() for parameter in p.model().parameters()]

@@ -28,16 +28,16 @@ FEW = 10
 
 # Epochs of one call, so that setting up does not weigh.
 EPOCHS = {
-    (256, 64): 500,
-    (10_000, 10): 200,
+    (256, 64): 4000,
+    (10_000, 10): 500,
     (100_000, 64): 20,
     (1_000_000, 64): 3,
-    (1_000_000, 1): 20,
+    (1_000_000, 1): 40,
     (1_000_000, 8): 10,
 }
 TINY, TINY_EPOCHS = (3, 1), 100_000
 MANY, OUTPUTS, MANY_EPOCHS = (100_000, 64), 16, 3
-CURVE_EPOCHS = 500
+CURVE_EPOCHS = 4000
 LARGEST_QUICK = 200_000
 # The multiplications that a point needs, each with the addition that comes with it.
 CUBIC_MULTIPLY_ADDS, LEGENDRE_MULTIPLY_ADDS = 9, 10

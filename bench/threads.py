@@ -33,7 +33,7 @@ def cases(quick: bool) -> Iterator[Planned]:
     yield Planned(SUITE, CUBIC, functools.partial(curve_case, points, cubic))
     yield Planned(SUITE, LEGENDRE, functools.partial(curve_case, points, legendre))
     yield Planned(SUITE, OUTPUTS, functools.partial(linear_case, 100_000, 64, 16, 3))
-    for n, d, epochs in ((256, 64, 500), (10_000, 10, 100), (20_000, 10, 50), (100_000, 64, 5)):
+    for n, d, epochs in ((256, 64, 4000), (10_000, 10, 500), (20_000, 10, 250), (100_000, 64, 10)):
         build = functools.partial(linear_case, n, d, 1, epochs)
         yield Planned(SUITE, f"({n}, {d})", build)
     n = 100_000 // 5 if quick else 100_000
