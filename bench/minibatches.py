@@ -149,10 +149,16 @@ def case(batch: int, size: tuple[int, int]) -> Case:
     return Case([*same, *near], checks, "epoch", missing=missing(SCIKIT_LEARN))
 
 
+@functools.lru_cache(maxsize=1)
+def large() -> tuple[Problem, Expected]:
+    p = Problem.random(*LARGE, seed=1)
+    return p, near_best(p)
+
+
 def large_case(batch: int, shuffled: bool) -> Case:
     """The same training as the other case, on more rows than the caches hold."""
-    p = Problem.random(*LARGE, seed=1)
+    p, near = large()
     contenders = [fit(p, batch, shuffled)]
     limit: Limit | None = limits.random_rows(p.x) if shuffled else limits.read(p.read_bytes)
-    checks = [Check(contenders, 1, near_best(p), "after an epoch")]
+    checks = [Check(contenders, 1, near, "after an epoch")]
     return Case(contenders, checks, "epoch", limit=limit, work=p.read_bytes)
