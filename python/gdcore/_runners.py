@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ._factor import features, triangle
+from ._factor import features, threads_for, triangle
 from ._native_loop import NativeLoop, Ran
 from ._optimizer import fresh_state
 from ._problem import Problem, StopRule
@@ -289,7 +289,8 @@ def _mark(tensor: Tensor) -> tuple[int, int]:
 
 
 def _singular_values(matrix: Tensor) -> Tensor:
-    values: Tensor = torch.linalg.svdvals(matrix)
+    with threads_for(matrix):
+        values: Tensor = torch.linalg.svdvals(matrix)
     return values
 
 
