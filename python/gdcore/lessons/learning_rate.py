@@ -8,7 +8,7 @@ from torch import nn, optim
 from gdcore import DivergenceError, fit
 from gdcore.nn import LinearRegression
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement, close_lines, compare_digits
 from .golden import golden
 from .lesson import Lesson, Run, Settings
@@ -142,5 +142,6 @@ LEARNING_RATE = Lesson(
     check=check,
     compare=compare_versions(),
     draw=pictures.rates,
+    says=stories.slope(half_of_the_sum=False),
     closing=lambda run, settings: largest_stable(settings),
 )

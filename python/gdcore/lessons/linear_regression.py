@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from gdcore import fit
 from gdcore.nn import LinearRegression
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement
 from .golden import check_lines, golden, golden_settings
 from .lesson import Lesson, Run, Settings, line_per_row, number
@@ -71,6 +71,11 @@ def fit_line(model: nn.Linear, settings: Settings) -> Run:
     return run.finish(W=model.weight, b=model.bias, cost=history.loss[-1])
 
 
+def start(settings: Settings) -> list[Tensor]:
+    """W and b before the first epoch."""
+    return settings.start((1,), (1,))
+
+
 def score(run: Run, hours: float) -> float:
     """The points that the line gives for so many hours of study."""
     return number(run.final["W"]) * hours + number(run.final["b"])
@@ -104,5 +109,6 @@ LINEAR_REGRESSION = Lesson(
     check=check,
     compare=compare_versions(),
     draw=pictures.line_and_cost("y = Wx + b, fitted", answer_at=4.0),
+    says=stories.line(start),
     closing=answer,
 )

@@ -20,7 +20,7 @@ from torch import Tensor, nn, optim
 
 from gdcore.functional import linear_mse_loss
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement
 from .golden import golden
 from .lesson import Lesson, Run, Settings, Trained, numbers
@@ -217,5 +217,6 @@ SINE_RMSPROP = Lesson(
     check=check,
     compare=compare,
     draw=pictures.fitted_curve("The same cubic by RMSprop", pictures.cubic),
+    says=stories.cubic_by_rmsprop,
     has_table=True,
 )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from gdcore.functional import linear_mse_loss
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement, compare_digits, compare_within
 from .golden import golden
 from .lesson import Lesson, Run, Settings, numbers
@@ -126,6 +126,7 @@ STUDY_HOURS_ERRORS = Lesson(
     check=check,
     compare=compare_versions(),
     draw=pictures.errors_of_a_line(SLOPE, OFFSET),
+    says=stories.study(SLOPE, OFFSET),
     closing=closing,
     options=frozenset({"data"}),
 )
