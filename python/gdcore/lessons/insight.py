@@ -104,9 +104,9 @@ class Curvature:
         steps = [_step(lr * one, beta, nesterov) for one in self.curvatures.tolist()]
 
         def arrived(epochs: int) -> bool:
-            left = (np.linalg.matrix_power(step, epochs) @ [1.0, 1.0] for step in steps)
-            # With momentum a distance swings through 0, which is not yet to have arrived. The
-            # tolerance may be such a product itself; a rounding must not cost an epoch.
+            left = (np.linalg.matrix_power(step, epochs) @ [1.0, 0.0] for step in steps)
+            # With momentum a distance swings through 0, and has arrived when its velocity has too.
+            # The tolerance may be such a product itself; a rounding must not cost an epoch.
             seen = 2 if beta else 1
             return all(np.abs(two[:seen]).max() <= tolerance * (1 + 1e-9) for two in left)
 
@@ -142,14 +142,15 @@ def _shrinkage(step: NDArray[np.float64]) -> float:
 
 
 def _step(move: float, beta: float, nesterov: bool) -> NDArray[np.float64]:
-    """What SGD does to the distances from the optimum (now, before), ``move`` = lr curvature.
+    """What SGD does to (distance from the optimum, lr velocity), ``move`` = lr curvature.
 
-    The heavy ball: now' = (1 + beta - move) now - beta before. Nesterov's looks ahead first, so
-    both terms have shrunk by 1 - move.
+    The velocity becomes beta velocity + gradient; the distance is shortened by it, or by Nesterov's
+    gradient + beta velocity.
     """
+    velocity = [move, beta]
     if nesterov:
-        return np.array([[(1 + beta) * (1 - move), -beta * (1 - move)], [1.0, 0.0]])
-    return np.array([[1 + beta - move, -beta], [1.0, 0.0]])
+        return np.array([[1 - move - beta * move, -(beta**2)], velocity])
+    return np.array([[1 - move, -beta], velocity])
 
 
 def of_features(features: Tensor, y: Tensor, scale: float) -> Curvature:

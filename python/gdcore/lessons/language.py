@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
 from .lesson import Lesson
-from .sayings import Saying
+from .sayings import THIN, Saying
 
 FILES = {"en": "english.json", "ko": "korean.json"}
 
@@ -35,7 +36,8 @@ class Language:
     teaches: Mapping[str, str]
 
     def title(self, lesson: Lesson) -> str:
-        return self.titles.get(lesson.name, lesson.title)
+        """The title, whose numbers no line break tears apart."""
+        return re.sub(r"(?<=\d) (?=\d{3}\b)", THIN, self.titles.get(lesson.name, lesson.title))
 
     def text(self, lesson: Lesson) -> str:
         return self.teaches.get(lesson.name, lesson.teaches)

@@ -103,14 +103,6 @@ def lines(run: Run, settings: Settings) -> list[str]:
     return shown
 
 
-def largest_stable(settings: Settings) -> list[str]:
-    if not torch.any(settings.x):
-        return []
-    # The cost is mean(x^2) (W - W*)^2 + rest: a step multiplies W - W* by 1 - 2 lr mean(x^2).
-    rate = 1 / torch.mean(settings.x.double() ** 2).item()
-    return [f"The largest stable rate is 1 / mean(x^2) = {rate:.4f}; above it the cost grows."]
-
-
 def check(backend: str, run: Run, lines: list[str]) -> Disagreement | None:
     entry = golden("learning_rate")
     series = {TOO_HIGH: entry["too_high"], TOO_LOW: entry["too_low"]}
@@ -143,5 +135,4 @@ LEARNING_RATE = Lesson(
     compare=compare_versions(),
     draw=pictures.rates,
     says=stories.slope(half_of_the_sum=False),
-    closing=lambda run, settings: largest_stable(settings),
 )

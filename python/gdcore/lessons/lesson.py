@@ -186,7 +186,7 @@ class Lesson:
     compare: Compare
     draw: Callable[[Run, Settings], Figure]
     says: Says
-    closing: Lines = lambda run, settings: []
+    closing: Says = lambda run, settings: []
     options: frozenset[str] = frozenset({"lr", "epochs", "seed", "data"})
     features: int | None = 1
     has_table: bool = False

@@ -13,6 +13,7 @@ from .agreement import Disagreement
 from .golden import check_lines, golden, golden_settings
 from .lesson import Lesson, Run, Settings, line_per_row, number
 from .rounding import compare_versions
+from .sayings import Saying, say
 
 LINE = "Epoch {step:4d}/{last} W: {W:.3f}, b: {b:.3f} Cost: {cost:.6f}"
 
@@ -90,11 +91,11 @@ def check(backend: str, run: Run, lines: list[str]) -> Disagreement | None:
     return found
 
 
-def answer(run: Run, settings: Settings) -> list[str]:
+def answer(run: Run, settings: Settings) -> list[Saying]:
     if run.diverged is not None:
         return []
     points = score(run, 4.0)
-    return [f"After 4 hours of study: {points:.3f}, that is {points:.0f} points."]
+    return [say("answer", score=f"{points:.3f}", points=f"{points:.0f}")]
 
 
 LINEAR_REGRESSION = Lesson(

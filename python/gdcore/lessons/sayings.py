@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+THIN = "\u202f"  # a narrow space, at which no line breaks
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -20,18 +21,21 @@ class Saying:
 
 
 def shown(value: float, digits: int = 4) -> str:
-    """A number as a reader writes it: 0.2404, −0.4, 6.86 × 10⁶."""
+    """A number as a reader writes it: 0.2404, −0.4, 44 010, 3.6 × 10⁻⁶, 10⁻⁶."""
     text = f"{value:.{digits}g}"
-    if "e" in text:
-        mantissa, _, exponent = text.partition("e")
-        text = f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    mantissa, _, exponent = text.partition("e")
+    if exponent and 0 < int(exponent) < 8:
+        text = f"{round(float(text)):,}".replace(",", THIN)
+    elif exponent:
+        power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+        text = power if mantissa == "1" else f"{mantissa} × {power}"
     return text.replace("-", "−")
 
 
 def say(name: str, **values: float | int | str) -> Saying:
     """A saying whose numbers are rounded to four digits; whole ones and words stay as they are."""
     texts = {
-        key: f"{value:,}".replace(",", " ") if isinstance(value, int) else value
+        key: f"{value:,}".replace(",", THIN) if isinstance(value, int) else value
         for key, value in values.items()
         if not isinstance(value, float)
     }
@@ -47,7 +51,8 @@ def direction(names: Sequence[str], vector: Tensor) -> str:
     for value, name in parts:
         if abs(value) >= 0.005:
             joint = (" + " if text else "") if value * sign > 0 else (" − " if text else "−")
-            text += f"{joint}{shown(abs(value), 2)} {name}"
+            size = shown(abs(value), 2)
+            text += joint + (name if size == "1" else f"{size} {name}")
     return text
 
 
