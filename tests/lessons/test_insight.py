@@ -97,7 +97,7 @@ def test_epochs_to_a_tolerance_are_those_of_a_descent(beta: float, nesterov: boo
     path = torch.cat([history.parameters["weight"].flatten(1), history.parameters["bias"]], 1)
     left = ((path - found.optimum) @ found.slowest_direction).abs()
     assert left[-1] <= 0.01 * (1 + 1e-6)
-    # A velocity arrives a little later than its distance, by less than a swing's tenth.
+    # A velocity arrives later than its distance, by less than a tenth of the whole.
     assert left[-2 - (epochs // 10 if beta else 0)] > 0.01
 
 
