@@ -36,14 +36,24 @@ class Language:
     teaches: Mapping[str, str]
 
     def title(self, lesson: Lesson) -> str:
-        """The title, whose numbers no line break tears apart."""
-        return re.sub(r"(?<=\d) (?=\d{3}\b)", THIN, self.titles.get(lesson.name, lesson.title))
+        """The title as a heading, whose numbers no line break tears apart."""
+        own = lesson.title
+        first, _, _ = own.partition(" ")
+        if first == "a" or (first.isalpha() and len(first) > 1):  # a word, and no formula
+            own = own[0].upper() + own[1:]
+        title = self.titles.get(lesson.name, _raised(own))
+        return re.sub(r"(?<=\d) (?=\d{3}\b)", THIN, title)
 
     def text(self, lesson: Lesson) -> str:
-        return self.teaches.get(lesson.name, lesson.teaches)
+        return self.teaches.get(lesson.name, _raised(lesson.teaches))
 
     def say(self, saying: Saying) -> str:
         return self.sayings[saying.name].format(**saying.numbers)
+
+
+def _raised(text: str) -> str:
+    """w^2 as w²: a page has the signs that a terminal may not."""
+    return text.replace("^2", "²").replace("^3", "³")
 
 
 @functools.cache

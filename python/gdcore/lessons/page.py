@@ -34,12 +34,13 @@ _CODE = HtmlFormatter(nowrap=True)
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a data URI, its size in pixels, and what it shows in words."""
+    """A picture as a data URI, its size in pixels, and words for it and on what it shows."""
 
     uri: str
     width: int
     height: int
     alt: str
+    caption: str
 
 
 def write(reports: list[Report], directory: Path, code: str, *, with_seed: bool) -> Path:
@@ -143,7 +144,8 @@ def _picture(report: Report, words: Language) -> Picture:
         figure.savefig(written, format="png", dpi=DPI)
     width, height = figure.get_size_inches() * DPI
     uri = "data:image/png;base64," + base64.b64encode(written.getvalue()).decode("ascii")
-    return Picture(uri, round(width), round(height), _caption(report, run, words))
+    alt = words.words["picture_of"].format(title=words.title(report.lesson))
+    return Picture(uri, round(width), round(height), alt, _caption(report, run, words))
 
 
 def _caption(report: Report, run: Run, words: Language) -> str:

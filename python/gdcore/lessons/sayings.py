@@ -28,7 +28,7 @@ def shown(value: float, digits: int = 4) -> str:
         text = f"{round(float(text)):,}".replace(",", THIN)
     elif exponent:
         power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
-        text = power if mantissa == "1" else f"{mantissa} × {power}"
+        text = power if mantissa == "1" else f"{mantissa}{THIN}×{THIN}{power}"
     return text.replace("-", "−")
 
 
