@@ -5,8 +5,8 @@ from __future__ import annotations
 _LINE = [
     r"H(x) = W x + b",
     r"\mathrm{cost}(W, b) = \frac{1}{n} \sum_{i=1}^{n} \left[ y^{(i)} - H(x^{(i)}) \right]^2",
-    r"W ≔ W - \alpha \frac{\partial}{\partial W} \mathrm{cost}(W, b), \quad "
-    r"b ≔ b - \alpha \frac{\partial}{\partial b} \mathrm{cost}(W, b)",
+    r"W \;≔\; W - \alpha \frac{\partial}{\partial W} \mathrm{cost}(W, b), \quad "
+    r"b \;≔\; b - \alpha \frac{\partial}{\partial b} \mathrm{cost}(W, b)",
 ]
 _CUBIC = [
     r"\hat{y} = a + b x + c x^2 + d x^3",
@@ -23,19 +23,19 @@ FORMULAS = {
     "deeper_gd_manual": [
         r"\mathrm{cost}(W) = \frac{1}{m} \sum_{i=1}^{m} \left( W x^{(i)} - y^{(i)} \right)^2",
         r"\nabla W = \sum_{i=1}^{m} \left( W x^{(i)} - y^{(i)} \right) x^{(i)}",
-        r"W ≔ W - \alpha \nabla W",
+        r"W \;≔\; W - \alpha \nabla W",
     ],
     "deeper_gd_sgd": [
         r"\nabla W = \frac{\partial\, \mathrm{cost}}{\partial W} = "
         r"\frac{2}{m} \sum_{i=1}^{m} \left( W x^{(i)} - y^{(i)} \right) x^{(i)}",
-        r"W ≔ W - \alpha \nabla W",
+        r"W \;≔\; W - \alpha \nabla W",
     ],
     "study_hours_errors": [
         r"e^{(i)} = y^{(i)} - (13 x^{(i)} + 1)",
         r"\mathrm{cost} = \frac{1}{n} \sum_{i=1}^{n} \left( e^{(i)} \right)^2",
     ],
     "learning_rate": [
-        r"W ≔ W - \alpha \nabla W",
+        r"W \;≔\; W - \alpha \nabla W",
         r"W - W^{*} \;\to\; (1 - \alpha \lambda) (W - W^{*}), \quad "
         r"\lambda = \frac{2}{m} \sum_{i=1}^{m} \left( x^{(i)} \right)^2",
     ],
@@ -59,8 +59,8 @@ FORMULAS = {
         r"\mathrm{loss} = \sum_{i=1}^{n} \left( \hat{y}^{(i)} - y^{(i)} \right)^2",
     ],
     "sine_rmsprop": [
-        r"v ≔ 0.99 \, v + 0.01 \, g^2",
-        r"\theta ≔ \theta - \alpha \frac{g}{\sqrt{v} + 10^{-8}}",
+        r"v \;≔\; 0.99 \, v + 0.01 \, g^2",
+        r"\theta \;≔\; \theta - \alpha \frac{g}{\sqrt{v} + 10^{-8}}",
     ],
     "multivariate_separate": _PLANE,
     "multivariate_matrix": [
@@ -72,6 +72,6 @@ FORMULAS = {
     "multivariate_nn": _PLANE,
     "minibatch": [
         r"\mathrm{cost}_B = \frac{1}{|B|} \sum_{i \in B} \left( H(x^{(i)}) - y^{(i)} \right)^2",
-        r"W ≔ W - \alpha \nabla_W \mathrm{cost}_B",
+        r"W \;≔\; W - \alpha \nabla_W \mathrm{cost}_B",
     ],
 }
