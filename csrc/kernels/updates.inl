@@ -36,13 +36,13 @@ struct At<double> : AtElement<double> {};
 template <class S, class V, class Step>
 GDCORE_INLINE void step_at(const Step& step, const Slots& slots, Index i) {
   V state[kMaxState] = {};
-  for (int k = 0; k < kMaxState; ++k) {
+  for (int k = 0; k < Step::kStates; ++k) {
     if (slots.state[k] != nullptr) state[k] = At<V>::template get<S>(slots.state[k], i);
   }
   const V parameter = At<V>::template get<S>(slots.parameter, i);
   const V grad = At<V>::template get<S>(slots.grad, i);
   At<V>::template put<S>(slots.parameter, i, step(slots, parameter, grad, state));
-  for (int k = 0; k < kMaxState; ++k) {
+  for (int k = 0; k < Step::kStates; ++k) {
     if (slots.state[k] != nullptr) At<V>::template put<S>(slots.state[k], i, state[k]);
   }
 }
@@ -57,6 +57,16 @@ static void update(const void* rule, const Slots& slots, Index begin, Index end)
   for (; i < end; ++i) step_at<S, T>(step, own, i);
 }
 
+/// A rule's number as lanes, or as it is for one element.
+template <class T>
+GDCORE_INLINE Pack<T> like(const Pack<T>&, T value) {
+  return broadcast(value);
+}
+template <class T>
+GDCORE_INLINE T like(T, T value) {
+  return value;
+}
+
 /// m + weight (g − m), the way round that torch.lerp takes it: an infinite m ends as NaN there, and so here.
 template <class V, class T>
 GDCORE_INLINE V lerp(const V& m, const V& g, T weight) {
@@ -65,25 +75,35 @@ GDCORE_INLINE V lerp(const V& m, const V& g, T weight) {
 
 template <class T>
 struct SgdStep {
-  SgdRule<T> rule;
+  static constexpr int kStates = 1;
+  T minus_lr, momentum, one_minus_dampening, weight_decay;
+  bool nesterov, maximize, fresh;
 
   explicit SgdStep(const SgdUpdate& u)
-      : rule{static_cast<T>(u.lr),
-             static_cast<T>(u.momentum),
-             static_cast<T>(u.one_minus_dampening),
-             static_cast<T>(u.weight_decay),
-             u.nesterov,
-             u.maximize,
-             u.fresh} {}
+      : minus_lr(static_cast<T>(-u.lr)),
+        momentum(static_cast<T>(u.momentum)),
+        one_minus_dampening(static_cast<T>(u.one_minus_dampening)),
+        weight_decay(static_cast<T>(u.weight_decay)),
+        nesterov(u.nesterov),
+        maximize(u.maximize),
+        fresh(u.fresh) {}
 
   template <class V>
-  GDCORE_INLINE_MEMBER V operator()(const Slots&, const V& p, const V& g, V (&state)[kMaxState]) const {
-    return sgd_step(rule, p, g, state[0]);
+  GDCORE_INLINE_MEMBER V operator()(const Slots&, const V& p, V g, V (&state)[kMaxState]) const {
+    auto& b = state[0];
+    if (maximize) g = -g;
+    if (weight_decay != 0) g = fma(like(g, weight_decay), p, g);
+    if (momentum != 0) {
+      b = fresh ? g : fma(like(g, one_minus_dampening), g, b * like(g, momentum));
+      g = nesterov ? fma(like(g, momentum), b, g) : b;
+    }
+    return fma(like(g, minus_lr), g, p);
   }
 };
 
 template <class T>
 struct RmspropStep {
+  static constexpr int kStates = 3;
   T minus_lr, alpha, rest, eps, weight_decay, momentum;
   bool maximize;
 
@@ -116,6 +136,7 @@ struct RmspropStep {
 
 template <class T>
 struct AdamStep {
+  static constexpr int kStates = 3;
   T minus_step_size, beta1_rest, beta2, beta2_rest, scale, eps, weight_decay, decay;
   bool maximize;
 
