@@ -56,8 +56,9 @@ def direction(names: Sequence[str], vector: Tensor) -> str:
     return text
 
 
-def epochs(found: int | None) -> int | str:
-    return "∞" if found is None else found
+def epochs(found: float) -> int | str:
+    """A count as `Curvature.epochs_to` gives it."""
+    return "∞" if math.isinf(found) else int(found)
 
 
 def six(value: float) -> str:

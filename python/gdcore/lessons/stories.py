@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn, optim
 
+from gdcore.curvature import Curvature, curvature
 from gdcore.nn import LegendreRegression, LinearRegression, PolynomialRegression
 
-from .insight import Curvature, curvature, local_curvatures, shrinkage
-from .lesson import Run, Says, Settings, all_finite, number, numbers
+from .insight import at_end, ended, excess, flat, half_life, of_model, second_derivative
+from .lesson import Run, Says, Settings, number, numbers
 from .sayings import Saying, direction, epochs, say, shown, six
 
 Start: TypeAlias = Callable[[Settings], Sequence[Tensor]]
-
-TENTH_OF_THE_LOSS = math.sqrt(0.1)  # the cost is quadratic in the distance
-
-
-def sgd(lr: float, momentum: float = 0.0) -> optim.SGD:
-    """An optimizer's settings, for `Curvature.epochs_to`."""
-    return optim.SGD([torch.zeros(1)], lr=lr, momentum=momentum)
-
-
-def ended(run: Run) -> bool:
-    return run.diverged is None and all_finite(run.final)
-
-
-def of_model(model: nn.Module, settings: Settings, reduction: str = "mean") -> Curvature | None:
-    """The curvature on the lesson's data; None where there is none that can be spoken of."""
-    x, y = settings.x.double(), settings.y.double()
-    loss_fn = nn.MSELoss(reduction=reduction)
-    with torch.no_grad():
-        reach = (model.double()(x).abs().max() + x.abs().max() + y.abs().max()).item()
-    # Squares of larger numbers overflow.
-    if not reach < 1e100:
-        return None
-    found = curvature(model, loss_fn, (x, y))
-    return found if found.rank else None
 
 
 def slope(half_of_the_sum: bool) -> Says:
@@ -71,77 +47,87 @@ def _step_of_slope(lr: float, curvature: float) -> Saying:
         return say("slope_diverges", **values, growth=factor**2)
     if factor <= 0:
         return say("slope_overshoots", **values)
-    return say("slope_crawls", **values, half=math.ceil(math.log(0.5) / math.log(factor)))
+    return say("slope_crawls", **values, half=epochs(half_life(factor)))
 
 
 def line(start: Start) -> Says:
     """y = Wx + b: the slow direction is mostly b."""
 
     def says(run: Run, settings: Settings) -> list[Saying]:
-        found = of_model(LinearRegression(1, 1), settings)
+        model = LinearRegression(1, 1)
+        found = of_model(model, settings)
         if found is None or found.rank < 2:
             return []
-        fast, slow = (direction(("W", "b"), vector) for vector in found.directions)
+        slow = flat(found.slowest_direction)
+        fast = torch.stack([slow[1], -slow[0]])  # at right angles to it
         limit = found.largest_stable_lr()
         sayings = [
             say(
                 "line_curvatures",
                 largest=found.largest_curvature,
                 smallest=found.smallest_curvature,
-                fast=fast,
-                slow=slow,
+                fast=direction(("W", "b"), fast),
+                slow=direction(("W", "b"), slow),
                 condition=found.condition_number,
             ),
             say("limit", largest=found.largest_curvature, limit=six(limit)),
         ]
         if settings.lr >= limit or not ended(run):
             return sayings
-        before = torch.cat([value.double().flatten() for value in start(settings)])
+        optimum = flat(found.optimum)
         kept = (1 - settings.lr * found.curvatures) ** settings.epochs
-        way = found.directions.T @ (kept * (found.directions @ (before - found.optimum)))
-        tolerance = float(kept.abs().max())
+        directions = torch.stack([fast, slow])
+        before = torch.cat([value.double().flatten() for value in start(settings)])
+        way = directions.T @ (kept * (directions @ (before - optimum)))
         slowest = say(
             "line_slow",
             lr=settings.lr,
             smallest=found.smallest_curvature,
             factor=six(1 - settings.lr * found.smallest_curvature),
             epochs=settings.epochs,
-            left=tolerance,
-            expected=(found.optimum + way)[1].item(),
+            left=kept.abs().max().item(),
+            expected=(optimum + way)[1].item(),
             found=number(run.final["b"]),
-            best_b=abs(round(found.optimum[1].item(), 9)),
+            best_b=abs(round(optimum[1].item(), 9)),
         )
-        return [*sayings, slowest, _saves("line_saves", found, tolerance)]
+        at_end(model, run)
+        after = excess(found, model)
+        nn.utils.vector_to_parameters(before, model.parameters())
+        share = after / max(excess(found, model), after)
+        saves = [_saves("line_saves", found, model, share)] if 0 < share < 1 else []
+        return [*sayings, slowest, *saves]
 
     return says
 
 
-def _saves(name: str, found: Curvature, tolerance: float) -> Saying:
-    """How soon as much would be done at the best rate, with momentum, and standardised."""
+def _saves(name: str, found: Curvature, model: nn.Module, share: float) -> Saying:
+    """How soon the cost above the least one is a share of what it is at the model's parameters: at
+    the best rate, with momentum, and standardised.
+    """
+
+    def needed(found: Curvature, lr: float, momentum: float = 0.0) -> int | str:
+        return epochs(found.epochs_to(share, optim.SGD(model.parameters(), lr, momentum)))
+
     better = found.standardised
-    beta = found.best_momentum
+    beta, heavy = found.best_momentum, found.best_momentum_lr
     return say(
         name,
-        left=tolerance,
         best=found.best_lr,
-        by_rate=epochs(found.epochs_to(tolerance, sgd(found.best_lr))),
+        by_rate=needed(found, found.best_lr),
         beta=beta,
-        heavy=found.heavy_ball_lr,
-        by_momentum=epochs(found.epochs_to(tolerance, sgd(found.heavy_ball_lr, beta))),
+        heavy=heavy,
+        by_momentum=needed(found, heavy, beta),
         condition=found.condition_number,
         standard=better.condition_number,
         standard_lr=better.best_lr,
-        by_standard=epochs(better.epochs_to(tolerance, sgd(better.best_lr))),
+        by_standard=needed(better, better.best_lr),
     )
-
-
-def _cubic(settings: Settings) -> Curvature | None:
-    return of_model(PolynomialRegression(3), settings, "sum")
 
 
 def cubic(run: Run, settings: Settings) -> list[Saying]:
     """Why no cubic comes nearer, and what the rate has to do with it."""
-    found = _cubic(settings)
+    model = PolynomialRegression(3)
+    found = of_model(model, settings, "sum")
     if found is None:
         return []
     sayings = [say("cubic_floor", n=len(settings.y), floor=found.optimal_loss)]
@@ -149,6 +135,7 @@ def cubic(run: Run, settings: Settings) -> list[Saying]:
     if settings.lr >= limit or not ended(run):
         return [*sayings, say("limit", largest=found.largest_curvature, limit=six(limit))]
     (loss,) = numbers(run.final["cost"])
+    at_end(model, run)
     slow = say(
         "cubic_slow",
         loss=loss,
@@ -156,43 +143,49 @@ def cubic(run: Run, settings: Settings) -> list[Saying]:
         largest=found.largest_curvature,
         smallest=found.smallest_curvature,
         condition=found.condition_number,
-        slow=direction("abcd", found.slowest_direction),
+        slow=direction("abcd", flat(found.slowest_direction)),
         lr=settings.lr,
         factor=six(1 - settings.lr * found.smallest_curvature),
-        steps=epochs(found.epochs_to(TENTH_OF_THE_LOSS, sgd(settings.lr))),
+        steps=epochs(found.epochs_to(0.1, optim.SGD(model.parameters(), settings.lr))),
         limit=limit,
     )
-    return [*sayings, slow, _saves("cubic_saves", found, TENTH_OF_THE_LOSS)]
+    return [*sayings, slow, _saves("cubic_saves", found, model, 0.1)]
 
 
 def cubic_by_rmsprop(run: Run, settings: Settings) -> list[Saying]:
     """Where RMSprop's steps, which do not become shorter, leave the cubic."""
-    found = _cubic(settings)
+    model = PolynomialRegression(3)
+    found = of_model(model, settings, "sum")
     if found is None:
         return []
     sayings = [say("cubic_floor", n=len(settings.y), floor=found.optimal_loss)]
     if not ended(run):
         return sayings
-    end = torch.tensor(numbers(run.final["coefficients"]), dtype=torch.float64)
-    off = (end - found.optimum).abs().tolist()
+    at_end(model, run)
+    off = (model.coefficients.detach() - flat(found.optimum)).abs().tolist()
     swing = {"off_a": off[0], "off_c": off[2], "half": settings.lr / 2}
-    return [*sayings, say("rmsprop_swing", lr=settings.lr, excess=found.excess(end), **swing)]
+    above = excess(found, model)
+    return [*sayings, say("rmsprop_swing", lr=settings.lr, excess=above, **swing)]
 
 
 def legendre(run: Run, settings: Settings) -> list[Saying]:
     """A cost that is no quadratic: its curvature where the run ends, and the cubic's floor."""
-    cubics = _cubic(settings)
+    cubics = of_model(PolynomialRegression(3), settings, "sum")
     if cubics is None or not ended(run):
         return []
     model = LegendreRegression().double()
-    model.load_state_dict({name: torch.tensor(number(run.final[name])) for name in "abcd"})
+    at_end(model, run)
     data = settings.x.double(), settings.y.double()
-    found = local_curvatures(model, nn.MSELoss(reduction="sum"), data)
-    largest = found[-1].item()
+    found = curvature(model, nn.MSELoss(reduction="sum"), data)
     (loss,) = numbers(run.final["cost"])
-    local = {"largest": largest, "smallest": found[0].item(), "limit": 2 / largest}
     return [
-        say("legendre_local", lr=settings.lr, **local),
+        say(
+            "legendre_local",
+            lr=settings.lr,
+            largest=found.largest_curvature,
+            smallest=found.smallest_curvature,
+            limit=found.largest_stable_lr(),
+        ),
         say("legendre_floor", floor=cubics.optimal_loss, loss=loss),
     ]
 
@@ -200,7 +193,8 @@ def legendre(run: Run, settings: Settings) -> list[Saying]:
 def plane(run: Run, settings: Settings) -> list[Saying]:
     """Several features that are much alike: one direction hardly changes the cost."""
     width = settings.x.shape[1]
-    found = of_model(LinearRegression(width, 1), settings)
+    model = LinearRegression(width, 1)
+    found = of_model(model, settings)
     if found is None:
         return []
     names = [*(f"w{index + 1}" for index in range(width)), "b"]
@@ -211,16 +205,20 @@ def plane(run: Run, settings: Settings) -> list[Saying]:
             largest=found.largest_curvature,
             smallest=found.smallest_curvature,
             condition=found.condition_number,
-            slow=direction(names, found.slowest_direction),
+            slow=direction(names, flat(found.slowest_direction)),
         ),
         say("limit", largest=found.largest_curvature, limit=six(limit)),
     ]
     if settings.lr >= limit or not ended(run):
         return sayings
     (cost,) = numbers(run.final["cost"])
-    half = epochs(found.epochs_to(0.5, sgd(settings.lr)))
+    half = epochs(half_life(1 - settings.lr * found.smallest_curvature))
     slow = {"lr": settings.lr, "half": half, "cost": cost, "floor": found.optimal_loss}
-    return [*sayings, say("plane_slow", **slow), _saves("plane_saves", found, 0.5)]
+    at_end(model, run)
+    left = excess(found, model)
+    within = 0.01 * found.optimal_loss
+    saves = [_saves("plane_saves", found, model, within / left)] if 0 < within < left else []
+    return [*sayings, say("plane_slow", **slow), *saves]
 
 
 def batches(size: Callable[[], int]) -> Says:
@@ -231,10 +229,13 @@ def batches(size: Callable[[], int]) -> Says:
         whole = of_model(model, settings)
         if whole is None:
             return []
-        pieces = zip(settings.x.split(size()), settings.y.split(size()), strict=True)
+        pieces = zip(
+            settings.x.double().split(size()), settings.y.double().split(size()), strict=True
+        )
         each = [curvature(model, nn.MSELoss(), piece) for piece in pieces]
-        steepest = max(one.largest_curvature for one in each if one.rank)
+        steepest = max(one.largest_curvature for one in each)
         first = each[0]
+        best = {name: value[None] for name, value in whole.optimum.items()}
         return [
             say(
                 "batch_limit",
@@ -244,13 +245,11 @@ def batches(size: Callable[[], int]) -> Says:
             ),
             say(
                 "batch_fit",
-                size=len(first.y),
+                size=size(),
                 rank=first.rank,
-                parameters=first.features.shape[1],
+                parameters=first.parameters,
                 own=abs(round(first.optimal_loss, 9)),
-                costs=", ".join(
-                    shown(one.optimal_loss + one.excess(whole.optimum)) for one in each[:5]
-                ),
+                costs=", ".join(shown(one.loss(best).item()) for one in each[:5]),
                 floor=whole.optimal_loss,
             ),
         ]
@@ -265,10 +264,10 @@ def study(line_slope: float, offset: float) -> Says:
         found = of_model(LinearRegression(1, 1), settings)
         if found is None or found.rank < 2:
             return []
-        judged = torch.tensor([line_slope, offset], dtype=torch.float64)
-        slope, at_zero = found.optimum.tolist()
+        judged = {"weight": torch.tensor([[[line_slope]]]), "bias": torch.tensor([[offset]])}
+        slope, at_zero = flat(found.optimum).tolist()
         best = {"slope": slope, "offset": at_zero, "floor": found.optimal_loss}
-        cost = found.optimal_loss + found.excess(judged)
+        cost = found.loss(judged).item()
         limit = six(found.largest_stable_lr())
         return [
             say("study_best", **best, cost=cost),
@@ -276,14 +275,6 @@ def study(line_slope: float, offset: float) -> Says:
         ]
 
     return says
-
-
-def second_derivative(function: Callable[[Tensor], Tensor], at: float) -> tuple[float, float]:
-    """The first and the second derivative of a function of one number."""
-    w = torch.tensor(at, dtype=torch.float64, requires_grad=True)
-    (first,) = torch.autograd.grad(function(w), w, create_graph=True)
-    (second,) = torch.autograd.grad(first, w) if first.requires_grad else (torch.zeros(()),)
-    return first.item(), second.item()
 
 
 def parabola(at: float) -> Says:
@@ -302,8 +293,10 @@ def accumulated(at: float) -> Says:
 
     def says(run: Run, settings: Settings) -> list[Saying]:
         _, second = second_derivative(lambda w: 2 * w, at)
-        # Whatever lr curvature is, as long as it is stable at all.
-        kept = {shrinkage(move, momentum=1.0) for move in (0.1, 1.0, 3.0)}
-        return [say("accumulated", curvature=second, kept=max(kept))]
+        # A step with momentum 1 does this to (distance, velocity), here with lr curvature = 1; as
+        # long as it is stable at all, its eigenvalues are on the unit circle.
+        step = torch.tensor([[0.0, -1.0], [1.0, 1.0]])
+        kept = torch.linalg.eigvals(step).abs().max().item()
+        return [say("accumulated", curvature=second, kept=kept)]
 
     return says
