@@ -138,7 +138,7 @@ def test_the_code_is_that_which_runs(text: str, reports: dict[str, Report]) -> N
     assert "cost.backward()" in side_by_side(LESSONS["deeper_gd_sgd"].versions)[0]["autograd"]
     # A helper through a module, through a closure, and an attribute that only sounds like one.
     assert "def fit_line" in side_by_side(LESSONS["nn_linear"].versions)[0]["fused"]
-    assert "linear_mse_loss" in side_by_side(LESSONS["sine_rmsprop"].versions)[0]["fused"]
+    assert "linear_mse_loss" in side_by_side(LESSONS["lab_module"].versions)[0]["fused"]
     assert "def autograd" not in side_by_side(LESSONS["study_hours_errors"].versions)[0]["fused"]
 
 
