@@ -35,5 +35,4 @@ def test_every_block_has_its_language(page: Path) -> None:
 def test_every_page_is_in_the_site_and_none_is_missing() -> None:
     site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r": ([\w-]+\.md)$", site, re.MULTILINE))
-    # Written by the bench, from its results.
-    assert listed - {"performance.md"} == {page.name for page in PAGES} - {"performance.md"}
+    assert listed == {page.name for page in PAGES}
