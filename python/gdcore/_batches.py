@@ -115,7 +115,7 @@ def _drawn(sampler: Any) -> Tensor:
     parts = [torch.randperm(n, generator=generator, device="cpu") for _ in range(wanted // n)]
     if wanted % n or not own:  # the sampler draws one permutation more, and takes what is missing
         parts.append(torch.randperm(n, generator=generator, device="cpu")[: wanted % n])
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class Reader:
