@@ -7,6 +7,8 @@ namespace gdcore::GDCORE_ISA {
 
 #include "kernels/four.h"
 
+#include "kernels/formulas.inl"
+
 #include "kernels/linear_mse_narrow.inl"
 
 #include "kernels/linear_mse_wide.inl"
@@ -18,6 +20,8 @@ namespace gdcore::GDCORE_ISA {
 #include "kernels/polynomial_mse.inl"
 #include "kernels/sgd.inl"
 #include "kernels/sum.inl"
+
+#include "kernels/half_element.inl"
 
 #include "kernels/half.inl"
 

@@ -2,16 +2,6 @@
 //
 // One pass over parameter, gradient and momentum, which must not overlap. `momentum` is null where the rule has none.
 
-/// The rule's numbers as lanes, or as they are for one element.
-template <class T>
-GDCORE_INLINE Pack<T> like(const Pack<T>&, T value) {
-  return broadcast(value);
-}
-template <class T>
-GDCORE_INLINE T like(T, T value) {
-  return value;
-}
-
 /// V is a pack or one element: the same arithmetic.
 template <class V, class T>
 GDCORE_INLINE V sgd_step(const SgdRule<T>& rule, V p, V g, V& b) {
