@@ -270,6 +270,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "gdcore on CUDA: fused least-squares gradients, updates and training loops.";
   m.attr("architectures") = GDCORE_CUDA_ARCHITECTURES;
   m.attr("runtime") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+  m.attr("max_degree") = kMaxDegree;
   m.attr("updates") = py::capsule(&kUpdates, kDeviceUpdates);
   py::enum_<Model>(m, "Model")
       .value("linear", Model::kLinear)

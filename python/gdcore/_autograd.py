@@ -74,7 +74,7 @@ def _differentiate(
         tensor.view_as(tensor) if tensor is not None and need else tensor
         for tensor, need in zip(inputs, needs, strict=True)
     ]
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(_ops.autocast_device(inputs[0]), enabled=False):
         value = loss.formula(reduction, *own)
         wanted = [t for t, need in zip(own, needs, strict=True) if need and t is not None]
         found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
@@ -100,7 +100,7 @@ def apply(loss: Loss, reduction: str, *inputs: Tensor | None) -> Tensor:
         first is None
         or first.dtype not in _checks.NATIVE
         or (reduction == "none" and loss.elementwise is not None)
-        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled(_ops.autocast_device(first))
         or _ops.transformed()
     ):
         return apply_with_care(loss, reduction, inputs)
@@ -116,9 +116,10 @@ def apply_weighted(loss: Loss, reduction: str, *inputs: Tensor | None) -> Tensor
 
 
 def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
-    if torch.is_autocast_enabled("cpu"):
+    device = _ops.autocast_device(inputs[0])
+    if torch.is_autocast_enabled(device):
         # Every loss is on the list of what autocast runs in float32.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(device, enabled=False):
             return apply_with_care(loss, reduction, tuple(map(_checks.widened, inputs)))
     dtype = _checks.any_dtype(loss.names, inputs)
     if dtype not in _checks.NATIVE:

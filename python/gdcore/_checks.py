@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 NATIVE = (torch.float32, torch.float64)
+# Those with kernels: `_cuda_ops` adds its own where it is built.
+devices = {"cpu"}
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -23,8 +25,8 @@ def _fail(name: str, expected: str, shape: Sequence[Any], mend: str = "") -> Non
     raise ValueError(f"{name}: expected {expected}, got {shape_text(shape)}{mend}")
 
 
-def _dense_cpu(name: str, tensor: Tensor) -> None:
-    if not tensor.is_cpu:
+def _dense(name: str, tensor: Tensor) -> None:
+    if tensor.device.type not in devices:
         raise ValueError(f"{name}: expected a CPU tensor, got one on {tensor.device}")
     if tensor.layout is not torch.strided:
         raise ValueError(f"{name}: expected a dense tensor with storage, got {tensor.layout}")
@@ -36,12 +38,12 @@ def native_dtype(**tensors: Tensor | None) -> None:
         if tensor is None:
             continue
         if not tensor.is_meta:
-            _dense_cpu(name, tensor)
+            _dense(name, tensor)
         if tensor.dtype not in NATIVE:
             raise TypeError(
                 f"{name}: expected dtype torch.float32 or torch.float64, got {tensor.dtype}"
             )
-    _same_dtype(tuple(tensors), tuple(tensors.values()))
+    _alike(tuple(tensors), tuple(tensors.values()))
 
 
 def widened(tensor: Tensor | None) -> Tensor | None:
@@ -50,10 +52,10 @@ def widened(tensor: Tensor | None) -> Tensor | None:
 
 
 def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.dtype:
-    """The one dtype of all the tensors, dense and on the CPU, half types included."""
+    """The one dtype of all the tensors, dense and on one device, half types included."""
     for i, tensor in enumerate(tensors):
         if tensor is not None:
-            _dense_cpu(names[i], tensor)
+            _dense(names[i], tensor)
     first = tensors[0]
     assert first is not None
     if first.dtype not in NATIVE + HALF:
@@ -61,14 +63,21 @@ def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.d
             f"{names[0]}: expected dtype torch.float32 or torch.float64, "
             f"or torch.bfloat16 or torch.float16, got {first.dtype}"
         )
-    _same_dtype(names, tensors)
+    _alike(names, tensors)
     return first.dtype
 
 
-def _same_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+def _alike(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
     first = tensors[0]
     for i, tensor in enumerate(tensors):
-        if tensor is not None and first is not None and tensor.dtype != first.dtype:
+        if tensor is None or first is None:
+            continue
+        if tensor.device != first.device:
+            raise ValueError(
+                f"{names[i]}: expected a tensor on {first.device} as {names[0]}, "
+                f"got one on {tensor.device}"
+            )
+        if tensor.dtype != first.dtype:
             raise TypeError(
                 f"{names[i]}: expected dtype {first.dtype} as {names[0]}, got {tensor.dtype}"
             )

@@ -8,6 +8,7 @@ pass; `gdcore.functional` puts them under autograd. Ops are registered at the lo
 import functools
 import os
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,6 +24,15 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
 from . import _checks, _core
 
 _core.connect(torch.Tensor)
+
+cuda: ModuleType | None = None
+try:
+    from . import _cuda_ops as cuda
+except ModuleNotFoundError as missing:  # built without the CUDA path
+    if missing.name != "gdcore._cuda":
+        raise
+else:
+    _core.connect_device_updates(cuda.UPDATES)
 
 if "GDCORE_ISA" in os.environ:
     try:
@@ -263,6 +273,17 @@ for schema, native, fake in (
     _implementations[name] = (native, getattr(torch.ops.gdcore, name).default)
 
 
+if cuda is not None:
+    # A tensor on CUDA among the arguments brings the op here, which sees where the others are.
+    for name, (native, _) in _implementations.items():
+        _library.impl(name, _all_tensors(getattr(cuda, native.__name__)), "CUDA")
+
+
+def autocast_device(tensor: Tensor | None) -> str:
+    """The device whose autocast concerns a loss of this tensor."""
+    return "cuda" if tensor is not None and tensor.is_cuda else "cpu"
+
+
 def traced() -> bool:
     """Whether torch records, fakes or intercepts what is called."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
@@ -277,8 +298,9 @@ def implementation(name: str, *tensors: Tensor | None) -> Any:
     if traced():
         return op
     for tensor in tensors:
-        # The dispatcher makes a lazy negation real, and hands a subclass to its own rules.
-        if tensor is not None and (type(tensor) not in PLAIN or tensor.is_neg()):
+        # The dispatcher makes a lazy negation real, hands a subclass to its own rules, and CUDA
+        # tensors to their kernels.
+        if tensor is not None and (type(tensor) not in PLAIN or tensor.is_neg() or tensor.is_cuda):
             return op
     return native
 

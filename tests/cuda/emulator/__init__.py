@@ -44,7 +44,7 @@ def build(directory: Path) -> Emulator:
     library = directory / "emulator.so"
     command = [
         compiler() or "c++",
-        *("-std=c++20", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-fno-tree-slp-vectorize"),
+        *("-std=c++20", "-O2", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-ffp-contract=off", "-fno-tree-slp-vectorize"),
         *(f"-I{CSRC}", f"-I{HERE}"),
         str(HERE / "emulator.cpp"),
         str(CSRC / "cuda" / "scratch.cpp"),

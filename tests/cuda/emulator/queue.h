@@ -4,6 +4,7 @@
 // results depend on that lacks a sync. Shared memory begins as NaNs, so what is read before it is written shows.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -20,10 +21,14 @@ namespace gdcore::cuda::emulated {
 
 enum class Wait { kNothing, kBlock, kWarp, kEnded };
 
+// Begun as a context, then resumed by a jump: swapcontext would ask the kernel each time.
 struct Fiber {
   ucontext_t context;
+  jmp_buf resume;
+  bool begun;
   Wait wait;
-  alignas(16) char exchanged[sizeof(double)];
+  int exchanges;
+  alignas(8) char exchanged[2][sizeof(double)];
 };
 
 class Block {
@@ -33,16 +38,17 @@ class Block {
         count_(count),
         backwards_(backwards),
         fibers_(static_cast<std::size_t>(threads)),
-        stacks_(new char[static_cast<std::size_t>(threads) * kStack]),
         shared_(static_cast<std::size_t>(shared), std::numeric_limits<double>::quiet_NaN()) {}
 
   /// Calls entry(argument) on every fiber; it finds its own number in `current()`.
   void run(void (*entry)()) {
     for (std::size_t i = 0; i < fibers_.size(); ++i) {
       getcontext(&fibers_[i].context);
-      fibers_[i].context.uc_stack.ss_sp = stacks_.get() + i * kStack;
+      fibers_[i].context.uc_stack.ss_sp = stacks() + i * kStack;
       fibers_[i].context.uc_stack.ss_size = kStack;
-      fibers_[i].context.uc_link = &scheduler_;
+      fibers_[i].context.uc_link = nullptr;
+      fibers_[i].begun = false;
+      fibers_[i].exchanges = 0;
       fibers_[i].wait = Wait::kNothing;
       makecontext(&fibers_[i].context, entry, 0);
     }
@@ -51,11 +57,9 @@ class Block {
   }
 
   void wait(Wait what) {
-    Fiber& fiber = fibers_[static_cast<std::size_t>(current_)];
-    fiber.wait = what;
-    swapcontext(&fiber.context, &scheduler_);
+    fiber(current_).wait = what;
+    if (_setjmp(fiber(current_).resume) == 0) _longjmp(scheduler_, 1);
   }
-  void end() { fibers_[static_cast<std::size_t>(current_)].wait = Wait::kEnded; }
   Fiber& fiber(int thread) { return fibers_[static_cast<std::size_t>(thread)]; }
   int current() const { return current_; }
   int threads() const { return static_cast<int>(fibers_.size()); }
@@ -66,16 +70,30 @@ class Block {
  private:
   static constexpr std::size_t kStack = 48 * 1024;
 
+  // Of all blocks, which run one after the other.
+  static char* stacks() {
+    static const std::unique_ptr<char[]> memory(new char[kStack * kMaxFitThreads]);
+    return memory.get();
+  }
+
   bool all(int first, int last, Wait what) {
     return std::all_of(fibers_.begin() + first, fibers_.begin() + last,
                        [what](const Fiber& f) { return f.wait == what; });
+  }
+
+  [[gnu::noinline]] void resume() {
+    Fiber& next = fiber(current_);
+    if (_setjmp(scheduler_) != 0) return;
+    if (next.begun) _longjmp(next.resume, 1);
+    next.begun = true;
+    setcontext(&next.context);
   }
 
   // Lets every fiber run that waits for nothing, then releases those whose wait is over.
   bool advance() {
     for (int i = 0; i < threads(); ++i) {
       current_ = backwards_ ? threads() - 1 - i : i;
-      if (fiber(current_).wait == Wait::kNothing) swapcontext(&scheduler_, &fiber(current_).context);
+      if (fiber(current_).wait == Wait::kNothing) resume();
     }
     if (all(0, threads(), Wait::kEnded)) return false;
     bool released = false;
@@ -104,9 +122,8 @@ class Block {
   bool backwards_;
   int current_ = 0;
   std::vector<Fiber> fibers_;
-  std::unique_ptr<char[]> stacks_;
   std::vector<double> shared_;
-  ucontext_t scheduler_;
+  jmp_buf scheduler_;
 };
 
 inline thread_local Block* running = nullptr;
@@ -122,11 +139,12 @@ class Context {
   void sync() { running->wait(Wait::kBlock); }
   template <class T>
   T exchange(T value, int mask) {
-    std::memcpy(running->fiber(thread_).exchanged, &value, sizeof(T));
+    // Two places in turn: nobody writes to one before all have read what it held.
+    const int turn = running->fiber(thread_).exchanges++ % 2;
+    std::memcpy(running->fiber(thread_).exchanged[turn], &value, sizeof(T));
     running->wait(Wait::kWarp);
     T other;
-    std::memcpy(&other, running->fiber(thread_ ^ mask).exchanged, sizeof(T));
-    running->wait(Wait::kWarp);  // nobody writes before all have read
+    std::memcpy(&other, running->fiber(thread_ ^ mask).exchanged[turn], sizeof(T));
     return other;
   }
 
@@ -138,7 +156,7 @@ template <class Body>
 void entry() {
   Context context;
   (*static_cast<const Body*>(body_of_all))(context);
-  running->end();
+  running->wait(Wait::kEnded);
 }
 
 struct Queue {

@@ -1,0 +1,405 @@
+"""The native operations on CUDA tensors: the only importer of ``_cuda``.
+
+Everything goes to PyTorch's current stream of the tensors' device, and nothing waits for it. Memory
+that launches need for themselves comes from torch's allocator, which knows streams and graphs.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _checks, _cuda
+
+_cuda.connect(torch.Tensor)
+_checks.devices.add("cuda")
+
+ARCHITECTURES: str = _cuda.architectures
+RUNTIME: str = _cuda.runtime
+UPDATES = _cuda.updates
+
+_STORAGES = {
+    torch.float32: _cuda.Storage.float32,
+    torch.float64: _cuda.Storage.float64,
+    torch.bfloat16: _cuda.Storage.bfloat16,
+    torch.float16: _cuda.Storage.float16,
+}
+_MODELS = {
+    "linear": _cuda.Model.linear,
+    "polynomial": _cuda.Model.polynomial,
+    "legendre": _cuda.Model.legendre,
+}
+
+
+def devices() -> tuple[int, str]:
+    """How many devices the runtime finds, and what it says where it finds none."""
+    found: tuple[int, str] = _cuda.devices()
+    return found
+
+
+def _doubles(count: int, like: Tensor) -> Tensor:
+    return torch.empty(count, dtype=torch.float64, device=like.device)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
+def _flat(tensor: Tensor | None) -> Tensor | None:
+    """What the kernels take: any strides of one or two dimensions, else without gaps."""
+    return tensor if tensor is None or tensor.dim() in (1, 2) else tensor.contiguous()
+
+
+def mse(
+    input: Tensor, target: Tensor, reduction: str, gradient: bool, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    _checks.native_dtype(input=input, target=target, weight=weight)
+    _checks.mse(input, target, weight)
+    loss = _dense(input) if reduction == "none" else input.new_empty(())
+    slope = _dense(input) if gradient else None
+    mean = reduction == "mean"
+    size = _cuda.mse_scratch(_STORAGES[input.dtype], input.numel(), mean and weight is not None)
+    scalar, each = (None, loss) if reduction == "none" else (loss, None)
+    data = map(_flat, (input, target, weight))
+    _cuda.mse(*data, mean, scalar, each, slope, _doubles(size, input))
+    return loss, slope
+
+
+def _model_loss(
+    model: str,
+    data: tuple[Tensor, Tensor, Tensor | None],
+    parameters: Sequence[Tensor],
+    reduction: str,
+    dx: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """The loss and the gradients of the parameters."""
+    x, _, weight = data
+    mean = reduction == "mean"
+    loss, gradients = x.new_empty(()), [_dense(p) for p in parameters]
+    scratch = _scratch(model, data, parameters, mean and weight is not None, dx is not None)
+    dense = [p.contiguous() for p in parameters]
+    _cuda.loss(_MODELS[model], *data, dense, mean, loss, gradients, dx, scratch)
+    return loss, *gradients
+
+
+def _scratch(
+    model: str,
+    data: tuple[Tensor, Tensor, Tensor | None],
+    parameters: Sequence[Tensor],
+    weighted_mean: bool,
+    dx: bool = False,
+) -> Tensor:
+    x = data[0]
+    columns, outputs = _extent(model, x, parameters)
+    count = sum(p.numel() for p in parameters)
+    storage = _STORAGES[x.dtype]
+    size = _cuda.scratch(storage, len(x), columns, outputs, count, weighted_mean, dx)
+    return _doubles(size, x)
+
+
+def _extent(model: str, x: Tensor, parameters: Sequence[Tensor]) -> tuple[int, int]:
+    """Columns and outputs."""
+    return (x.shape[1], parameters[0].shape[0]) if model == "linear" else (1, 1)
+
+
+def linear_fits(x: Tensor, weight: Tensor, dx: bool = False) -> bool:
+    """Whether the kernels take a linear model of these shapes, else it is for matrix products."""
+    columns, outputs = x.shape[1], weight.shape[0]
+    if columns < 1 or outputs < 1 or not _cuda.linear_fits(columns, outputs):
+        return False
+    writes: bool = _cuda.linear_writes_dx(_STORAGES[x.dtype], columns, outputs)
+    return writes or not dx
+
+
+def linear_mse(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    reduction: str,
+    dx: bool,
+    loss_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    _checks.native_dtype(x=x, target=target, weight=weight, bias=bias, loss_weight=loss_weight)
+    _checks.linear_mse(x, weight, bias, target, loss_weight)
+    if not linear_fits(x, weight, dx):
+        return _linear_mse_by_products(x, weight, bias, target, reduction, dx, loss_weight)
+    parameters = (weight,) if bias is None else (weight, bias)
+    slope = _dense(x) if dx else None
+    loss, dweight, *rest = _model_loss(
+        "linear", (x, target, loss_weight), parameters, reduction, slope
+    )
+    return loss, dweight, rest[0] if rest else None, slope
+
+
+def _linear_mse_by_products(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    reduction: str,
+    dx: bool,
+    loss_weight: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Wide rows or many outputs are bound by arithmetic, which cuBLAS does best."""
+    prediction = torch.nn.functional.linear(x, weight, bias)
+    loss, slope = mse(prediction, target, reduction, True, loss_weight)
+    assert slope is not None
+    return (
+        loss,
+        slope.t() @ x,
+        None if bias is None else slope.sum(0),
+        slope @ weight if dx else None,
+    )
+
+
+def polynomial_mse(
+    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    _checks.native_dtype(x=x, target=target, coefficients=coefficients, weight=weight)
+    _checks.polynomial_mse(x, coefficients, target, weight, max_degree=_cuda.max_degree)
+    data = (x, target, weight)
+    loss, gradient = _model_loss("polynomial", data, (coefficients,), reduction)
+    return loss, gradient
+
+
+def legendre_mse(
+    x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
+) -> tuple[Tensor, ...]:
+    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d)
+    _checks.legendre_mse(x, a, b, c, d, target)
+    return _model_loss("legendre", (x, target, None), (a, b, c, d), reduction)
+
+
+def legendre_p3(x: Tensor) -> Tensor:
+    _checks.native_dtype(x=x)
+    out = _dense(x)
+    _cuda.legendre_p3(_flat(x), None, out)
+    return out
+
+
+def legendre_p3_backward(grad: Tensor, x: Tensor) -> Tensor:
+    _checks.native_dtype(x=x, grad=grad)
+    out = _dense(x)
+    _cuda.legendre_p3(_flat(x), _flat(grad), out)
+    return out
+
+
+class CudaLoop(NamedTuple):
+    """What `train_cuda` has put on the stream, still on the device.
+
+    Args:
+        losses: of each epoch, before its update; undefined after the epoch in ``status``.
+        status: -1, or the first epoch whose loss is not finite, at which the parameters stopped.
+        previous: θ before the last update: the last finite values, where θ itself is not.
+        records: θ after epochs 0, record_every, 2 record_every, …, or None.
+    """
+
+    losses: Tensor
+    status: Tensor
+    previous: Tensor
+    records: Tensor | None
+
+
+def train_cuda(
+    kernel: str,
+    parameters: Sequence[Tensor],
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    mean: bool,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    *,
+    stops: bool = True,
+    record_every: int = 0,
+) -> CudaLoop:
+    """Put so many full-batch epochs on the current stream; parameters and state are updated there.
+
+    One launch where one block is enough, else two an epoch. Nothing waits for the device: whoever
+    reads ``status`` does. The optimizer's counts of steps, which are on the CPU, move on by
+    ``epochs`` at once; `finish` takes back those that a divergence has left out.
+
+    Args:
+        kernel: ``"linear"``, ``"polynomial"`` or ``"legendre"``.
+        parameters: in θ's order: weight and bias, coefficients, or a, b, c, d. Contiguous.
+        x: the kernel's input.
+        y: target.
+        weight: a loss weight for each element of ``y``, or None.
+        mean: whether the loss is Σ w r² / Σ w, else Σ w r².
+        optimizer: torch's or gdcore's SGD, RMSprop, Adam or AdamW, without hooks.
+        epochs: how many.
+        stops: whether a loss that is not finite ends the loop.
+        record_every: record θ after every so many epochs; 0 for never.
+
+    Raises:
+        TypeError: dtypes differ, or are none of the kernels'.
+        ValueError: shapes or devices differ; what `unsuited` says of model and optimizer.
+    """
+    reason = unsuited(kernel, parameters, x, optimizer)
+    if reason is not None:
+        raise ValueError(reason)
+    names = [f"parameters[{i}]" for i in range(len(parameters))]
+    tensors: list[Tensor | None] = [x, y, weight, *parameters]
+    _checks.any_dtype(["x", "y", "weight", *names], tensors)
+    _check_shapes(kernel, parameters, x, y, weight)
+    settings = [_Settings.of(optimizer, p) for p in parameters]
+    status = torch.full((), -1, dtype=torch.int64, device=x.device)
+    losses = x.new_empty(epochs)
+    count = sum(p.numel() for p in parameters)
+    previous = x.new_empty(count)
+    records = x.new_empty(-(-epochs // record_every), count) if record_every > 0 else None
+    states = [own.tensors(optimizer, p) for own, p in zip(settings, parameters, strict=True)]
+    data = (x, y, weight)
+    written = [*parameters, *(s for own in states for s in own if s is not None)]
+    torch.autograd.graph.increment_version(written)
+    _cuda.train(
+        _MODELS[kernel],
+        *data,
+        [p.detach() for p in parameters],
+        mean,
+        getattr(_cuda.Kind, settings[0].kind),
+        [own.numbers for own in settings],
+        states,
+        0,
+        epochs,
+        stops,
+        losses,
+        status,
+        previous,
+        records,
+        max(record_every, 1),
+        _scratch(kernel, data, parameters, mean and weight is not None),
+    )
+    if epochs > 0:
+        _count(optimizer, parameters, epochs)
+    return CudaLoop(losses, status, previous, records)
+
+
+def finish(
+    loop: CudaLoop, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer
+) -> int | None:
+    """Wait for a loop; after a divergence, put back the last finite θ and say at which epoch."""
+    epoch = int(loop.status.item())
+    if epoch < 0:
+        return None
+    _count(optimizer, parameters, epoch - len(loop.losses))
+    if not all(bool(p.isfinite().all()) for p in parameters):
+        sizes = [p.numel() for p in parameters]
+        with torch.no_grad():
+            for p, before in zip(parameters, loop.previous.split(sizes), strict=True):
+                p.copy_(before.view_as(p))
+    return epoch
+
+
+def unsuited(
+    kernel: str, parameters: Sequence[Tensor], x: Tensor, optimizer: torch.optim.Optimizer
+) -> str | None:
+    """Why `train_cuda` does not take a model with an optimizer, or None where it does."""
+    if not x.is_cuda:
+        return f"x: expected a CUDA tensor, got one on {x.device}"
+    if kernel == "linear" and (x.dim() != 2 or not linear_fits(x, parameters[0])):
+        shapes = f"x of {tuple(x.shape)} and weight of {tuple(parameters[0].shape)}"
+        return f"x: expected rows and outputs of a linear model that has a kernel, got {shapes}"
+    if len(parameters) > 4 or not all(p.is_contiguous() for p in parameters):
+        return "parameters: expected at most four contiguous tensors"
+    kinds = set()
+    for p in parameters:
+        group = _group_of(optimizer, p)
+        if group is None:
+            return "optimizer: expected one that holds all parameters of the model"
+        if any(isinstance(v, Tensor) for v in (group["lr"], *group.get("betas", ()))):
+            return "optimizer: expected a rate and betas that are numbers, not tensors"
+        if group.get("capturable") or group.get("differentiable") or group.get("fused"):
+            return "optimizer: expected capturable, differentiable and fused to be off"
+        kinds.add(_kind(optimizer))
+    if None in kinds:
+        return f"optimizer: expected SGD, RMSprop, Adam or AdamW, got {type(optimizer).__name__}"
+    return None
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> str | None:
+    for kind in ("SGD", "RMSprop", "Adam"):
+        if isinstance(optimizer, getattr(torch.optim, kind)):
+            return kind
+    return "Adam" if isinstance(optimizer, torch.optim.AdamW) else None
+
+
+def _group_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any] | None:
+    for group in optimizer.param_groups:
+        if any(p is parameter for p in group["params"]):
+            return group
+    return None
+
+
+def _check_shapes(
+    kernel: str, parameters: Sequence[Tensor], x: Tensor, y: Tensor, weight: Tensor | None
+) -> None:
+    if kernel == "linear":
+        bias = parameters[1] if len(parameters) > 1 else None
+        _checks.linear_mse(x, parameters[0], bias, y, weight)
+    elif kernel == "polynomial":
+        _checks.polynomial_mse(x, parameters[0], y, weight, max_degree=_cuda.max_degree)
+    else:
+        a, b, c, d = parameters
+        _checks.legendre_mse(x, a, b, c, d, y)
+
+
+class _Settings(NamedTuple):
+    """One parameter's, in the order of ``csrc/cuda/arguments.h``, and the names of its states."""
+
+    kind: str
+    numbers: list[float]
+    states: tuple[str | None, str | None, str | None]
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, parameter: Tensor) -> "_Settings":
+        group, kind = _group_of(optimizer, parameter), _kind(optimizer)
+        assert group is not None
+        number = functools.partial(_number, group)
+        state = optimizer.state.get(parameter, {})
+        steps = float(state["step"]) if "step" in state else 0.0
+        if kind == "SGD":
+            names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+            fresh = state.get("momentum_buffer") is None
+            buffer = "momentum_buffer" if group["momentum"] != 0 else None
+            return cls(kind, [*map(number, names), 0.0, float(fresh)], (buffer, None, None))
+        if kind == "RMSprop":
+            names = ("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
+            buffer = "momentum_buffer" if group["momentum"] > 0 else None
+            average = "grad_avg" if group["centered"] else None
+            return cls(kind, [*map(number, names), 0.0, steps], ("square_avg", buffer, average))
+        decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW))
+        numbers = [number("lr"), *map(float, group["betas"]), number("eps"), number("weight_decay")]
+        numbers += [float(decoupled), number("maximize"), steps]
+        largest = "max_exp_avg_sq" if group["amsgrad"] else None
+        return cls("Adam", numbers, ("exp_avg", "exp_avg_sq", largest))
+
+    def tensors(
+        self, optimizer: torch.optim.Optimizer, parameter: Tensor
+    ) -> list[Tensor | None]:
+        """The states, made where there are none."""
+        own = optimizer.state[parameter] if any(self.states) else {}
+        if self.kind != "SGD" and "step" not in own:
+            own["step"] = torch.tensor(0.0)
+        found: list[Tensor | None] = []
+        for name in self.states:
+            if name is not None and own.get(name) is None:
+                own[name] = torch.zeros_like(parameter, requires_grad=False)
+            found.append(None if name is None else own[name])
+        return found
+
+
+def _number(group: dict[str, Any], name: str) -> float:
+    return float(group[name])
+
+
+def _count(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], epochs: int
+) -> None:
+    for p in parameters:
+        step = optimizer.state[p].get("step") if p in optimizer.state else None
+        if step is not None:
+            step += epochs
