@@ -38,8 +38,9 @@ struct FitPoints {
     const Range& range = loop.range_of(owner ? own : 0);
     const Index place = own - range.begin;
     T p = T(0), before = T(0), state[kMaxState] = {};
+    bool updates = false;
     if (owner) {
-      before = p = static_cast<const T*>(range.slots.parameter)[place];
+      p = static_cast<const T*>(range.slots.parameter)[place];
       read_states<T>(range.slots, place, state);
       theta[own] = p;
     }
@@ -56,6 +57,7 @@ struct FitPoints {
       if (owner) {
         const T gradient = static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 1 + own) * factor);
         before = p;
+        updates = true;
         p = updated(range.settings, static_cast<double>(loop.epoch + epoch), range.slots, p, gradient, state);
         theta[own] = p;
         loop.record<T>(loop.epoch + epoch, own, p);
@@ -65,7 +67,7 @@ struct FitPoints {
     if (!owner) return;
     static_cast<T*>(range.slots.parameter)[place] = p;
     write_states<T>(range.slots, place, state);
-    if (loop.previous != nullptr) static_cast<T*>(loop.previous)[own] = before;
+    if (updates && loop.previous != nullptr) static_cast<T*>(loop.previous)[own] = before;
   }
 
   /// The sums of all points, of each warp, into shared memory.
@@ -111,7 +113,6 @@ struct FitLinear {
     for (int q = c.thread(); q < parameters; q += c.threads()) {
       const Range& range = loop.range_of(q);
       theta[q] = static_cast<const T*>(range.slots.parameter)[q - range.begin];
-      if (loop.previous != nullptr) static_cast<T*>(loop.previous)[q] = theta[q];
     }
     const double divisor = loop.divisor.get(), factor = loop.factor();
     c.sync();

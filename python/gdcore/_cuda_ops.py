@@ -249,7 +249,7 @@ def train_cuda(
     status = torch.full((), -1, dtype=torch.int64, device=x.device)
     losses = x.new_empty(epochs)
     count = sum(p.numel() for p in parameters)
-    previous = x.new_empty(count)
+    previous = torch.cat([p.detach().reshape(-1) for p in parameters])
     records = x.new_empty(-(-epochs // record_every), count) if record_every > 0 else None
     states = [own.tensors(optimizer, p) for own, p in zip(settings, parameters, strict=True)]
     data = (x, y, weight)
