@@ -20,7 +20,7 @@ struct DeviceContext {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(Body::kBlockThreads) kernel(const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(Body::kBlockThreads, Body::kBlocks) kernel(const __grid_constant__ Body body) {
   __shared__ double memory[Body::kShared];
   DeviceContext context = {memory};
   body(context);

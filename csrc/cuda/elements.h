@@ -73,6 +73,12 @@ GDCORE_KERNEL Arithmetic<S> element(const View& view, Index i) {
   return read(data + i / view.columns * view.row + i % view.columns * view.column);
 }
 
+/// Element (i, j) of a matrix with strides.
+template <class S>
+GDCORE_KERNEL Arithmetic<S> cell(const View& view, Index i, Index j) {
+  return read(static_cast<const S*>(view.data) + i * view.row + j * view.column);
+}
+
 /// Elements [i, i + kVector), zeros from `end` on; i is a multiple of kVector.
 template <class S>
 GDCORE_KERNEL void elements(const View& view, Index i, Index end, Arithmetic<S>* values) {

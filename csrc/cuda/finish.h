@@ -11,6 +11,7 @@ template <class S>
 struct Finish {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kShared = kThreads / kWarpLanes * 2;
 
   const double* partials;
@@ -58,6 +59,7 @@ struct Finish {
 /// One sum of partial sums: the divisor of a weighted mean.
 struct AddUp {
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kShared = kThreads / kWarpLanes;
 
   const double* partials;

@@ -21,6 +21,7 @@ template <class T, template <class> class ModelOf>
 struct FitPoints {
   using Model = ModelOf<T>;
   static constexpr int kBlockThreads = kMaxFitThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kSumsShared = kMaxFitThreads / kWarpLanes * Model::kSums;
   static constexpr int kShared = kSumsShared + Model::kSums;
 
@@ -93,6 +94,7 @@ struct FitPoints {
 template <class T>
 struct FitLinear {
   static constexpr int kBlockThreads = kMaxFitThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kWarps = kMaxFitThreads / kWarpLanes;
   static constexpr int kShared = kWarps + kMaxFitParameters + kMaxFitResiduals;
 
@@ -134,10 +136,6 @@ struct FitLinear {
     }
   }
 
-  GDCORE_KERNEL T value(int row, int column) const {
-    return static_cast<const T*>(x.data)[row * x.row + column * x.column];
-  }
-
   /// w r of every row and output into shared memory; returns this thread's Σ w r².
   template <class Context>
   GDCORE_KERNEL double residual_pass(Context& c, const T* theta, T* residuals) const {
@@ -148,11 +146,11 @@ struct FitLinear {
       const bool there = place < rows * outputs;
       const int row = place / outputs, o = place % outputs;
       T dot = T(0);
-      for (int j = lane; there && j < columns; j += plan.row_lanes) dot = fma(value(row, j), theta[o * columns + j], dot);
+      for (int j = lane; there && j < columns; j += plan.row_lanes) dot = fma(cell<T>(x, row, j), theta[o * columns + j], dot);
       dot = lane_sum(c, dot, 1, plan.row_lanes);
       if (!there || lane > 0) continue;
-      const T r = (bias ? dot + theta[outputs * columns + o] : dot) - element<T>(target, place);
-      const T weighted = loss_weight.data != nullptr ? r * element<T>(loss_weight, place) : r;
+      const T r = (bias ? dot + theta[outputs * columns + o] : dot) - cell<T>(target, row, o);
+      const T weighted = loss_weight.data != nullptr ? r * cell<T>(loss_weight, row, o) : r;
       residuals[place] = weighted;
       squares += static_cast<double>(weighted) * static_cast<double>(r);
     }
@@ -172,7 +170,7 @@ struct FitLinear {
       for (int first = lane; there && first < rows; first += kFitRun * plan.column_lanes) {
         T part = T(0);
         for (int i = first; i < rows && i < first + kFitRun * plan.column_lanes; i += plan.column_lanes) {
-          part = fma(residuals[i * outputs + o], is_bias ? T(1) : value(i, j), part);
+          part = fma(residuals[i * outputs + o], is_bias ? T(1) : cell<T>(x, i, j), part);
         }
         sum += static_cast<double>(part);
       }

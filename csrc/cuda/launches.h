@@ -12,7 +12,8 @@ namespace gdcore::cuda {
 
 enum class Model : int { kLinear, kPolynomial, kLegendre };
 
-/// A model's squared error over rows, one storage for all tensors. Absent tensors are null.
+/// A model's squared error over rows, one storage for all tensors. Absent tensors are null. Of one column, one output
+/// and no dx the tensors are seen as elements, else as matrices.
 struct Problem {
   Model model;
   Index rows;

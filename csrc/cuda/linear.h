@@ -18,12 +18,13 @@ template <class S, int OUTPUTS, int CHUNKS>
 struct Linear {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = OUTPUTS * CHUNKS > 1 ? 1 : 2;
   static constexpr int kWidth = CHUNKS * kVector<S>;  ///< columns of a lane
-  static constexpr int kRows = CHUNKS > 1 ? 1 : 4;    ///< in flight
+  static constexpr int kRows = rows_in_flight(CHUNKS, OUTPUTS);
   static constexpr int kPerLane = OUTPUTS * (kWidth + 1) + 1;
   static constexpr int kShared = kThreads * kPerLane;
 
-  View x, target, loss_weight;
+  View x, target, loss_weight;  ///< matrices
   Index rows;
   Index outputs;
   LinearPlan plan;
@@ -59,24 +60,35 @@ struct Linear {
     }
   };
 
+  /// What a thread has in flight of one row; zeros of one that is not there.
+  struct Row {
+    T values[kWidth];
+    T targets[OUTPUTS];
+  };
+
   /// Where the columns of a chunk of this lane begin.
   GDCORE_KERNEL Index column_of(int lane, int chunk) const {
     return (Index{chunk} * plan.lanes + lane) * kVector<S>;
   }
 
-  GDCORE_KERNEL void read_row(Index row, int lane, T* values) const {
+  GDCORE_KERNEL void read_row(Index row, int lane, Index first_output, Row& to) const {
+    GDCORE_UNROLL
+    for (int o = 0; o < OUTPUTS; ++o) {
+      const bool there = row < rows && first_output + o < outputs;
+      to.targets[o] = there ? cell<S>(target, row, first_output + o) : T(0);
+    }
     const S* const data = static_cast<const S*>(x.data) + row * x.row;
     GDCORE_UNROLL
     for (int chunk = 0; chunk < CHUNKS; ++chunk) {
       const Index first = column_of(lane, chunk);
-      T* const to = values + chunk * kVector<S>;
+      T* const values = to.values + chunk * kVector<S>;
       if (row < rows && x.aligned && first + kVector<S> <= x.columns) {
-        read_vector(data + first, to);
+        read_vector(data + first, values);
         continue;
       }
       GDCORE_UNROLL
       for (int v = 0; v < kVector<S>; ++v) {
-        to[v] = row < rows && first + v < x.columns ? read(data + (first + v) * x.column) : T(0);
+        values[v] = row < rows && first + v < x.columns ? read(data + (first + v) * x.column) : T(0);
       }
     }
   }
@@ -103,12 +115,14 @@ struct Linear {
     Sums sums = {};
     int run = 0;
     for (Index tile = row_block; tile * plan.rows < rows; tile += plan.row_blocks) {
-      T values[kRows][kWidth];
-      GDCORE_UNROLL
-      for (int r = 0; r < kRows; ++r) read_row(tile * plan.rows + r * groups + group, lane, values[r]);
+      Row in_flight[kRows];
       GDCORE_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        use_row(c, tile * plan.rows + r * groups + group, lane, first_output, values[r], w, b, sums);
+        read_row(tile * plan.rows + r * groups + group, lane, first_output, in_flight[r]);
+      }
+      GDCORE_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        use_row(c, tile * plan.rows + r * groups + group, lane, first_output, in_flight[r], w, b, sums);
       }
       run += kRows;
       if (run >= kRun) {
@@ -121,25 +135,24 @@ struct Linear {
   }
 
   template <class Context>
-  GDCORE_KERNEL void use_row(Context& c, Index row, int lane, Index first_output, const T (&values)[kWidth],
+  GDCORE_KERNEL void use_row(Context& c, Index row, int lane, Index first_output, const Row& own,
                              const T (&w)[OUTPUTS][kWidth], const T (&b)[OUTPUTS], Sums& sums) const {
     T residuals[OUTPUTS];
     GDCORE_UNROLL
     for (int o = 0; o < OUTPUTS; ++o) {
       T dot = T(0);
       GDCORE_UNROLL
-      for (int j = 0; j < kWidth; ++j) dot = fma(values[j], w[o][j], dot);
+      for (int j = 0; j < kWidth; ++j) dot = fma(own.values[j], w[o][j], dot);
       dot = lane_sum(c, dot, 1, plan.lanes);
       const bool there = row < rows && first_output + o < outputs;
-      const Index place = row * outputs + first_output + o;
-      const T r = there ? dot + b[o] - element<S>(target, place) : T(0);
-      const T weighted = there && loss_weight.data != nullptr ? r * element<S>(loss_weight, place) : r;
+      const T r = there ? dot + b[o] - own.targets[o] : T(0);
+      const T weighted = there && loss_weight.data != nullptr ? r * cell<S>(loss_weight, row, first_output + o) : r;
       if (there) {
         sums.loss_part = fma(weighted, r, sums.loss_part);
         sums.bias_part[o] = sums.bias_part[o] + weighted;
         // A row that is not there has zeros for x, but an infinite residual would make them NaN.
         GDCORE_UNROLL
-        for (int j = 0; j < kWidth; ++j) sums.part[o][j] = fma(weighted, values[j], sums.part[o][j]);
+        for (int j = 0; j < kWidth; ++j) sums.part[o][j] = fma(weighted, own.values[j], sums.part[o][j]);
       }
       residuals[o] = weighted;
     }

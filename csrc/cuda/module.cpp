@@ -70,6 +70,13 @@ View elements_view(const MaybeTensor& tensor) {
   throw py::value_error("expected a contiguous tensor where it has more than two dimensions");
 }
 
+/// The rows of a matrix.
+View rows_view(const MaybeTensor& tensor) {
+  if (!tensor) return {};
+  const DLTensor t = look(*tensor);
+  return matrix_view(data_of(t), storage_of(t), t.shape[0], t.shape[1], t.strides[0], t.strides[1]);
+}
+
 /// Makes a device current while it lives.
 class DeviceGuard {
  public:
@@ -138,8 +145,6 @@ Problem problem_of(Model model, const py::object& x, const py::object& target, c
   p.model = model;
   p.rows = view.shape[0];
   p.columns = p.outputs = 1;
-  p.target = elements_view(target);
-  p.loss_weight = elements_view(weight);
   p.mean = mean;
   p.dx = data(dx);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -153,9 +158,10 @@ Problem problem_of(Model model, const py::object& x, const py::object& target, c
     p.outputs = look(parameters[0]).shape[0];
     p.bias = parameters.size() > 1;
   }
-  p.x = p.columns == 1 && p.outputs == 1 && p.dx == nullptr
-            ? elements_view(x)
-            : matrix_view(data_of(view), storage_of(view), p.rows, p.columns, view.strides[0], view.strides[1]);
+  const auto looked = p.columns == 1 && p.outputs == 1 && p.dx == nullptr ? &elements_view : &rows_view;
+  p.x = looked(x);
+  p.target = looked(target);
+  p.loss_weight = looked(weight);
   return p;
 }
 

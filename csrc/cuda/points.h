@@ -41,6 +41,7 @@ struct Points {
   using T = Arithmetic<S>;
   using Model = ModelOf<T>;
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kShared = kThreads / kWarpLanes * Model::kSums;
 
   View x, target, loss_weight;
@@ -93,6 +94,7 @@ template <class S>
 struct Mse {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kShared = kThreads / kWarpLanes;
 
   View input, target, loss_weight;
@@ -144,6 +146,7 @@ template <class S>
 struct WeightSum {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kShared = kThreads / kWarpLanes;
 
   View values;
@@ -175,6 +178,7 @@ template <class S>
 struct LegendreP3Points {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kShared = 1;
 
   View x, grad;

@@ -22,6 +22,7 @@ template <class S, template <class> class Step, class Rule>
 struct UpdateMany {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kShared = 1;
 
   Entry entries[kMaxEntries];

@@ -60,8 +60,6 @@ Problem problem_of(int model, Storage storage, const Tensor* data, void* const* 
   p.model = static_cast<Model>(model);
   p.rows = data[0].rows;
   p.columns = p.outputs = 1;
-  p.target = elements_view(data[1]);
-  p.loss_weight = elements_view(data[2]);
   p.mean = mean != 0;
   p.dx = dx;
   for (int i = 0; i < tensors; ++i) {
@@ -73,10 +71,14 @@ Problem problem_of(int model, Storage storage, const Tensor* data, void* const* 
     p.outputs = data[1].columns;
     p.bias = tensors > 1;
   }
-  const Tensor& x = data[0];
-  p.x = p.columns == 1 && p.outputs == 1 && dx == nullptr
-            ? elements_view(x)
-            : matrix_view(x.data, storage, p.rows, p.columns, x.row, x.column);
+  const bool points = p.columns == 1 && p.outputs == 1 && dx == nullptr;
+  const auto looked = [&](const Tensor& t) {
+    if (t.data == nullptr || points) return elements_view(t);
+    return matrix_view(t.data, storage, t.rows, t.columns, t.row, t.column);
+  };
+  p.x = looked(data[0]);
+  p.target = looked(data[1]);
+  p.loss_weight = looked(data[2]);
   return p;
 }
 
