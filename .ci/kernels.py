@@ -46,7 +46,9 @@ def kernels(log: str) -> list[Kernel]:
             spilled += int(match["stores"]) + int(match["loads"])
         elif (match := USED.search(line)) and name is not None and architecture is not None:
             shared = int(match["shared"] or 0)
-            found.append(Kernel(name, architecture, int(match["registers"]), shared, stack, spilled))
+            found.append(
+                Kernel(name, architecture, int(match["registers"]), shared, stack, spilled)
+            )
             name = None
     return found
 
@@ -58,7 +60,10 @@ def readable(names: list[str]) -> list[str]:
         ["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True
     ).stdout
     short = re.compile(r"void gdcore::cuda::kernel<(.*)>\(.*\)$")
-    return [short.sub(r"\1", line).replace("gdcore::", "").replace("cuda::", "") for line in output.splitlines()]
+    return [
+        short.sub(r"\1", line).replace("gdcore::", "").replace("cuda::", "")
+        for line in output.splitlines()
+    ]
 
 
 def table(found: list[Kernel]) -> str:

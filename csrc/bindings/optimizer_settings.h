@@ -154,9 +154,8 @@ struct Adam {
     const py::object first = betas[0], second = betas[1];
     const bool numbers = PyFloat_Check(first.ptr()) && PyFloat_Check(second.ptr());
     // torch refuses foreach with a rate that is a tensor.
-    supported =
-        numbers && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr) &&
-        !(g.flag(k.foreach) && g.is_tensor(k.lr));
+    supported = numbers && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr) &&
+                !(g.flag(k.foreach) && g.is_tensor(k.lr));
     if (!numbers) return;
     beta1 = to_double(first);
     beta2 = to_double(second);

@@ -170,7 +170,8 @@ void run_copied(const SlotViews& update, UpdateJob job, int threads) {
 namespace {
 
 // Launches of as many at a time as are of one storage, on one device, and share no memory.
-void run_on_devices(const std::vector<UpdateJob>& jobs, const std::vector<int>& devices, UpdateKernel Updates::* kernel) {
+void run_on_devices(const std::vector<UpdateJob>& jobs, const std::vector<int>& devices,
+                    UpdateKernel Updates::* kernel) {
   const int kind = kernel == &Updates::sgd ? 0 : kernel == &Updates::rmsprop ? 1 : 2;
   const bool shared = share_memory(jobs);
   for (std::size_t i = 0; i < jobs.size();) {

@@ -52,14 +52,14 @@ GDCORE_KERNEL void read_vector(const S* from, Arithmetic<S>* values) {
   const Sixteen raw = *reinterpret_cast<const Sixteen*>(from);
   S lanes[kVector<S>];
   __builtin_memcpy(lanes, &raw, sizeof(raw));
-GDCORE_UNROLL
+  GDCORE_UNROLL
   for (int v = 0; v < kVector<S>; ++v) values[v] = read(lanes + v);
 }
 
 template <class S>
 GDCORE_KERNEL void write_vector(S* to, const Arithmetic<S>* values) {
   S lanes[kVector<S>];
-GDCORE_UNROLL
+  GDCORE_UNROLL
   for (int v = 0; v < kVector<S>; ++v) write(lanes + v, values[v]);
   Sixteen raw;
   __builtin_memcpy(&raw, lanes, sizeof(raw));
@@ -85,7 +85,7 @@ GDCORE_KERNEL void elements(const View& view, Index i, Index end, Arithmetic<S>*
   if (view.contiguous && view.aligned && i + kVector<S> <= end) {
     return read_vector(static_cast<const S*>(view.data) + i, values);
   }
-GDCORE_UNROLL
+  GDCORE_UNROLL
   for (int v = 0; v < kVector<S>; ++v) values[v] = i + v < end ? element<S>(view, i + v) : Arithmetic<S>(0);
 }
 
@@ -94,7 +94,7 @@ template <class S>
 GDCORE_KERNEL void write_elements(void* to, Index i, Index end, const Arithmetic<S>* values) {
   S* const data = static_cast<S*>(to);
   if (i + kVector<S> <= end) return write_vector(data + i, values);
-GDCORE_UNROLL
+  GDCORE_UNROLL
   for (int v = 0; v < kVector<S>; ++v) {
     if (i + v < end) write(data + i + v, values[v]);
   }

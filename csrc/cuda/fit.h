@@ -1,4 +1,5 @@
-// Whole fits of small problems in one launch: one block goes through the rows again and again, which stay in the caches.
+// Whole fits of small problems in one launch: one block goes through the rows again and again, which stay in the
+// caches.
 //
 // Parameters are kept in shared memory in their own dtype, float32 or float64, and rounded at every step.
 #pragma once
@@ -146,7 +147,8 @@ struct FitLinear {
       const bool there = place < rows * outputs;
       const int row = place / outputs, o = place % outputs;
       T dot = T(0);
-      for (int j = lane; there && j < columns; j += plan.row_lanes) dot = fma(cell<T>(x, row, j), theta[o * columns + j], dot);
+      for (int j = lane; there && j < columns; j += plan.row_lanes)
+        dot = fma(cell<T>(x, row, j), theta[o * columns + j], dot);
       dot = lane_sum(c, dot, 1, plan.row_lanes);
       if (!there || lane > 0) continue;
       const T r = (bias ? dot + theta[outputs * columns + o] : dot) - cell<T>(target, row, o);

@@ -67,9 +67,7 @@ struct Linear {
   };
 
   /// Where the columns of a chunk of this lane begin.
-  GDCORE_KERNEL Index column_of(int lane, int chunk) const {
-    return (Index{chunk} * plan.lanes + lane) * kVector<S>;
-  }
+  GDCORE_KERNEL Index column_of(int lane, int chunk) const { return (Index{chunk} * plan.lanes + lane) * kVector<S>; }
 
   GDCORE_KERNEL void read_row(Index row, int lane, Index first_output, Row& to) const {
     GDCORE_UNROLL

@@ -51,9 +51,7 @@ DLTensor look(py::handle tensor) {
 Storage storage_of(const DLTensor& view) {
   if (view.dtype.code == kDLBfloat) return Storage::kBFloat16;
   if (view.dtype.code != kDLFloat) throw py::type_error("expected a tensor of floating-point numbers");
-  return view.dtype.bits == 64   ? Storage::kFloat64
-         : view.dtype.bits == 32 ? Storage::kFloat32
-                                 : Storage::kFloat16;
+  return view.dtype.bits == 64 ? Storage::kFloat64 : view.dtype.bits == 32 ? Storage::kFloat32 : Storage::kFloat16;
 }
 
 using MaybeTensor = std::optional<py::object>;
@@ -130,8 +128,8 @@ void mse(const py::object& input, const py::object& target, const MaybeTensor& w
          const MaybeTensor& loss, const MaybeTensor& losses, const MaybeTensor& gradient, const py::object& scratch) {
   const DLTensor view = look(input);
   const Storage storage = storage_of(view);
-  const MseProblem problem = {numel_of(view), elements_view(input), elements_view(target), elements_view(weight), mean,
-                              data(loss),     data(losses),         data(gradient)};
+  const MseProblem problem = {numel_of(view), elements_view(input), elements_view(target), elements_view(weight),
+                              mean,           data(loss),           data(losses),          data(gradient)};
   double* const memory = scratch_of(scratch, mse_scratch(storage, problem.size, mean && weight));
   on_stream(storage, view.device.device_id,
             [&](auto launches, Stream& stream) { launches.mse(stream, problem, memory); });
@@ -230,9 +228,8 @@ void legendre_p3(const py::object& x, const MaybeTensor& grad, const py::object&
 
 /// The updates that gdcore._core hands over: parameters of one storage, on one device.
 void run_updates(int kind, const std::vector<UpdateJob>& jobs, int device) {
-  on_stream(jobs.front().storage, device, [&](auto launches, Stream& stream) {
-    launches.update(stream, static_cast<Kind>(kind), jobs);
-  });
+  on_stream(jobs.front().storage, device,
+            [&](auto launches, Stream& stream) { launches.update(stream, static_cast<Kind>(kind), jobs); });
 }
 
 bool is_capturing(int device) {

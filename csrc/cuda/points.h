@@ -1,7 +1,7 @@
 // Elementwise passes over memory: mse, the models of one number, sums of weights, and P₃.
 //
-// One pass, kInFlight vectors of each tensor read before the first is used. Element i belongs to the same thread, in the
-// same place of its order, whatever the strides and the alignment. A thread adds up a tile in T, and its tiles in
+// One pass, kInFlight vectors of each tensor read before the first is used. Element i belongs to the same thread, in
+// the same place of its order, whatever the strides and the alignment. A thread adds up a tile in T, and its tiles in
 // double; block sums go to partials[sum * blocks + block].
 #pragma once
 
@@ -199,8 +199,7 @@ struct LegendreP3Points {
           GDCORE_UNROLL
           for (int v = 0; v < kVector<S>; ++v) {
             const T square = xs[u][v] * xs[u][v];
-            values[v] = grad.data != nullptr ? grads[u][v] * legendre_slope(square)
-                                             : legendre_value(xs[u][v], square);
+            values[v] = grad.data != nullptr ? grads[u][v] * legendre_slope(square) : legendre_value(xs[u][v], square);
           }
           if (i < size) write_elements<S>(out, i, size, values);
         },

@@ -79,10 +79,10 @@ struct Loop {
   bool stops;    ///< at a loss that is not finite
   Index epoch;   ///< the first of this launch
   Index epochs;
-  void* losses;     ///< [epoch]
-  Index* status;    ///< −1, or the epoch whose loss is not finite
-  void* previous;   ///< θ before the last update; not written where there is none
-  void* records;    ///< θ after epochs 0, record_every, 2 record_every, … of the loop
+  void* losses;    ///< [epoch]
+  Index* status;   ///< −1, or the epoch whose loss is not finite
+  void* previous;  ///< θ before the last update; not written where there is none
+  void* records;   ///< θ after epochs 0, record_every, 2 record_every, … of the loop
   Index record_every;
   Index parameters;
   Divisor divisor;

@@ -62,8 +62,8 @@ def mse(
     mean = reduction == "mean"
     size = _cuda.mse_scratch(_STORAGES[input.dtype], input.numel(), mean and weight is not None)
     scalar, each = (None, loss) if reduction == "none" else (loss, None)
-    data = map(_flat, (input, target, weight))
-    _cuda.mse(*data, mean, scalar, each, slope, _doubles(size, input))
+    first, second, third = map(_flat, (input, target, weight))
+    _cuda.mse(first, second, third, mean, scalar, each, slope, _doubles(size, input))
     return loss, slope
 
 
@@ -377,9 +377,7 @@ class _Settings(NamedTuple):
         largest = "max_exp_avg_sq" if group["amsgrad"] else None
         return cls("Adam", numbers, ("exp_avg", "exp_avg_sq", largest))
 
-    def tensors(
-        self, optimizer: torch.optim.Optimizer, parameter: Tensor
-    ) -> list[Tensor | None]:
+    def tensors(self, optimizer: torch.optim.Optimizer, parameter: Tensor) -> list[Tensor | None]:
         """The states, made where there are none."""
         own = optimizer.state[parameter] if any(self.states) else {}
         if self.kind != "SGD" and "step" not in own:
@@ -396,9 +394,7 @@ def _number(group: dict[str, Any], name: str) -> float:
     return float(group[name])
 
 
-def _count(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], epochs: int
-) -> None:
+def _count(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], epochs: int) -> None:
     for p in parameters:
         step = optimizer.state[p].get("step") if p in optimizer.state else None
         if step is not None:

@@ -25,14 +25,20 @@ from . import _checks, _core
 
 _core.connect(torch.Tensor)
 
-cuda: ModuleType | None = None
-try:
-    from . import _cuda_ops as cuda
-except ModuleNotFoundError as missing:  # built without the CUDA path
-    if missing.name != "gdcore._cuda":
-        raise
-else:
-    _core.connect_device_updates(cuda.UPDATES)
+
+def _cuda_path() -> ModuleType | None:
+    """The calls for CUDA tensors, or None in a build without."""
+    try:
+        from . import _cuda_ops
+    except ModuleNotFoundError as missing:
+        if missing.name != "gdcore._cuda":
+            raise
+        return None
+    _core.connect_device_updates(_cuda_ops.UPDATES)
+    return _cuda_ops
+
+
+cuda = _cuda_path()
 
 if "GDCORE_ISA" in os.environ:
     try:

@@ -34,7 +34,7 @@ def moved(p: linear.Problem, device: torch.device) -> linear.Problem:
     return linear.Problem(*(None if t is None else t.to(device) for t in p))
 
 
-@pytest.mark.parametrize(("d", "k"), (*SHAPES, (64, 1), (513, 1), (8, 17)))
+@pytest.mark.parametrize(("d", "k"), [*SHAPES, (64, 1), (513, 1), (8, 17)])
 def test_linear(cuda: torch.device, dtype: torch.dtype, d: int, k: int) -> None:
     for n in (1, 31, 5000):
         for bias in (True, False):
@@ -137,7 +137,7 @@ def test_nothing_waits(cuda: torch.device) -> None:
 
 
 def test_streams(cuda: torch.device) -> None:
-    """The current stream: the loss comes after what was put there before, and before what follows."""
+    """On the current stream: after what was put there before, and before what follows."""
     stream = torch.cuda.Stream(cuda)
     x = torch.zeros(1 << 22, device=cuda)
     torch.cuda.synchronize()
@@ -203,7 +203,9 @@ def test_two_devices() -> None:
 
 def test_mixed_devices(cuda: torch.device) -> None:
     x, y = torch.ones(3, device=cuda), torch.ones(3)
-    with pytest.raises(ValueError, match=r"target: expected a tensor on cuda:\d as input, got one on cpu"):
+    with pytest.raises(
+        ValueError, match=r"target: expected a tensor on cuda:\d as input, got one on cpu"
+    ):
         gdcore.functional.mse_loss(x, y)
     with pytest.raises(ValueError, match=r"target: .* got one on cuda:\d"):
         gdcore.functional.mse_loss(y, x)

@@ -104,7 +104,13 @@ def bare(p: Tensor) -> torch.nn.Parameter:
 
 
 def run(
-    device: torch.device, model: str, data: Any, parameters: list[Tensor], epochs: int, name: str, **options: Any
+    device: torch.device,
+    model: str,
+    data: Any,
+    parameters: list[Tensor],
+    epochs: int,
+    name: str,
+    **options: Any,
 ) -> tuple[Any, list[torch.nn.Parameter], torch.optim.Optimizer]:
     assert _ops.cuda is not None
     own = [bare(p.to(device)) for p in parameters]
@@ -115,7 +121,7 @@ def run(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("model", "rows", "d", "k"), (*SMALL, ("linear", 50_000, 7, 1)))
+@pytest.mark.parametrize(("model", "rows", "d", "k"), [*SMALL, ("linear", 50_000, 7, 1)])
 def test_loops_are_torch_s(
     cuda: torch.device, model: str, rows: int, d: int, k: int, name: str
 ) -> None:
@@ -151,7 +157,13 @@ def predicted(model: str, x: Tensor, theta: list[torch.nn.Parameter]) -> Tensor:
 @pytest.mark.parametrize("case", [c for c in CASES if c[0] == "SGD"], ids=case_name)
 @pytest.mark.parametrize(("model", "rows", "d", "k"), SMALL)
 def test_bits_of_the_emulator(
-    cuda: torch.device, emulated: Emulator, model: str, rows: int, d: int, k: int, case: tuple[str, dict[str, Any]]
+    cuda: torch.device,
+    emulated: Emulator,
+    model: str,
+    rows: int,
+    d: int,
+    k: int,
+    case: tuple[str, dict[str, Any]],
 ) -> None:
     data, parameters = problem(model, rows, d, k, torch.float32)
     loop, own, _ = run(cuda, model, data, parameters, 20, *case[:1], **case[1])
@@ -216,8 +228,8 @@ def test_unsuited(cuda: torch.device) -> None:
     ):
         with pytest.raises(ValueError, match=why):
             _ops.cuda.train_cuda("linear", own, x, y, None, True, optimizer, 3)
+    optimizer = torch.optim.SGD(own, lr=0.1)
     with pytest.raises(ValueError, match="expected a CUDA tensor"):
-        optimizer = torch.optim.SGD(own, lr=0.1)
         _ops.cuda.train_cuda("linear", own, data[0], y, None, True, optimizer, 3)
     with pytest.raises(ValueError, match=r"y: expected a tensor on cuda"):
         _ops.cuda.train_cuda("linear", own, x, data[1], None, True, optimizer, 3)

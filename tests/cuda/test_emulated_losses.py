@@ -193,11 +193,15 @@ def test_mse_layouts(emulated: Emulator, dtype: torch.dtype, layout: str) -> Non
 @pytest.mark.parametrize(("d", "k"), [(1, 1), (3, 1), (16, 3), (300, 1)])
 def test_half_types(emulated: Emulator, half: torch.dtype, d: int, k: int) -> None:
     """Read as float32, computed in float32, rounded once at the end."""
-    stored = linear.Problem(*(None if t is None else t.to(half) for t in linear.make(77, d, k, True, torch.float32)))
+    stored = linear.Problem(
+        *(None if t is None else t.to(half) for t in linear.make(77, d, k, True, torch.float32))
+    )
     wide = linear.Problem(*(None if t is None else t.double() for t in stored))
     assert wide.bias is not None
     weight, bias = (t.clone().requires_grad_() for t in (wide.weight, wide.bias))
-    plain = torch.nn.functional.mse_loss(torch.nn.functional.linear(wide.x, weight, bias), wide.target)
+    plain = torch.nn.functional.mse_loss(
+        torch.nn.functional.linear(wide.x, weight, bias), wide.target
+    )
     slopes = torch.autograd.grad(plain, (weight, bias))
     ours = linear_results(emulated, stored, True, False)
     unit = torch.finfo(half).eps / 2

@@ -1,4 +1,4 @@
-"""Updates and loops, emulated: updates equal the CPU's to the bit, loops what their steps come to."""
+"""Updates and loops, emulated: updates equal the CPU's to the bit, loops what steps come to."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -61,7 +61,9 @@ def test_updates_are_the_cpu_s(
     """Tiles, their ends and misaligned tensors: the same bits as on the CPU after three steps."""
     kind, options = case
     sizes, shift = (1, 7, 4096, 5003, 4100), (0, 0, 0, 0, 1)
-    memory = [torch.randn(n + s, dtype=torch.float64).to(dtype) for n, s in zip(sizes, shift, strict=True)]
+    memory = [
+        torch.randn(n + s, dtype=torch.float64).to(dtype) for n, s in zip(sizes, shift, strict=True)
+    ]
     ours = [m[s:] for m, s in zip(memory, shift, strict=True)]
     theirs = [p.clone() for p in ours]
     own = [states(kind, options, p) for p in ours]
@@ -73,7 +75,9 @@ def test_updates_are_the_cpu_s(
         fresh = None
         if kind == "SGD" and step == 0:
             fresh = [{"momentum_buffer": torch.empty_like(p)} for p in theirs]
-            native_step.step(kind, theirs, [g[step] for g in steps], [{} for _ in theirs], fresh, **options)
+            native_step.step(
+                kind, theirs, [g[step] for g in steps], [{} for _ in theirs], fresh, **options
+            )
             others = fresh
         else:
             native_step.step(kind, theirs, [g[step] for g in steps], others, **options)
@@ -186,7 +190,9 @@ def test_one_launch(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("model", "rows", "d", "k"), [("linear", 1100, 40, 2), ("legendre", 17_000, 1, 1)])
+@pytest.mark.parametrize(
+    ("model", "rows", "d", "k"), [("linear", 1100, 40, 2), ("legendre", 17_000, 1, 1)]
+)
 def test_two_launches_an_epoch(
     emulated: Emulator, model: str, rows: int, d: int, k: int, dtype: torch.dtype
 ) -> None:
@@ -207,7 +213,10 @@ def test_two_launches_an_epoch(
         torch.testing.assert_close(whole.theta, parts.theta, rtol=6 * unit, atol=6 * unit)
 
 
-@pytest.mark.parametrize(("model", "rows", "d", "k"), [("linear", 20, 1, 1), ("linear", 20, 3, 2), ("linear", 1100, 40, 2)])
+@pytest.mark.parametrize(
+    ("model", "rows", "d", "k"),
+    [("linear", 20, 1, 1), ("linear", 20, 3, 2), ("linear", 1100, 40, 2)],
+)
 @pytest.mark.parametrize("epochs", [range(30), None], ids=["at once", "one by one"])
 def test_divergence(
     emulated: Emulator, model: str, rows: int, d: int, k: int, epochs: range | None

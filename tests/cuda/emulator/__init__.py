@@ -44,7 +44,15 @@ def build(directory: Path) -> Emulator:
     library = directory / "emulator.so"
     command = [
         compiler() or "c++",
-        *("-std=c++20", "-O2", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-ffp-contract=off", "-fno-tree-slp-vectorize"),
+        *(
+            "-std=c++20",
+            "-O2",
+            "-U_FORTIFY_SOURCE",
+            "-shared",
+            "-fPIC",
+            "-ffp-contract=off",
+            "-fno-tree-slp-vectorize",
+        ),
         *(f"-I{CSRC}", f"-I{HERE}"),
         str(HERE / "emulator.cpp"),
         str(CSRC / "cuda" / "scratch.cpp"),
@@ -66,7 +74,9 @@ def _described(tensor: Tensor | None) -> _Tensor:
 
 def _points(tensor: Tensor | None) -> _Tensor:
     """A vector as a column."""
-    return _described(None if tensor is None else tensor.reshape(-1, 1) if tensor.dim() == 1 else tensor)
+    return _described(
+        None if tensor is None else tensor.reshape(-1, 1) if tensor.dim() == 1 else tensor
+    )
 
 
 def _pointers(tensors: Sequence[Tensor | None]) -> Any:
@@ -87,7 +97,7 @@ def _numbers(settings: Sequence[Sequence[float]]) -> Any:
 
 
 class Emulator:
-    """The calls of ``gdcore._cuda`` on CPU tensors; threads and blocks run forwards or backwards."""
+    """The calls of ``gdcore._cuda`` on CPU tensors; threads run forwards or backwards."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -177,7 +187,10 @@ class Emulator:
         self._call("emulate_legendre_p3", x.dtype, data, _pointer(out))
 
     def update(
-        self, kind: str, slots: Sequence[Sequence[Tensor | None]], settings: Sequence[Sequence[float]]
+        self,
+        kind: str,
+        slots: Sequence[Sequence[Tensor | None]],
+        settings: Sequence[Sequence[float]],
     ) -> None:
         parameters = [own[0] for own in slots if own[0] is not None]
         self._call(

@@ -73,7 +73,7 @@ Problem problem_of(int model, Storage storage, const Tensor* data, void* const* 
   }
   const bool points = p.columns == 1 && p.outputs == 1 && dx == nullptr;
   const auto looked = [&](const Tensor& t) {
-    if (t.data == nullptr || points) return elements_view(t);
+    if (t.columns == 0 || points) return elements_view(t);
     return matrix_view(t.data, storage, t.rows, t.columns, t.row, t.column);
   };
   p.x = looked(data[0]);
@@ -92,9 +92,14 @@ extern "C" {
 
 int emulate_mse(int storage, int backwards, const Tensor* data, int mean, void* loss, void* losses, void* gradient) {
   const auto kind = static_cast<Storage>(storage);
-  const MseProblem p = {data[0].rows * data[0].columns, elements_view(data[0]), elements_view(data[1]),
-                        elements_view(data[2]),         mean != 0,              loss,
-                        losses,                         gradient};
+  const MseProblem p = {data[0].rows * data[0].columns,
+                        elements_view(data[0]),
+                        elements_view(data[1]),
+                        elements_view(data[2]),
+                        mean != 0,
+                        loss,
+                        losses,
+                        gradient};
   std::vector<double> memory = scratch_memory(mse_scratch(kind, p.size, p.mean && p.loss_weight.data != nullptr));
   return launched(kind, backwards, [&](auto launches, auto& queue) { launches.mse(queue, p, memory.data()); });
 }
@@ -136,7 +141,8 @@ int emulate_train(int storage, int backwards, int model, const Tensor* data, voi
   loop.records = records;
   loop.record_every = record_every;
   std::vector<double> memory = scratch_memory(scratch(stored, p));
-  return launched(stored, backwards, [&](auto launches, auto& queue) { launches.train(queue, p, loop, memory.data()); });
+  return launched(stored, backwards,
+                  [&](auto launches, auto& queue) { launches.train(queue, p, loop, memory.data()); });
 }
 
 int emulate_legendre_p3(int storage, int backwards, const Tensor* data, void* out) {
@@ -158,11 +164,11 @@ int emulate_update(int storage, int backwards, int kind, int count, void* const*
                              : kind == 1 ? static_cast<const void*>(&parsed[at].rmsprop)
                                          : static_cast<const void*>(&adam[at]);
     void* const* own = slots + i * (2 + kMaxState);
-    jobs.push_back({nullptr, rule, {own[0], own[1], {own[2], own[3], own[4]}}, sizes[i], static_cast<Storage>(storage)});
+    jobs.push_back(
+        {nullptr, rule, {own[0], own[1], {own[2], own[3], own[4]}}, sizes[i], static_cast<Storage>(storage)});
   }
-  return launched(static_cast<Storage>(storage), backwards, [&](auto launches, auto& queue) {
-    launches.update(queue, static_cast<Kind>(kind), jobs);
-  });
+  return launched(static_cast<Storage>(storage), backwards,
+                  [&](auto launches, auto& queue) { launches.update(queue, static_cast<Kind>(kind), jobs); });
 }
 
 }  // extern "C"

@@ -104,9 +104,8 @@ class Block {
     };
     for (int i = 0; i < threads(); i += kWarpLanes) release(i, i + kWarpLanes, Wait::kWarp);
     // On a device, threads that have ended no longer count.
-    const bool arrived = std::all_of(fibers_.begin(), fibers_.end(), [](const Fiber& f) {
-      return f.wait == Wait::kBlock || f.wait == Wait::kEnded;
-    });
+    const bool arrived = std::all_of(fibers_.begin(), fibers_.end(),
+                                     [](const Fiber& f) { return f.wait == Wait::kBlock || f.wait == Wait::kEnded; });
     if (arrived) {
       for (Fiber& f : fibers_) {
         if (f.wait == Wait::kBlock) f.wait = Wait::kNothing;
