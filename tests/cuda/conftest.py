@@ -1,5 +1,7 @@
 """Where the kernels run: on the host thread by thread, or on a device where there is one."""
 
+import contextlib
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +29,23 @@ def cuda() -> Iterator[torch.device]:
     """A device; whatever a test has put on it is done and gone at its end."""
     yield torch.device("cuda", torch.cuda.current_device())
     torch.cuda.synchronize()
+
+
+def _sync_debug_mode(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is a prototype, says torch
+        torch.cuda.set_sync_debug_mode(name)
+
+
+@contextlib.contextmanager
+def no_waiting() -> Iterator[None]:
+    """An error wherever torch waits for the device."""
+    torch.cuda.synchronize()
+    _sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        _sync_debug_mode("default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,5 @@
 """The losses on a device: exact sums, autograd, the emulator's bits, and PyTorch's surroundings."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,20 +12,12 @@ from ..kernels import test_linear_mse as linear
 from ..kernels import test_polynomial_mse as polynomial
 from ..kernels.layouts import MATRICES, contiguous
 from ..kernels.rounding import check
+from .conftest import no_waiting
 from .emulator import Emulator
 from .test_emulated_losses import SHAPES, linear_results, polynomial_results
 
 pytestmark = pytest.mark.cuda
 ops = torch.ops.gdcore
-
-
-@pytest.fixture
-def no_waiting(cuda: torch.device) -> Iterator[None]:
-    """An error where anything waits for the device."""
-    torch.cuda.synchronize(cuda)
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
 
 
 def moved(p: linear.Problem, device: torch.device) -> linear.Problem:
@@ -123,17 +113,16 @@ def test_more_than_int32_elements(cuda: torch.device) -> None:
     assert loss.item() == 1.0
 
 
-@pytest.mark.usefixtures("no_waiting")
 def test_nothing_waits(cuda: torch.device) -> None:
     x, y = torch.ones(100, 3, device=cuda), torch.ones(100, 1, device=cuda)
     weight = torch.ones(1, 3, device=cuda, requires_grad=True)
     scale = torch.ones(100, 1, device=cuda)
-    functional = gdcore.functional
-    functional.linear_mse_loss(x, weight, None, y, loss_weight=scale).backward()
-    functional.mse_loss(x @ weight.t(), y, weight=scale).backward()
     optimizers = (gdcore.optim.SGD, gdcore.optim.Adam, gdcore.optim.RMSprop)
-    for optimizer in (make([weight], lr=0.1) for make in optimizers):
-        optimizer.step()
+    with no_waiting():
+        gdcore.functional.linear_mse_loss(x, weight, None, y, loss_weight=scale).backward()
+        gdcore.functional.mse_loss(x @ weight.t(), y, weight=scale).backward()
+        for make in optimizers:
+            make([weight], lr=0.1).step()
 
 
 def test_streams(cuda: torch.device) -> None:

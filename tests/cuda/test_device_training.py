@@ -11,6 +11,7 @@ import gdcore
 from gdcore import _ops
 
 from ..api.optimizers import FULL, NAMES, everything, ours, theirs
+from .conftest import no_waiting
 from .emulator import Emulator
 from .test_emulated_training import CASES, SMALL, Loop, problem
 from .test_emulated_training import name as case_name
@@ -79,16 +80,13 @@ def test_torch_updates_what_is_on_the_device(cuda: torch.device, setting: str) -
             options = {"lr": torch.tensor(0.1, device=cuda), "capturable": True}
         optimizer = optim.Adam([p], **options)
         p.grad = torch.linspace(1, 2, 5, device=cuda)
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waiting():
             optimizer.step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         results.append(p.detach())
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
 def test_adam_is_not_captured_with_its_count(cuda: torch.device) -> None:
     p = torch.nn.Parameter(torch.ones(5, device=cuda))
     optimizer = gdcore.optim.Adam([p])
@@ -208,12 +206,8 @@ def test_loops_do_not_wait(cuda: torch.device) -> None:
     own = [bare(p.to(cuda)) for p in parameters]
     optimizer = torch.optim.SGD(own, lr=1e-3)
     assert _ops.cuda is not None
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         _ops.cuda.train_cuda("polynomial", own, x, y, None, True, optimizer, 10)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_unsuited(cuda: torch.device) -> None:
