@@ -115,9 +115,9 @@ class Fit:
         optimizer = torch.optim.SGD(theta, lr=self.lr)
         assert _ops.cuda is not None
         train = _ops.cuda.train_cuda
-        return theta, lambda: train(
-            self.kernel, theta, self.x, self.y, None, True, optimizer, epochs
-        )
+        held = ("sgd", optimizer.param_groups, optimizer.state)
+        data = (self.x, self.y, None)
+        return theta, lambda: train(self.kernel, theta, *data, True, *held, epochs)
 
     def eager(self, epochs: int) -> tuple[list[nn.Parameter], Run]:
         theta = copies(self.start)

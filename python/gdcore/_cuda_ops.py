@@ -4,8 +4,7 @@ Everything goes to PyTorch's current stream of the tensors' device, and nothing 
 that launches need for themselves comes from torch's allocator, which knows streams and graphs.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,11 +25,16 @@ _STORAGES = {
     torch.bfloat16: _cuda.Storage.bfloat16,
     torch.float16: _cuda.Storage.float16,
 }
+_KINDS = {"sgd": _cuda.Kind.SGD, "rmsprop": _cuda.Kind.RMSprop, "adam": _cuda.Kind.Adam}
 _MODELS = {
     "linear": _cuda.Model.linear,
     "polynomial": _cuda.Model.polynomial,
     "legendre": _cuda.Model.legendre,
 }
+
+
+_Group = dict[str, Any]
+_States = MutableMapping[Tensor, dict[str, Any]]
 
 
 def devices() -> tuple[int, str]:
@@ -210,7 +214,9 @@ def train_cuda(
     y: Tensor,
     weight: Tensor | None,
     mean: bool,
-    optimizer: torch.optim.Optimizer,
+    rule: str,
+    groups: Sequence[_Group],
+    state: _States,
     epochs: int,
     *,
     stops: bool = True,
@@ -219,7 +225,7 @@ def train_cuda(
     """Put so many full-batch epochs on the current stream; parameters and state are updated there.
 
     One launch where one block is enough, else two an epoch. Nothing waits for the device: whoever
-    reads ``status`` does. The optimizer's counts of steps, which are on the CPU, move on by
+    reads ``status`` does. The state's counts of steps, which are on the CPU, move on by
     ``epochs`` at once; `finish` takes back those that a divergence has left out.
 
     Args:
@@ -229,7 +235,9 @@ def train_cuda(
         y: target.
         weight: a loss weight for each element of ``y``, or None.
         mean: whether the loss is Σ w r² / Σ w, else Σ w r².
-        optimizer: torch's or gdcore's SGD, RMSprop, Adam or AdamW, without hooks.
+        rule: ``"sgd"``, ``"rmsprop"`` or ``"adam"``.
+        groups: an optimizer's, or such as name other parameters than its own.
+        state: the optimizer's, or another, by parameter; made where there is none.
         epochs: how many.
         stops: whether a loss that is not finite ends the loop.
         record_every: record θ after every so many epochs; 0 for never.
@@ -238,20 +246,20 @@ def train_cuda(
         TypeError: dtypes differ, or are none of the kernels'.
         ValueError: shapes or devices differ; what `unsuited` says of model and optimizer.
     """
-    reason = unsuited(kernel, parameters, x, optimizer)
+    reason = unsuited(kernel, parameters, x, groups)
     if reason is not None:
         raise ValueError(reason)
     names = [f"parameters[{i}]" for i in range(len(parameters))]
     tensors: list[Tensor | None] = [x, y, weight, *parameters]
     _checks.any_dtype(["x", "y", "weight", *names], tensors)
     _check_shapes(kernel, parameters, x, y, weight)
-    settings = [_Settings.of(optimizer, p) for p in parameters]
+    settings = [_Settings.of(rule, _group_of(groups, p), state.get(p, {})) for p in parameters]
     status = torch.full((), -1, dtype=torch.int64, device=x.device)
     losses = x.new_empty(epochs)
     count = sum(p.numel() for p in parameters)
     previous = torch.cat([p.detach().reshape(-1) for p in parameters])
     records = x.new_empty(-(-epochs // record_every), count) if record_every > 0 else None
-    states = [own.tensors(optimizer, p) for own, p in zip(settings, parameters, strict=True)]
+    states = [own.tensors(state, p) for own, p in zip(settings, parameters, strict=True)]
     data = (x, y, weight)
     written = [*parameters, *(s for own in states for s in own if s is not None)]
     torch.autograd.graph.increment_version(written)
@@ -260,7 +268,7 @@ def train_cuda(
         *data,
         [p.detach() for p in parameters],
         mean,
-        getattr(_cuda.Kind, settings[0].kind),
+        _KINDS[rule],
         [own.numbers for own in settings],
         states,
         0,
@@ -274,18 +282,16 @@ def train_cuda(
         _scratch(kernel, data, parameters, mean and weight is not None),
     )
     if epochs > 0:
-        _count(optimizer, parameters, epochs)
+        _count(state, parameters, epochs)
     return CudaLoop(losses, status, previous, records)
 
 
-def finish(
-    loop: CudaLoop, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer
-) -> int | None:
+def finish(loop: CudaLoop, parameters: Sequence[Tensor], state: _States) -> int | None:
     """Wait for a loop; after a divergence, put back the last finite θ and say at which epoch."""
     epoch = int(loop.status.item())
     if epoch < 0:
         return None
-    _count(optimizer, parameters, epoch - len(loop.losses))
+    _count(state, parameters, epoch - len(loop.losses))
     if not all(bool(p.isfinite().all()) for p in parameters):
         sizes = [p.numel() for p in parameters]
         with torch.no_grad():
@@ -295,40 +301,31 @@ def finish(
 
 
 def unsuited(
-    kernel: str, parameters: Sequence[Tensor], x: Tensor, optimizer: torch.optim.Optimizer
+    kernel: str, parameters: Sequence[Tensor], x: Tensor, groups: Sequence[_Group]
 ) -> str | None:
-    """Why `train_cuda` does not take a model with an optimizer, or None where it does."""
+    """Why `train_cuda` does not take a model with these groups, or None where it does."""
     if not x.is_cuda:
         return f"x: expected a CUDA tensor, got one on {x.device}"
+    if kernel not in _MODELS:
+        return f"kernel: expected one of {', '.join(_MODELS)}, got {kernel}"
     if kernel == "linear" and (x.dim() != 2 or not linear_fits(x, parameters[0])):
         shapes = f"x of {tuple(x.shape)} and weight of {tuple(parameters[0].shape)}"
         return f"x: expected rows and outputs of a linear model that has a kernel, got {shapes}"
     if len(parameters) > 4 or not all(p.is_contiguous() for p in parameters):
         return "parameters: expected at most four contiguous tensors"
-    kinds = set()
     for p in parameters:
-        group = _group_of(optimizer, p)
+        group = _group_of(groups, p)
         if group is None:
             return "optimizer: expected one that holds all parameters of the model"
         if any(isinstance(v, Tensor) for v in (group["lr"], *group.get("betas", ()))):
             return "optimizer: expected a rate and betas that are numbers, not tensors"
         if group.get("capturable") or group.get("differentiable") or group.get("fused"):
             return "optimizer: expected capturable, differentiable and fused to be off"
-        kinds.add(_kind(optimizer))
-    if None in kinds:
-        return f"optimizer: expected SGD, RMSprop, Adam or AdamW, got {type(optimizer).__name__}"
     return None
 
 
-def _kind(optimizer: torch.optim.Optimizer) -> str | None:
-    for kind in ("SGD", "RMSprop", "Adam"):
-        if isinstance(optimizer, getattr(torch.optim, kind)):
-            return kind
-    return "Adam" if isinstance(optimizer, torch.optim.AdamW) else None
-
-
-def _group_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any] | None:
-    for group in optimizer.param_groups:
+def _group_of(groups: Sequence[_Group], parameter: Tensor) -> _Group | None:
+    for group in groups:
         if any(p is parameter for p in group["params"]):
             return group
     return None
@@ -350,52 +347,48 @@ def _check_shapes(
 class _Settings(NamedTuple):
     """One parameter's, in the order of ``csrc/cuda/arguments.h``, and the names of its states."""
 
-    kind: str
     numbers: list[float]
     states: tuple[str | None, str | None, str | None]
+    counts: bool
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, parameter: Tensor) -> "_Settings":
-        group, kind = _group_of(optimizer, parameter), _kind(optimizer)
+    def of(cls, rule: str, group: _Group | None, own: dict[str, Any]) -> "_Settings":
         assert group is not None
-        number = functools.partial(_number, group)
-        state = optimizer.state.get(parameter, {})
-        steps = float(state["step"]) if "step" in state else 0.0
-        if kind == "SGD":
-            names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
-            fresh = state.get("momentum_buffer") is None
+
+        def numbers(*names: str) -> list[float]:
+            return [float(group[name]) for name in names]
+
+        steps = float(own["step"]) if "step" in own else 0.0
+        if rule == "sgd":
+            found = numbers("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+            fresh = own.get("momentum_buffer") is None
             buffer = "momentum_buffer" if group["momentum"] != 0 else None
-            return cls(kind, [*map(number, names), 0.0, float(fresh)], (buffer, None, None))
-        if kind == "RMSprop":
-            names = ("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
+            return cls([*found, 0.0, float(fresh)], (buffer, None, None), False)
+        if rule == "rmsprop":
+            found = numbers("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
             buffer = "momentum_buffer" if group["momentum"] > 0 else None
             average = "grad_avg" if group["centered"] else None
-            return cls(kind, [*map(number, names), 0.0, steps], ("square_avg", buffer, average))
-        decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW))
-        numbers = [number("lr"), *map(float, group["betas"]), number("eps"), number("weight_decay")]
-        numbers += [float(decoupled), number("maximize"), steps]
+            return cls([*found, 0.0, steps], ("square_avg", buffer, average), True)
+        rest = numbers("eps", "weight_decay", "decoupled_weight_decay", "maximize")
+        found = [*numbers("lr"), *map(float, group["betas"]), *rest, steps]
         largest = "max_exp_avg_sq" if group["amsgrad"] else None
-        return cls("Adam", numbers, ("exp_avg", "exp_avg_sq", largest))
+        return cls(found, ("exp_avg", "exp_avg_sq", largest), True)
 
-    def tensors(self, optimizer: torch.optim.Optimizer, parameter: Tensor) -> list[Tensor | None]:
+    def tensors(self, state: _States, parameter: Tensor) -> list[Tensor | None]:
         """The states, made where there are none."""
-        own = optimizer.state[parameter] if any(self.states) else {}
-        if self.kind != "SGD" and "step" not in own:
+        if not any(self.states):
+            return [None, None, None]
+        own = state.setdefault(parameter, {})
+        if self.counts and "step" not in own:
             own["step"] = torch.tensor(0.0)
-        found: list[Tensor | None] = []
         for name in self.states:
             if name is not None and own.get(name) is None:
                 own[name] = torch.zeros_like(parameter, requires_grad=False)
-            found.append(None if name is None else own[name])
-        return found
+        return [None if name is None else own[name] for name in self.states]
 
 
-def _number(group: dict[str, Any], name: str) -> float:
-    return float(group[name])
-
-
-def _count(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], epochs: int) -> None:
+def _count(state: _States, parameters: Sequence[Tensor], epochs: int) -> None:
     for p in parameters:
-        step = optimizer.state[p].get("step") if p in optimizer.state else None
+        step = state[p].get("step") if p in state else None
         if step is not None:
             step += epochs

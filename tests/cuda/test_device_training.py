@@ -17,6 +17,7 @@ from .test_emulated_training import CASES, SMALL, Loop, problem
 from .test_emulated_training import name as case_name
 
 pytestmark = pytest.mark.cuda
+RULES = {"SGD": "sgd", "RMSprop": "rmsprop", "Adam": "adam", "AdamW": "adam"}
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -114,7 +115,8 @@ def run(
     own = [bare(p.to(device)) for p in parameters]
     optimizer = getattr(torch.optim, name)(own, **options)
     x, y, w = (None if t is None else t.to(device) for t in data)
-    loop = _ops.cuda.train_cuda(model, own, x, y, w, True, optimizer, epochs, record_every=1)
+    held = (RULES[name], optimizer.param_groups, optimizer.state)
+    loop = _ops.cuda.train_cuda(model, own, x, y, w, True, *held, epochs, record_every=1)
     return loop, own, optimizer
 
 
@@ -126,7 +128,7 @@ def test_loops_are_torch_s(
     data, parameters = problem(model, rows, d, k, torch.float64)
     loop, own, optimizer = run(cuda, model, data, parameters, 12, name, **FULL[name])
     assert _ops.cuda is not None
-    assert _ops.cuda.finish(loop, own, optimizer) is None
+    assert _ops.cuda.finish(loop, own, optimizer.state) is None
 
     twins = [bare(p) for p in parameters]
     plain = getattr(torch.optim, name)(twins, **FULL[name])
@@ -181,8 +183,9 @@ def test_loops_go_on(cuda: torch.device) -> None:
     for chunks in ((30,), (11, 19)):
         own = [bare(p.to(cuda)) for p in parameters]
         optimizer = torch.optim.SGD(own, lr=0.1, momentum=0.9)
+        held = ("sgd", optimizer.param_groups, optimizer.state)
         for epochs in chunks:
-            _ops.cuda.train_cuda("linear", own, x, y, None, True, optimizer, epochs)
+            _ops.cuda.train_cuda("linear", own, x, y, None, True, *held, epochs)
         results.append(copy.deepcopy(own))
     assert all(map(torch.equal, *results))
 
@@ -192,7 +195,7 @@ def test_divergence(cuda: torch.device, rows: int) -> None:
     assert _ops.cuda is not None
     data, parameters = problem("linear", rows, 3, 1, torch.float32)
     loop, own, optimizer = run(cuda, "linear", data, parameters, 60, "SGD", lr=1e5)
-    epoch = _ops.cuda.finish(loop, own, optimizer)
+    epoch = _ops.cuda.finish(loop, own, optimizer.state)
     assert epoch is not None
     assert 0 < epoch < 60
     assert not loop.losses[epoch].isfinite()
@@ -207,7 +210,8 @@ def test_loops_do_not_wait(cuda: torch.device) -> None:
     optimizer = torch.optim.SGD(own, lr=1e-3)
     assert _ops.cuda is not None
     with no_waiting():
-        _ops.cuda.train_cuda("polynomial", own, x, y, None, True, optimizer, 10)
+        held = ("sgd", optimizer.param_groups, optimizer.state)
+        _ops.cuda.train_cuda("polynomial", own, x, y, None, True, *held, 10)
 
 
 def test_unsuited(cuda: torch.device) -> None:
@@ -218,12 +222,13 @@ def test_unsuited(cuda: torch.device) -> None:
     for optimizer, why in (
         (torch.optim.SGD(own[:1], lr=0.1), "holds all parameters"),
         (torch.optim.Adam(own, capturable=True), "capturable"),
-        (torch.optim.Adagrad(own), "Adagrad"),
     ):
+        held = ("adam", optimizer.param_groups, optimizer.state)
         with pytest.raises(ValueError, match=why):
-            _ops.cuda.train_cuda("linear", own, x, y, None, True, optimizer, 3)
+            _ops.cuda.train_cuda("linear", own, x, y, None, True, *held, 3)
     optimizer = torch.optim.SGD(own, lr=0.1)
+    held = ("sgd", optimizer.param_groups, optimizer.state)
     with pytest.raises(ValueError, match="expected a CUDA tensor"):
-        _ops.cuda.train_cuda("linear", own, data[0], y, None, True, optimizer, 3)
+        _ops.cuda.train_cuda("linear", own, data[0], y, None, True, *held, 3)
     with pytest.raises(ValueError, match=r"y: expected a tensor on cuda"):
-        _ops.cuda.train_cuda("linear", own, x, data[1], None, True, optimizer, 3)
+        _ops.cuda.train_cuda("linear", own, x, data[1], None, True, *held, 3)

@@ -19,7 +19,7 @@ from gdcore import _ops
 
 from ..api.optimizers import FULL, NAMES
 from .emulator import Emulator
-from .test_device_training import bare, predicted
+from .test_device_training import RULES, bare, predicted
 from .test_emulated_training import SMALL, problem
 
 _cuda_ops = pytest.importorskip("gdcore._cuda_ops", reason="built without the CUDA path")
@@ -168,8 +168,9 @@ def test_train(on_host: Any, model: str, rows: int, d: int, k: int, name: str) -
     theirs = getattr(torch.optim, name)(twins, **FULL[name])
     losses = []
     for epochs in (1, 4, 3):
-        loop = on_host.train_cuda(model, own, x, y, None, True, ours, epochs, record_every=2)
-        assert on_host.finish(loop, own, ours) is None
+        held = (RULES[name], ours.param_groups, ours.state)
+        loop = on_host.train_cuda(model, own, x, y, None, True, *held, epochs, record_every=2)
+        assert on_host.finish(loop, own, ours.state) is None
         assert loop.records.shape[0] == -(-epochs // 2)
         losses.append(loop.losses)
     for epoch in range(8):
@@ -190,8 +191,9 @@ def test_divergence_is_put_right(on_host: Any) -> None:
     (x, y, _), parameters = problem("linear", 20, 3, 1, torch.float32)
     own = [bare(p) for p in parameters]
     optimizer = torch.optim.Adam(own, lr=1e25)
-    loop = on_host.train_cuda("linear", own, x, y, None, True, optimizer, 30)
-    epoch = on_host.finish(loop, own, optimizer)
+    held = ("adam", optimizer.param_groups, optimizer.state)
+    loop = on_host.train_cuda("linear", own, x, y, None, True, *held, 30)
+    epoch = on_host.finish(loop, own, optimizer.state)
     assert epoch is not None
     assert all(p.isfinite().all() for p in own)
     assert optimizer.state[own[0]]["step"] == epoch
@@ -199,7 +201,7 @@ def test_divergence_is_put_right(on_host: Any) -> None:
 
 def test_unsuited() -> None:
     p, x = torch.nn.Parameter(torch.ones(1, 3)), torch.ones(5, 3)
-    reason = _cuda_ops.unsuited("linear", [p], x, torch.optim.SGD([p], lr=0.1))
+    reason = _cuda_ops.unsuited("linear", [p], x, [{"params": [p], "lr": 0.1}])
     assert reason == "x: expected a CUDA tensor, got one on cpu"
 
 
