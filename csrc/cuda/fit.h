@@ -21,9 +21,9 @@ struct SharedTheta {
 template <class T, template <class> class ModelOf>
 struct FitPoints {
   using Model = ModelOf<T>;
-  static constexpr int kBlockThreads = kMaxFitThreads;
+  static constexpr int kBlockThreads = Model::kSums > 8 ? kMaxFitThreads / 2 : kMaxFitThreads;  ///< for registers
   static constexpr int kBlocks = 1;
-  static constexpr int kSumsShared = kMaxFitThreads / kWarpLanes * Model::kSums;
+  static constexpr int kSumsShared = kBlockThreads / kWarpLanes * Model::kSums;
   static constexpr int kShared = kSumsShared + Model::kSums;
 
   View x, target, loss_weight;

@@ -101,9 +101,10 @@ void Launches<S, Queue>::loss(Queue& queue, const Problem& p, Loop loop, double*
 
 template <class T, template <class> class ModelOf, class Queue>
 void fit_points(Queue& queue, const Problem& p, const Loop& loop) {
-  queue.run(FitPoints<T, ModelOf>{p.x, p.target, p.loss_weight, static_cast<int>(p.rows),
-                                  static_cast<int>(1 + p.parameters), loop},
-            1, fit_plan(p.rows, 1, 1).threads);
+  using Body = FitPoints<T, ModelOf>;
+  const Index threads = at_most(fit_plan(p.rows, 1, 1).threads, Body::kBlockThreads);
+  queue.run(Body{p.x, p.target, p.loss_weight, static_cast<int>(p.rows), static_cast<int>(1 + p.parameters), loop}, 1,
+            static_cast<int>(threads));
 }
 
 template <class T, class Queue>

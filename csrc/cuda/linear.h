@@ -18,9 +18,9 @@ template <class S, int OUTPUTS, int CHUNKS>
 struct Linear {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
-  static constexpr int kBlocks = OUTPUTS * CHUNKS > 1 ? 1 : 2;
-  static constexpr int kWidth = CHUNKS * kVector<S>;  ///< columns of a lane
-  static constexpr int kRows = rows_in_flight(CHUNKS, OUTPUTS);
+  static constexpr int kBlocks = OUTPUTS * CHUNKS > 1 || sizeof(S) == 2 ? 1 : 2;  ///< at a time
+  static constexpr int kWidth = CHUNKS * kVector<S>;                              ///< columns of a lane
+  static constexpr int kRows = rows_in_flight(sizeof(S), CHUNKS, OUTPUTS);
   static constexpr int kPerLane = OUTPUTS * (kWidth + 1) + 1;
   static constexpr int kShared = kThreads * kPerLane;
 

@@ -31,25 +31,26 @@ struct Polynomial {
   T coefficients[MAX + 1];
   int count;
 
+  /// Whether there is a power m.
+  GDCORE_KERNEL bool has(int m) const { return (((1u << (count - 1)) - 1u) >> m & 1u) != 0; }
+
   template <class Theta>
   GDCORE_KERNEL Polynomial(const Theta& theta, int sums) : count(sums) {
     GDCORE_UNROLL
     for (int m = 0; m <= MAX; ++m) coefficients[m] = m < sums - 1 ? theta(m) : T(0);
   }
   GDCORE_KERNEL void add(T (&part)[kSums], T x, T target, T w) const {
-    // Terms past the degree would be exact zeros, but for an infinite x.
+    // From the highest power that there could be, of which those past the degree are exact zeros, whatever x is. A
+    // choice of the coefficient to begin with would make compilers keep them in memory.
     T prediction = T(0);
     GDCORE_UNROLL
-    for (int m = MAX; m >= 0; --m) {
-      if (m < count - 1) prediction = m == count - 2 ? coefficients[m] : fma(prediction, x, coefficients[m]);
-    }
+    for (int m = MAX; m >= 0; --m) prediction = fma(prediction, has(m + 1) ? x : T(0), coefficients[m]);
     const T r = prediction - target;
     T power = w * r;
     part[0] = fma(power, r, part[0]);
     GDCORE_UNROLL
     for (int m = 0; m <= MAX; ++m) {
-      if (m >= count - 1) continue;
-      part[1 + m] = part[1 + m] + power;
+      part[1 + m] = has(m) ? part[1 + m] + power : part[1 + m];
       power = power * x;
     }
   }

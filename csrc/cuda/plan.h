@@ -68,7 +68,9 @@ struct LinearPlan {
 constexpr int many_outputs(Storage storage) noexcept { return bytes_of(storage) == 2 ? 2 : 4; }
 constexpr int long_chunks(Storage storage) noexcept { return static_cast<int>(bytes_of(storage)); }
 /// Rows that a thread reads before it uses the first.
-constexpr int rows_in_flight(int chunks, int outputs) noexcept { return chunks > 1 ? 2 : outputs > 1 ? 4 : 8; }
+constexpr int rows_in_flight(Index bytes, int chunks, int outputs) noexcept {
+  return chunks > 1 ? 2 : outputs > 1 || bytes != 4 ? 4 : 8;
+}
 
 constexpr LinearPlan linear_plan(Storage storage, Index rows, Index columns, Index outputs) noexcept {
   const Index vector = 16 / bytes_of(storage);
@@ -77,7 +79,7 @@ constexpr LinearPlan linear_plan(Storage storage, Index rows, Index columns, Ind
   plan.chunks = vectors > 32 ? long_chunks(storage) : 1;
   plan.outputs = plan.chunks == 1 && outputs > 1 ? many_outputs(storage) : 1;
   plan.lanes = power_above(ceil_divide(vectors, plan.chunks), 32);
-  plan.rows = kThreads / plan.lanes * rows_in_flight(plan.chunks, plan.outputs);
+  plan.rows = kThreads / plan.lanes * rows_in_flight(bytes_of(storage), plan.chunks, plan.outputs);
   plan.output_blocks = ceil_divide(outputs, plan.outputs);
   plan.row_blocks = blocks_for(ceil_divide(rows, plan.rows), outputs * (columns + 1) + plan.output_blocks);
   return plan;

@@ -4,42 +4,37 @@ Everything goes to PyTorch's current stream of the tensors' device, and nothing 
 that launches need for themselves comes from torch's allocator, which knows streams and graphs.
 """
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from . import _checks, _cuda
+from . import _checks
+from . import _cuda as native
 
-_cuda.connect(torch.Tensor)
+native.connect(torch.Tensor)
 _checks.devices.add("cuda")
 
-ARCHITECTURES: str = _cuda.architectures
-RUNTIME: str = _cuda.runtime
-UPDATES = _cuda.updates
+ARCHITECTURES: str = native.architectures
+RUNTIME: str = native.runtime
+UPDATES = native.updates
 
-_STORAGES = {
-    torch.float32: _cuda.Storage.float32,
-    torch.float64: _cuda.Storage.float64,
-    torch.bfloat16: _cuda.Storage.bfloat16,
-    torch.float16: _cuda.Storage.float16,
+STORAGES = {
+    torch.float32: native.Storage.float32,
+    torch.float64: native.Storage.float64,
+    torch.bfloat16: native.Storage.bfloat16,
+    torch.float16: native.Storage.float16,
 }
-_KINDS = {"sgd": _cuda.Kind.SGD, "rmsprop": _cuda.Kind.RMSprop, "adam": _cuda.Kind.Adam}
-_MODELS = {
-    "linear": _cuda.Model.linear,
-    "polynomial": _cuda.Model.polynomial,
-    "legendre": _cuda.Model.legendre,
+MODELS = {
+    "linear": native.Model.linear,
+    "polynomial": native.Model.polynomial,
+    "legendre": native.Model.legendre,
 }
-
-
-_Group = dict[str, Any]
-_States = MutableMapping[Tensor, dict[str, Any]]
 
 
 def devices() -> tuple[int, str]:
     """How many devices the runtime finds, and what it says where it finds none."""
-    found: tuple[int, str] = _cuda.devices()
+    found: tuple[int, str] = native.devices()
     return found
 
 
@@ -64,10 +59,10 @@ def mse(
     loss = _dense(input) if reduction == "none" else input.new_empty(())
     slope = _dense(input) if gradient else None
     mean = reduction == "mean"
-    size = _cuda.mse_scratch(_STORAGES[input.dtype], input.numel(), mean and weight is not None)
+    size = native.mse_scratch(STORAGES[input.dtype], input.numel(), mean and weight is not None)
     scalar, each = (None, loss) if reduction == "none" else (loss, None)
     first, second, third = map(_flat, (input, target, weight))
-    _cuda.mse(first, second, third, mean, scalar, each, slope, _doubles(size, input))
+    native.mse(first, second, third, mean, scalar, each, slope, _doubles(size, input))
     return loss, slope
 
 
@@ -82,13 +77,13 @@ def _model_loss(
     x, _, weight = data
     mean = reduction == "mean"
     loss, gradients = x.new_empty(()), [_dense(p) for p in parameters]
-    scratch = _scratch(model, data, parameters, mean and weight is not None, dx is not None)
+    memory = scratch(model, data, parameters, mean and weight is not None, dx is not None)
     dense = [p.contiguous() for p in parameters]
-    _cuda.loss(_MODELS[model], *data, dense, mean, loss, gradients, dx, scratch)
+    native.loss(MODELS[model], *data, dense, mean, loss, gradients, dx, memory)
     return loss, *gradients
 
 
-def _scratch(
+def scratch(
     model: str,
     data: tuple[Tensor, Tensor, Tensor | None],
     parameters: Sequence[Tensor],
@@ -98,8 +93,8 @@ def _scratch(
     x = data[0]
     columns, outputs = _extent(model, x, parameters)
     count = sum(p.numel() for p in parameters)
-    storage = _STORAGES[x.dtype]
-    size = _cuda.scratch(storage, len(x), columns, outputs, count, weighted_mean, dx)
+    storage = STORAGES[x.dtype]
+    size = native.scratch(storage, len(x), columns, outputs, count, weighted_mean, dx)
     return _doubles(size, x)
 
 
@@ -111,9 +106,9 @@ def _extent(model: str, x: Tensor, parameters: Sequence[Tensor]) -> tuple[int, i
 def linear_fits(x: Tensor, weight: Tensor, dx: bool = False) -> bool:
     """Whether the kernels take a linear model of these shapes, else it is for matrix products."""
     columns, outputs = x.shape[1], weight.shape[0]
-    if columns < 1 or outputs < 1 or not _cuda.linear_fits(columns, outputs):
+    if columns < 1 or outputs < 1 or not native.linear_fits(columns, outputs):
         return False
-    writes: bool = _cuda.linear_writes_dx(_STORAGES[x.dtype], columns, outputs)
+    writes: bool = native.linear_writes_dx(STORAGES[x.dtype], columns, outputs)
     return writes or not dx
 
 
@@ -163,7 +158,7 @@ def polynomial_mse(
     x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     _checks.native_dtype(x=x, target=target, coefficients=coefficients, weight=weight)
-    _checks.polynomial_mse(x, coefficients, target, weight, max_degree=_cuda.max_degree)
+    _checks.polynomial_mse(x, coefficients, target, weight, max_degree=native.max_degree)
     data = (x, target, weight)
     loss, gradient = _model_loss("polynomial", data, (coefficients,), reduction)
     return loss, gradient
@@ -180,215 +175,12 @@ def legendre_mse(
 def legendre_p3(x: Tensor) -> Tensor:
     _checks.native_dtype(x=x)
     out = _dense(x)
-    _cuda.legendre_p3(_flat(x), None, out)
+    native.legendre_p3(_flat(x), None, out)
     return out
 
 
 def legendre_p3_backward(grad: Tensor, x: Tensor) -> Tensor:
     _checks.native_dtype(x=x, grad=grad)
     out = _dense(x)
-    _cuda.legendre_p3(_flat(x), _flat(grad), out)
+    native.legendre_p3(_flat(x), _flat(grad), out)
     return out
-
-
-class CudaLoop(NamedTuple):
-    """What `train_cuda` has put on the stream, still on the device.
-
-    Args:
-        losses: of each epoch, before its update; undefined after the epoch in ``status``.
-        status: -1, or the first epoch whose loss is not finite, at which the parameters stopped.
-        previous: θ before the last update: the last finite values, where θ itself is not.
-        records: θ after epochs 0, record_every, 2 record_every, …, or None.
-    """
-
-    losses: Tensor
-    status: Tensor
-    previous: Tensor
-    records: Tensor | None
-
-
-def train_cuda(
-    kernel: str,
-    parameters: Sequence[Tensor],
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    mean: bool,
-    rule: str,
-    groups: Sequence[_Group],
-    state: _States,
-    epochs: int,
-    *,
-    stops: bool = True,
-    record_every: int = 0,
-) -> CudaLoop:
-    """Put so many full-batch epochs on the current stream; parameters and state are updated there.
-
-    One launch where one block is enough, else two an epoch. Nothing waits for the device: whoever
-    reads ``status`` does. The state's counts of steps, which are on the CPU, move on by
-    ``epochs`` at once; `finish` takes back those that a divergence has left out.
-
-    Args:
-        kernel: ``"linear"``, ``"polynomial"`` or ``"legendre"``.
-        parameters: in θ's order: weight and bias, coefficients, or a, b, c, d. Contiguous.
-        x: the kernel's input.
-        y: target.
-        weight: a loss weight for each element of ``y``, or None.
-        mean: whether the loss is Σ w r² / Σ w, else Σ w r².
-        rule: ``"sgd"``, ``"rmsprop"`` or ``"adam"``.
-        groups: an optimizer's, or such as name other parameters than its own.
-        state: the optimizer's, or another, by parameter; made where there is none.
-        epochs: how many.
-        stops: whether a loss that is not finite ends the loop.
-        record_every: record θ after every so many epochs; 0 for never.
-
-    Raises:
-        TypeError: dtypes differ, or are none of the kernels'.
-        ValueError: shapes or devices differ; what `unsuited` says of model and optimizer.
-    """
-    reason = unsuited(kernel, parameters, x, groups)
-    if reason is not None:
-        raise ValueError(reason)
-    names = [f"parameters[{i}]" for i in range(len(parameters))]
-    tensors: list[Tensor | None] = [x, y, weight, *parameters]
-    _checks.any_dtype(["x", "y", "weight", *names], tensors)
-    _check_shapes(kernel, parameters, x, y, weight)
-    settings = [_Settings.of(rule, _group_of(groups, p), state.get(p, {})) for p in parameters]
-    status = torch.full((), -1, dtype=torch.int64, device=x.device)
-    losses = x.new_empty(epochs)
-    count = sum(p.numel() for p in parameters)
-    previous = torch.cat([p.detach().reshape(-1) for p in parameters])
-    records = x.new_empty(-(-epochs // record_every), count) if record_every > 0 else None
-    states = [own.tensors(state, p) for own, p in zip(settings, parameters, strict=True)]
-    data = (x, y, weight)
-    written = [*parameters, *(s for own in states for s in own if s is not None)]
-    torch.autograd.graph.increment_version(written)
-    _cuda.train(
-        _MODELS[kernel],
-        *data,
-        [p.detach() for p in parameters],
-        mean,
-        _KINDS[rule],
-        [own.numbers for own in settings],
-        states,
-        0,
-        epochs,
-        stops,
-        losses,
-        status,
-        previous,
-        records,
-        max(record_every, 1),
-        _scratch(kernel, data, parameters, mean and weight is not None),
-    )
-    if epochs > 0:
-        _count(state, parameters, epochs)
-    return CudaLoop(losses, status, previous, records)
-
-
-def finish(loop: CudaLoop, parameters: Sequence[Tensor], state: _States) -> int | None:
-    """Wait for a loop; after a divergence, put back the last finite θ and say at which epoch."""
-    epoch = int(loop.status.item())
-    if epoch < 0:
-        return None
-    _count(state, parameters, epoch - len(loop.losses))
-    if not all(bool(p.isfinite().all()) for p in parameters):
-        sizes = [p.numel() for p in parameters]
-        with torch.no_grad():
-            for p, before in zip(parameters, loop.previous.split(sizes), strict=True):
-                p.copy_(before.view_as(p))
-    return epoch
-
-
-def unsuited(
-    kernel: str, parameters: Sequence[Tensor], x: Tensor, groups: Sequence[_Group]
-) -> str | None:
-    """Why `train_cuda` does not take a model with these groups, or None where it does."""
-    if not x.is_cuda:
-        return f"x: expected a CUDA tensor, got one on {x.device}"
-    if kernel not in _MODELS:
-        return f"kernel: expected one of {', '.join(_MODELS)}, got {kernel}"
-    if kernel == "linear" and (x.dim() != 2 or not linear_fits(x, parameters[0])):
-        shapes = f"x of {tuple(x.shape)} and weight of {tuple(parameters[0].shape)}"
-        return f"x: expected rows and outputs of a linear model that has a kernel, got {shapes}"
-    if len(parameters) > 4 or not all(p.is_contiguous() for p in parameters):
-        return "parameters: expected at most four contiguous tensors"
-    for p in parameters:
-        group = _group_of(groups, p)
-        if group is None:
-            return "optimizer: expected one that holds all parameters of the model"
-        if any(isinstance(v, Tensor) for v in (group["lr"], *group.get("betas", ()))):
-            return "optimizer: expected a rate and betas that are numbers, not tensors"
-        if group.get("capturable") or group.get("differentiable") or group.get("fused"):
-            return "optimizer: expected capturable, differentiable and fused to be off"
-    return None
-
-
-def _group_of(groups: Sequence[_Group], parameter: Tensor) -> _Group | None:
-    for group in groups:
-        if any(p is parameter for p in group["params"]):
-            return group
-    return None
-
-
-def _check_shapes(
-    kernel: str, parameters: Sequence[Tensor], x: Tensor, y: Tensor, weight: Tensor | None
-) -> None:
-    if kernel == "linear":
-        bias = parameters[1] if len(parameters) > 1 else None
-        _checks.linear_mse(x, parameters[0], bias, y, weight)
-    elif kernel == "polynomial":
-        _checks.polynomial_mse(x, parameters[0], y, weight, max_degree=_cuda.max_degree)
-    else:
-        a, b, c, d = parameters
-        _checks.legendre_mse(x, a, b, c, d, y)
-
-
-class _Settings(NamedTuple):
-    """One parameter's, in the order of ``csrc/cuda/arguments.h``, and the names of its states."""
-
-    numbers: list[float]
-    states: tuple[str | None, str | None, str | None]
-    counts: bool
-
-    @classmethod
-    def of(cls, rule: str, group: _Group | None, own: dict[str, Any]) -> "_Settings":
-        assert group is not None
-
-        def numbers(*names: str) -> list[float]:
-            return [float(group[name]) for name in names]
-
-        steps = float(own["step"]) if "step" in own else 0.0
-        if rule == "sgd":
-            found = numbers("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
-            fresh = own.get("momentum_buffer") is None
-            buffer = "momentum_buffer" if group["momentum"] != 0 else None
-            return cls([*found, 0.0, float(fresh)], (buffer, None, None), False)
-        if rule == "rmsprop":
-            found = numbers("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
-            buffer = "momentum_buffer" if group["momentum"] > 0 else None
-            average = "grad_avg" if group["centered"] else None
-            return cls([*found, 0.0, steps], ("square_avg", buffer, average), True)
-        rest = numbers("eps", "weight_decay", "decoupled_weight_decay", "maximize")
-        found = [*numbers("lr"), *map(float, group["betas"]), *rest, steps]
-        largest = "max_exp_avg_sq" if group["amsgrad"] else None
-        return cls(found, ("exp_avg", "exp_avg_sq", largest), True)
-
-    def tensors(self, state: _States, parameter: Tensor) -> list[Tensor | None]:
-        """The states, made where there are none."""
-        if not any(self.states):
-            return [None, None, None]
-        own = state.setdefault(parameter, {})
-        if self.counts and "step" not in own:
-            own["step"] = torch.tensor(0.0)
-        for name in self.states:
-            if name is not None and own.get(name) is None:
-                own[name] = torch.zeros_like(parameter, requires_grad=False)
-        return [None if name is None else own[name] for name in self.states]
-
-
-def _count(state: _States, parameters: Sequence[Tensor], epochs: int) -> None:
-    for p in parameters:
-        step = state[p].get("step") if p in state else None
-        if step is not None:
-            step += epochs

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import gdcore
-from gdcore import _ops
 
 from ..api.optimizers import FULL, NAMES, everything, ours, theirs
 from .conftest import no_waiting
@@ -17,6 +16,7 @@ from .test_emulated_training import CASES, SMALL, Loop, problem
 from .test_emulated_training import name as case_name
 
 pytestmark = pytest.mark.cuda
+_cuda_loop = pytest.importorskip("gdcore._cuda_loop", reason="built without the CUDA path")
 RULES = {"SGD": "sgd", "RMSprop": "rmsprop", "Adam": "adam", "AdamW": "adam"}
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -111,12 +111,11 @@ def run(
     name: str,
     **options: Any,
 ) -> tuple[Any, list[torch.nn.Parameter], torch.optim.Optimizer]:
-    assert _ops.cuda is not None
     own = [bare(p.to(device)) for p in parameters]
     optimizer = getattr(torch.optim, name)(own, **options)
     x, y, w = (None if t is None else t.to(device) for t in data)
     held = (RULES[name], optimizer.param_groups, optimizer.state)
-    loop = _ops.cuda.train_cuda(model, own, x, y, w, True, *held, epochs, record_every=1)
+    loop = _cuda_loop.train_cuda(model, own, x, y, w, True, *held, epochs, record_every=1)
     return loop, own, optimizer
 
 
@@ -127,8 +126,7 @@ def test_loops_are_torch_s(
 ) -> None:
     data, parameters = problem(model, rows, d, k, torch.float64)
     loop, own, optimizer = run(cuda, model, data, parameters, 12, name, **FULL[name])
-    assert _ops.cuda is not None
-    assert _ops.cuda.finish(loop, own, optimizer.state) is None
+    assert _cuda_loop.finish(loop, own, optimizer.state) is None
 
     twins = [bare(p) for p in parameters]
     plain = getattr(torch.optim, name)(twins, **FULL[name])
@@ -176,7 +174,6 @@ def test_bits_of_the_emulator(
 
 def test_loops_go_on(cuda: torch.device) -> None:
     """Two loops are one, with state between."""
-    assert _ops.cuda is not None
     data, parameters = problem("linear", 60, 3, 1, torch.float32)
     x, y, _ = (None if t is None else t.to(cuda) for t in data)
     results = []
@@ -185,17 +182,16 @@ def test_loops_go_on(cuda: torch.device) -> None:
         optimizer = torch.optim.SGD(own, lr=0.1, momentum=0.9)
         held = ("sgd", optimizer.param_groups, optimizer.state)
         for epochs in chunks:
-            _ops.cuda.train_cuda("linear", own, x, y, None, True, *held, epochs)
+            _cuda_loop.train_cuda("linear", own, x, y, None, True, *held, epochs)
         results.append(copy.deepcopy(own))
     assert all(map(torch.equal, *results))
 
 
 @pytest.mark.parametrize("rows", [20, 50_000])
 def test_divergence(cuda: torch.device, rows: int) -> None:
-    assert _ops.cuda is not None
     data, parameters = problem("linear", rows, 3, 1, torch.float32)
     loop, own, optimizer = run(cuda, "linear", data, parameters, 60, "SGD", lr=1e5)
-    epoch = _ops.cuda.finish(loop, own, optimizer.state)
+    epoch = _cuda_loop.finish(loop, own, optimizer.state)
     assert epoch is not None
     assert 0 < epoch < 60
     assert not loop.losses[epoch].isfinite()
@@ -208,14 +204,12 @@ def test_loops_do_not_wait(cuda: torch.device) -> None:
     x, y, _ = (None if t is None else t.to(cuda) for t in data)
     own = [bare(p.to(cuda)) for p in parameters]
     optimizer = torch.optim.SGD(own, lr=1e-3)
-    assert _ops.cuda is not None
     with no_waiting():
         held = ("sgd", optimizer.param_groups, optimizer.state)
-        _ops.cuda.train_cuda("polynomial", own, x, y, None, True, *held, 10)
+        _cuda_loop.train_cuda("polynomial", own, x, y, None, True, *held, 10)
 
 
 def test_unsuited(cuda: torch.device) -> None:
-    assert _ops.cuda is not None
     data, parameters = problem("linear", 20, 3, 1, torch.float32)
     x, y, _ = (None if t is None else t.to(cuda) for t in data)
     own = [bare(p.to(cuda)) for p in parameters]
@@ -225,10 +219,10 @@ def test_unsuited(cuda: torch.device) -> None:
     ):
         held = ("adam", optimizer.param_groups, optimizer.state)
         with pytest.raises(ValueError, match=why):
-            _ops.cuda.train_cuda("linear", own, x, y, None, True, *held, 3)
+            _cuda_loop.train_cuda("linear", own, x, y, None, True, *held, 3)
     optimizer = torch.optim.SGD(own, lr=0.1)
     held = ("sgd", optimizer.param_groups, optimizer.state)
     with pytest.raises(ValueError, match="expected a CUDA tensor"):
-        _ops.cuda.train_cuda("linear", own, data[0], y, None, True, *held, 3)
+        _cuda_loop.train_cuda("linear", own, data[0], y, None, True, *held, 3)
     with pytest.raises(ValueError, match=r"y: expected a tensor on cuda"):
-        _ops.cuda.train_cuda("linear", own, x, data[1], None, True, *held, 3)
+        _cuda_loop.train_cuda("linear", own, x, data[1], None, True, *held, 3)

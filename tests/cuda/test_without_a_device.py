@@ -23,7 +23,8 @@ from .test_device_training import RULES, bare, predicted
 from .test_emulated_training import SMALL, problem
 
 _cuda_ops = pytest.importorskip("gdcore._cuda_ops", reason="built without the CUDA path")
-native = _cuda_ops._cuda
+_cuda_loop = pytest.importorskip("gdcore._cuda_loop")
+native = _cuda_ops.native
 ROOT = Path(__file__).parents[2]
 
 
@@ -122,10 +123,10 @@ def on_host(emulated: Emulator, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     names = {name: getattr(native, name) for name in dir(native) if not name.startswith("__")}
     calls = {"mse": mse, "loss": loss, "train": train}
-    monkeypatch.setattr(_cuda_ops, "_cuda", SimpleNamespace(**{**names, **calls}))
-    suited = _cuda_ops.unsuited
+    monkeypatch.setattr(_cuda_ops, "native", SimpleNamespace(**{**names, **calls}))
+    suited = _cuda_loop.unsuited
     monkeypatch.setattr(
-        _cuda_ops,
+        _cuda_loop,
         "unsuited",
         lambda *a: None if "expected a CUDA tensor" in (reason := suited(*a) or "") else reason,
     )
@@ -169,8 +170,8 @@ def test_train(on_host: Any, model: str, rows: int, d: int, k: int, name: str) -
     losses = []
     for epochs in (1, 4, 3):
         held = (RULES[name], ours.param_groups, ours.state)
-        loop = on_host.train_cuda(model, own, x, y, None, True, *held, epochs, record_every=2)
-        assert on_host.finish(loop, own, ours.state) is None
+        loop = _cuda_loop.train_cuda(model, own, x, y, None, True, *held, epochs, record_every=2)
+        assert _cuda_loop.finish(loop, own, ours.state) is None
         assert loop.records.shape[0] == -(-epochs // 2)
         losses.append(loop.losses)
     for epoch in range(8):
@@ -192,8 +193,8 @@ def test_divergence_is_put_right(on_host: Any) -> None:
     own = [bare(p) for p in parameters]
     optimizer = torch.optim.Adam(own, lr=1e25)
     held = ("adam", optimizer.param_groups, optimizer.state)
-    loop = on_host.train_cuda("linear", own, x, y, None, True, *held, 30)
-    epoch = on_host.finish(loop, own, optimizer.state)
+    loop = _cuda_loop.train_cuda("linear", own, x, y, None, True, *held, 30)
+    epoch = _cuda_loop.finish(loop, own, optimizer.state)
     assert epoch is not None
     assert all(p.isfinite().all() for p in own)
     assert optimizer.state[own[0]]["step"] == epoch
@@ -201,7 +202,7 @@ def test_divergence_is_put_right(on_host: Any) -> None:
 
 def test_unsuited() -> None:
     p, x = torch.nn.Parameter(torch.ones(1, 3)), torch.ones(5, 3)
-    reason = _cuda_ops.unsuited("linear", [p], x, [{"params": [p], "lr": 0.1}])
+    reason = _cuda_loop.unsuited("linear", [p], x, [{"params": [p], "lr": 0.1}])
     assert reason == "x: expected a CUDA tensor, got one on cpu"
 
 
