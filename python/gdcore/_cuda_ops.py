@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _checks
-from . import _cuda as native
+from . import _checks, _cuda
 
+native = _cuda
 native.connect(torch.Tensor)
 _checks.devices.add("cuda")
 
