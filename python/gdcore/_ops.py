@@ -6,6 +6,7 @@ pass; `gdcore.functional` puts them under autograd. Ops are registered at the lo
 """
 
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -28,12 +29,10 @@ _core.connect(torch.Tensor)
 
 def _cuda_path() -> ModuleType | None:
     """The calls for CUDA tensors, or None in a build without."""
-    try:
-        from . import _cuda_ops
-    except ModuleNotFoundError as missing:
-        if missing.name != "gdcore._cuda":
-            raise
+    if importlib.util.find_spec("gdcore._cuda") is None:
         return None
+    from . import _cuda_ops
+
     _core.connect_device_updates(_cuda_ops.UPDATES)
     return _cuda_ops
 
