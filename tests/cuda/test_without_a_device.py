@@ -39,6 +39,15 @@ def test_build_info() -> None:
     assert (count == 0) == (info["message"] is not None) == bool(message)
 
 
+def test_a_build_without_it() -> None:
+    hidden = "import sys; sys.modules['gdcore._cuda'] = None; import gdcore"
+    shown = "print(gdcore.build_info()['cuda']['built'])"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{hidden}; {shown}"], capture_output=True, text=True
+    )
+    assert ran.stdout == "False\n", ran.stderr
+
+
 def test_mixed_devices() -> None:
     """Both are named, before any device is needed; fake tensors stand for those on CUDA."""
     with FakeTensorMode():
