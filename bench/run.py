@@ -12,6 +12,7 @@ from pathlib import Path
 import goals
 import lessons
 import linear_mse
+import loss_steps
 import machine
 import memory
 import optim
@@ -23,6 +24,7 @@ from timing import FULL, QUICK, Effort, Measured, Planned, measure
 SUITES: dict[str, Callable[[bool], Iterator[Planned]]] = {
     lessons.SUITE: lessons.cases,
     linear_mse.SUITE: linear_mse.cases,
+    loss_steps.SUITE: loss_steps.cases,
     optim.SUITE: optim.cases,
     small_models.SUITE: small_models.cases,
 }

@@ -1,10 +1,11 @@
-// The losses: one evaluation of an objective, results into tensors that the caller has allocated.
+// The losses: one evaluation of an objective.
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <optional>
 
 #include "bindings/problem.h"
+#include "bindings/python.h"
 #include "bindings/register.h"
 #include "training/elementwise.h"
 
@@ -13,6 +14,58 @@ namespace gdcore {
 namespace {
 
 constexpr Interrupt kNever = {nullptr, nullptr};
+
+/// What is asked of a loss's inputs before they are taken as they lie in memory.
+class PlainInputs {
+ public:
+  PlainInputs()
+      : tensor_(py::module_::import("torch").attr("Tensor")),
+        parameter_(py::module_::import("torch").attr("nn").attr("Parameter")) {}
+
+  /// A tensor of no other class whose values are those in its memory: no negation that torch has put off.
+  bool holds_its_values(py::handle object) const {
+    const auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+    return (type == tensor_.ptr() || type == parameter_.ptr()) && !is_true(call(object, is_neg_));
+  }
+  bool requires_grad(py::handle object) const { return is_true(get(object, requires_grad_)); }
+
+ private:
+  py::object tensor_, parameter_;
+  Key is_neg_{"is_neg"}, requires_grad_{"requires_grad"};
+};
+
+const PlainInputs& plain_inputs() {
+  // Never destroyed: at exit the interpreter is gone first.
+  static const PlainInputs* const found = new PlainInputs;
+  return *found;
+}
+
+/// Whether all inputs hold their values, the first in a dtype of the kernels; and whether those whose bit is set in
+/// `constants` need no gradient. None will do where the bit is set in `optional`. What else can be wrong, a loss itself
+/// finds.
+bool plain(const py::tuple& inputs, unsigned constants, unsigned optional) {
+  const PlainInputs& plain = plain_inputs();
+  unsigned bit = 1;
+  for (const py::handle input : inputs) {
+    if (!input.is_none() || (optional & bit) == 0) {
+      if (!plain.holds_its_values(input)) return false;
+      if ((constants & bit) != 0 && plain.requires_grad(input)) return false;
+    }
+    bit <<= 1;
+  }
+  DLTensor first;
+  return view_without_error(inputs[0], &first) && first.device.device_type == kDLCPU && first.dtype.code == kDLFloat &&
+         first.dtype.bits >= 32;
+}
+
+/// Whether a gradient from above is a single 1, as at the end of a graph.
+bool is_one(py::handle grad) {
+  DLTensor view;
+  if (!plain_inputs().holds_its_values(grad) || !view_without_error(grad, &view)) return false;
+  if (view.ndim != 0 || view.device.device_type != kDLCPU || view.dtype.code != kDLFloat) return false;
+  if (view.dtype.bits == 32) return *static_cast<const float*>(data_of(view)) == 1.0f;
+  return view.dtype.bits == 64 && *static_cast<const double*>(data_of(view)) == 1.0;
+}
 
 // A view of one or two dimensions for the mse kernel; more dimensions only where they are contiguous.
 template <class T>
@@ -77,23 +130,47 @@ void mse(py::handle input_object, py::handle target_object, py::handle weight_ob
   }
 }
 
-// Splits a flat gradient over the tensors of the parameters.
-template <class T>
-void scatter(const T* from, const std::vector<py::object>& tensors) {
-  for (py::handle object : tensors) {
-    const Tensor tensor(object, "gradient");
-    std::copy_n(from, tensor.numel(), output<T>(object, "gradient", tensor.numel()));
-    from += tensor.numel();
+/// What makes a loss's results: calling torch from here takes half of what it takes in Python.
+class Results {
+ public:
+  Results()
+      : torch_(py::module_::import("torch")),
+        empty_like_(torch_.attr("empty_like")),
+        scalars_{
+            torch_.attr("empty")(py::tuple(), py::arg("dtype") = torch_.attr("float32"), py::arg("device") = "cpu"),
+            torch_.attr("empty")(py::tuple(), py::arg("dtype") = torch_.attr("float64"), py::arg("device") = "cpu")} {}
+
+  py::object scalar(bool is_double) const { return like(scalars_[is_double ? 1 : 0]); }
+  /// Contiguous.
+  py::object like(py::handle object, const Tensor& tensor) const {
+    if (tensor.contiguous()) return like(object);
+    return empty_like_(object, py::arg("memory_format") = torch_.attr("contiguous_format"));
   }
+
+ private:
+  py::object like(py::handle object) const {
+    PyObject* const arguments[] = {object.ptr()};
+    PyObject* const made = PyObject_Vectorcall(empty_like_.ptr(), arguments, 1, nullptr);
+    if (made == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(made);
+  }
+
+  py::object torch_, empty_like_, scalars_[2];
+};
+
+const Results& results() {
+  // Never destroyed: at exit the interpreter is gone first.
+  static const Results* const found = new Results;
+  return *found;
 }
 
 template <class T>
 void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::vector<py::object>& gradients,
                 py::handle dx, int threads) {
-  double divisor = problem.divisor(mean);
-  if (mean && problem.loss_weight) {
-    const MaybeReleaseGil release(problem.loss_weight->numel());
-    divisor = problem.weight_sum<T>(threads);
+  double divisor;
+  {
+    const MaybeReleaseGil release(problem.loss_weight ? problem.loss_weight->numel() : 0);
+    divisor = problem.divisor<T>(mean, threads);
   }
   std::unique_ptr<Objective<T>> objective;
   if (dx.is_none()) {
@@ -111,18 +188,34 @@ void loss_typed(const Problem& problem, bool mean, py::handle loss, const std::v
     const MaybeReleaseGil release(objective->work());
     objective->evaluate(theta.get(), kNever, result, gradient.get());
   }
-  scatter(gradient.get(), gradients);
+  const T* from = gradient.get();
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    const Index size = problem.parameters[i].numel();
+    std::copy_n(from, size, output<T>(gradients[i], "gradient", size));
+    from += size;
+  }
 }
 
-void model_loss(const std::string& model, py::handle x, py::handle target, const std::vector<py::object>& parameters,
-                py::handle loss_weight, bool mean, py::handle loss, const std::vector<py::object>& gradients,
-                py::handle dx, int threads) {
+/// Returns new tensors: the loss, its gradient in each parameter, and in x, or None where that is not wanted.
+py::tuple model_loss(const std::string& model, py::handle x, py::handle target,
+                     const std::vector<py::object>& parameters, py::handle loss_weight, bool mean, bool with_dx,
+                     int threads) {
   const Problem problem(model_named(model), x, target, Given::kArguments, false, parameters, loss_weight);
-  if (problem.x.is_double()) {
-    loss_typed<double>(problem, mean, loss, gradients, dx, threads);
-  } else {
-    loss_typed<float>(problem, mean, loss, gradients, dx, threads);
+  const Results& make = results();
+  py::object loss = make.scalar(problem.x.is_double());
+  std::vector<py::object> gradients;
+  gradients.reserve(parameters.size());
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    gradients.push_back(make.like(parameters[i], problem.parameters[i]));
   }
+  py::object dx = with_dx ? make.like(x, problem.x) : py::none();
+  const auto typed = problem.x.is_double() ? loss_typed<double> : loss_typed<float>;
+  typed(problem, mean, loss, gradients, dx, threads);
+  py::tuple found(gradients.size() + 2);
+  found[0] = std::move(loss);
+  for (std::size_t i = 0; i < gradients.size(); ++i) found[i + 1] = std::move(gradients[i]);
+  found[found.size() - 1] = std::move(dx);
+  return found;
 }
 
 template <class T>
@@ -147,11 +240,12 @@ void legendre(py::handle x_object, py::handle grad, py::handle out, int threads)
 }  // namespace
 
 void register_losses(py::module_& m) {
+  m.def("plain", &plain, py::arg("inputs"), py::arg("constants") = 0, py::arg("optional") = 0);
+  m.def("is_one", &is_one, py::arg("grad"));
   m.def("mse", &mse, py::arg("input"), py::arg("target"), py::arg("weight"), py::arg("reduction"), py::arg("loss"),
         py::arg("gradient"), py::arg("threads"));
   m.def("model_loss", &model_loss, py::arg("model"), py::arg("x"), py::arg("target"), py::arg("parameters"),
-        py::arg("loss_weight"), py::arg("mean"), py::arg("loss"), py::arg("gradients"), py::arg("dx"),
-        py::arg("threads"));
+        py::arg("loss_weight"), py::arg("mean"), py::arg("with_dx"), py::arg("threads"));
   m.def("legendre_p3", &legendre, py::arg("x"), py::arg("grad"), py::arg("out"), py::arg("threads"));
 }
 

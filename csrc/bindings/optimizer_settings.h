@@ -1,11 +1,11 @@
 // What a parameter group of torch says about the updates of its parameters, read as it is at every step.
 #pragma once
 
-#include <cmath>
 #include <stdexcept>
 
 #include "bindings/python.h"
 #include "bindings/slots.h"
+#include "training/rules.h"
 
 namespace gdcore {
 
@@ -68,8 +68,6 @@ class Group {
   py::dict dict_;
   const Torch& torch_;
 };
-
-inline double to_single(double value) { return static_cast<float>(value); }
 
 /// Each optimizer says which states its group's settings use, what torch's own step is left to do (`supported`), and
 /// what its kernel needs for one parameter.
@@ -143,12 +141,8 @@ struct Adam {
   };
 
   Adam(const Group& g, const Keys& k)
-      : lr(g.number(k.lr)),
-        single(g.is_single(k.lr)),
-        eps(g.number(k.eps)),
-        weight_decay(g.number(k.weight_decay)),
-        decoupled(g.flag(k.decoupled)),
-        maximize(g.flag(k.maximize)),
+      : settings{g.number(k.lr),      g.is_single(k.lr), 0.0, 0.0, g.number(k.eps), g.number(k.weight_decay),
+                 g.flag(k.decoupled), g.flag(k.maximize)},
         used{true, true, g.flag(k.amsgrad)} {
     const auto betas = py::reinterpret_borrow<py::sequence>(g.at(k.betas));
     const py::object first = betas[0], second = betas[1];
@@ -157,28 +151,13 @@ struct Adam {
     supported = numbers && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr) &&
                 !(g.flag(k.foreach) && g.is_tensor(k.lr));
     if (!numbers) return;
-    beta1 = to_double(first);
-    beta2 = to_double(second);
+    settings.beta1 = to_double(first);
+    settings.beta2 = to_double(second);
   }
 
-  Rule rule(double step, bool /*fresh*/) const {
-    const double correction = 1.0 - std::pow(beta1, step);
-    const double step_size = single ? to_single(lr / to_single(correction)) : lr / correction;
-    double decay = 1.0;
-    if (decoupled && weight_decay != 0) {
-      decay = single ? to_single(1.0 - to_single(lr * to_single(weight_decay))) : 1.0 - lr * weight_decay;
-    }
-    const double root_correction = std::sqrt(1.0 - std::pow(beta2, step));
-    return {step_size, beta1, beta2, root_correction, eps, decoupled ? 0.0 : weight_decay, decay, maximize};
-  }
+  Rule rule(double step, bool /*fresh*/) const { return settings.rule(step); }
 
-  double lr;
-  bool single;
-  double beta1 = 0.0, beta2 = 0.0;
-  double eps;
-  double weight_decay;
-  bool decoupled;
-  bool maximize;
+  AdamSettings settings;
   bool supported = false;
   bool used[kMaxState];
 };

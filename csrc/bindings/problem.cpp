@@ -2,13 +2,28 @@
 
 #include <string>
 
+#include "training/indexed.h"
+
 namespace gdcore {
 
 Model model_named(const std::string& name) {
   if (name == "linear") return Model::kLinear;
   if (name == "polynomial") return Model::kPolynomial;
   if (name == "legendre") return Model::kLegendre;
-  throw py::value_error("model: expected linear, polynomial or legendre, got " + name);
+  if (name == "indexed") return Model::kIndexed;
+  throw py::value_error("model: expected linear, polynomial, legendre or indexed, got " + name);
+}
+
+WeightIndex weight_index(py::handle tensor, Index end) {
+  const IndexView view(tensor, "index");
+  if (view.dim() != 2) fail_value("index", "shape (k, q)", view.shape());
+  WeightIndex index = {view.size(0), view.size(1), view.read()};
+  for (const Index place : index.places) {
+    if (place < -1 || place >= end) {
+      fail_value("index", "places from -1 to " + std::to_string(end - 1), std::to_string(place));
+    }
+  }
+  return index;
 }
 
 static std::vector<Tensor> view_parameters(Model model, const std::vector<py::object>& objects) {
@@ -16,7 +31,7 @@ static std::vector<Tensor> view_parameters(Model model, const std::vector<py::ob
   std::vector<Tensor> views;
   views.reserve(objects.size());
   for (std::size_t i = 0; i < objects.size(); ++i) {
-    views.emplace_back(objects[i], kNames[static_cast<int>(model)][i]);
+    views.emplace_back(objects[i], model == Model::kIndexed ? "parameter" : kNames[static_cast<int>(model)][i]);
   }
   return views;
 }
@@ -40,29 +55,48 @@ static void check_linear(const Problem& problem) {
   if (problem.parameters.size() > 1) problem.parameters[1].expect_shape({k}, "as weight has that many rows");
   if (problem.flat) {
     problem.target.expect_shape({x.size(0) * k}, "as the flattened prediction");
+    if (problem.loss_weight) problem.loss_weight->expect_shape({x.size(0) * k}, "as the flattened prediction");
   } else {
     problem.target.expect_shape({x.size(0), k}, "as the prediction");
     if (problem.loss_weight) problem.loss_weight->expect_shape({x.size(0), k}, "as the prediction");
   }
 }
 
+static void check_indexed(const Problem& problem) {
+  if (problem.index == nullptr) fail_value("index", "one for an indexed model", "none");
+  const Index columns = problem.index->columns;
+  const Index outputs = problem.index->outputs;
+  problem.x.expect_dim(2, "(n, q)");
+  if (problem.x.size(1) != columns) {
+    fail_value("x", "shape (n, " + std::to_string(columns) + ") as index has that many columns", problem.x.shape());
+  }
+  problem.target.expect_shape({problem.rows(), outputs}, "as the prediction");
+  if (problem.loss_weight) problem.loss_weight->expect_shape({problem.rows(), outputs}, "as the prediction");
+}
+
 Problem::Problem(Model model, py::handle x, py::handle target, Given given, bool flat,
-                 const std::vector<py::object>& parameters, py::handle loss_weight)
+                 const std::vector<py::object>& parameters, py::handle loss_weight, const WeightIndex* index)
     : model(model),
       x(x, "x"),
       target(target, given == Given::kModel ? "y" : "target"),
       flat(flat),
-      parameters(view_parameters(model, parameters)) {
+      parameters(view_parameters(model, parameters)),
+      index(index) {
   if (given == Given::kModel) this->x.expect_dtype_of(this->parameters[0]);
   this->target.expect_dtype_of(this->x);
   for (const Tensor& parameter : this->parameters) parameter.expect_dtype_of(this->x);
   if (!loss_weight.is_none()) {
     // A linear model has a `weight` of its own.
-    this->loss_weight.emplace(loss_weight, model == Model::kLinear ? "loss_weight" : "weight");
+    this->loss_weight.emplace(loss_weight,
+                              model == Model::kLinear && given == Given::kArguments ? "loss_weight" : "weight");
     this->loss_weight->expect_dtype_of(this->x);
   }
   if (model == Model::kLinear) {
     check_linear(*this);
+    return;
+  }
+  if (model == Model::kIndexed) {
+    check_indexed(*this);
     return;
   }
   this->x.expect_dim(1, "(n,)");
@@ -89,34 +123,56 @@ Index Problem::parameter_count() const {
   return count;
 }
 
+Index Problem::outputs() const {
+  if (model == Model::kLinear) return parameters[0].size(0);
+  return model == Model::kIndexed ? index->outputs : 1;
+}
+
+template <class T>
+RowData<T> Problem::data() const {
+  const auto by_row = [this](const Tensor& tensor) {
+    const Matrix<const T> matrix = tensor.matrix<T>();
+    const Index k = outputs();
+    return flat ? Matrix<const T>{matrix.data, matrix.row * k, matrix.row} : matrix;
+  };
+  return {x.matrix<T>(), by_row(target), loss_weight ? by_row(*loss_weight) : Matrix<const T>{}};
+}
+
+template <class T>
+static LinearMse<T> linear_mse_of(const RowData<T>& data, Index columns, Index outputs, bool bias) {
+  return {columns, outputs, bias, data.x, data.target, nullptr, nullptr, nullptr, nullptr, T(0), data.loss_weight};
+}
+
 template <class T>
 LinearMse<T> Problem::linear() const {
-  const Index k = parameters[0].size(0);
-  Matrix<const T> targets = target.matrix<T>();
-  if (flat) targets = {targets.data, targets.row * k, targets.row};
-  const Matrix<const T> weights = loss_weight ? loss_weight->matrix<T>() : Matrix<const T>{};
-  return {x.size(1), k,      parameters.size() > 1, x.matrix<T>(), targets, nullptr, nullptr, nullptr, nullptr,
-          T(0),      weights};
+  return linear_mse_of(data<T>(), columns(), outputs(), parameters.size() > 1);
 }
 
 template <class T>
-double Problem::weight_sum(int threads) const {
-  return sum<T>({outputs(), loss_weight->matrix<T>()}, loss_weight->numel(), threads);
+double Problem::divisor(bool mean, int threads) const {
+  if (!mean) return 1.0;
+  if (!loss_weight) return static_cast<double>(rows() * outputs());
+  return sum<T>({outputs(), data<T>().loss_weight}, loss_weight->numel(), threads);
 }
 
 template <class T>
-std::unique_ptr<Objective<T>> Problem::objective(double divisor, int threads) const {
+std::unique_ptr<Objective<T>> Problem::objective(const RowData<T>& data, Index rows, double divisor,
+                                                 int threads) const {
   switch (model) {
     case Model::kLinear:
-      return linear_objective<T>(linear<T>(), rows(), divisor, threads);
+      return linear_objective<T>(linear_mse_of(data, columns(), outputs(), parameters.size() > 1), rows, divisor,
+                                 threads);
     case Model::kPolynomial:
-      return polynomial_objective<T>({parameters[0].numel() - 1, x.matrix<T>(), target.matrix<T>(),
-                                      loss_weight ? loss_weight->matrix<T>() : Matrix<const T>{}},
-                                     rows(), divisor, threads);
+      return polynomial_objective<T>({parameters[0].numel() - 1, data.x, data.target, data.loss_weight}, rows, divisor,
+                                     threads);
+    case Model::kIndexed:
+      return indexed_objective<T>(
+          linear_objective<T>(linear_mse_of(data, columns(), outputs(), false), rows, divisor, threads), index->places,
+          parameter_count());
     case Model::kLegendre:
       break;
   }
-  return legendre_objective<T>({x.matrix<T>(), target.matrix<T>()}, rows(), divisor, threads);
+  return legendre_objective<T>({data.x, data.target, data.loss_weight}, rows, divisor, threads);
 }
 
 template <class T>
@@ -132,10 +188,12 @@ Array<T> Problem::theta() const {
 
 template LinearMse<float> Problem::linear() const;
 template LinearMse<double> Problem::linear() const;
-template std::unique_ptr<Objective<float>> Problem::objective(double, int) const;
-template std::unique_ptr<Objective<double>> Problem::objective(double, int) const;
-template double Problem::weight_sum<float>(int) const;
-template double Problem::weight_sum<double>(int) const;
+template RowData<float> Problem::data() const;
+template RowData<double> Problem::data() const;
+template std::unique_ptr<Objective<float>> Problem::objective(const RowData<float>&, Index, double, int) const;
+template std::unique_ptr<Objective<double>> Problem::objective(const RowData<double>&, Index, double, int) const;
+template double Problem::divisor<float>(bool, int) const;
+template double Problem::divisor<double>(bool, int) const;
 template Array<float> Problem::theta() const;
 template Array<double> Problem::theta() const;
 

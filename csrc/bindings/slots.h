@@ -36,6 +36,7 @@ class Memory {
   bool same_strides(const Memory& other) const;
   /// Whether the elements lie in memory without gaps, in any order of the dimensions.
   bool dense() const;
+  bool contiguous() const { return is_contiguous(view_); }
   /// Whether no two elements share memory.
   bool apart() const { return elements_are_apart(view_); }
   bool overlaps(const Memory& other) const { return overlap(view_, other.view_); }

@@ -14,9 +14,10 @@ struct TorchFunctions {
   py::object empty_like;
   py::object threads;
   py::object autocast;  ///< whether any device's is on
-  py::object increment_version;
   Key requires_grad{"requires_grad"};
   Key is_neg{"is_neg"};
+  Key param_groups{"param_groups"};
+  Key state{"state"};
   py::str stepped = "_opt_called";
 };
 
@@ -24,9 +25,8 @@ const TorchFunctions& torch_functions() {
   // Never destroyed: at exit the interpreter is gone first.
   static const TorchFunctions* const found = [] {
     const auto module = py::module_::import("torch");
-    const auto graph = py::module_::import("torch.autograd.graph");
     return new TorchFunctions{module.attr("Tensor"), module.attr("empty_like"), module.attr("get_num_threads"),
-                              module.attr("_C").attr("_is_any_autocast_enabled"), graph.attr("increment_version")};
+                              module.attr("_C").attr("_is_any_autocast_enabled")};
   }();
   return *found;
 }
@@ -41,13 +41,12 @@ bool plain(py::handle object) {
 class Step {
  public:
   /// `check(x, y)` raises what is wrong with data that are not plain; `scalars` are patterns of a loss in float32 and
-  /// float64; `written` lists the tensors whose versions move on.
-  Step(const Training& training, const Watch& watch, py::object optimizer, py::list written, py::function check,
+  /// float64.
+  Step(const Training& training, const Watch& watch, py::object optimizer, py::function check,
        py::object float32_scalar, py::object float64_scalar)
       : training_(training),
         watch_(watch),
         optimizer_(std::move(optimizer)),
-        written_(std::move(written)),
         check_(std::move(check)),
         scalars_{std::move(float32_scalar), std::move(float64_scalar)} {}
 
@@ -58,9 +57,11 @@ class Step {
     if (!plain(x) || !plain(y) || is_true(t.autocast())) check_(x, y);
     py::object loss = t.empty_like(scalars_[Tensor(x, "x").is_double() ? 1 : 0]);
     SignalPoll poll;
-    training_.run(x, y, {loss, 1, 0, py::none(), false, t.threads().cast<int>()}, poll.interrupt());
+    const py::object groups = get(optimizer_, t.param_groups), state = get(optimizer_, t.state);
+    const Request request = {loss, 1, 0, py::none(), t.threads().cast<int>()};
+    training_.run({x, y, py::none(), py::none(), 0}, py::reinterpret_borrow<py::list>(groups),
+                  py::reinterpret_borrow<py::dict>(state), request, poll.interrupt());
     poll.raise();
-    t.increment_version(written_);
     // torch's learning-rate schedulers look at this to see that the optimizer has stepped.
     optimizer_.attr(t.stepped) = true;
     return loss;
@@ -70,7 +71,6 @@ class Step {
   const Training& training_;
   const Watch& watch_;
   py::object optimizer_;
-  py::list written_;
   py::function check_;
   py::object scalars_[2];
 };
@@ -79,9 +79,9 @@ class Step {
 
 void register_step(py::module_& m) {
   py::class_<Step>(m, "Step")
-      .def(py::init<const Training&, const Watch&, py::object, py::list, py::function, py::object, py::object>(),
+      .def(py::init<const Training&, const Watch&, py::object, py::function, py::object, py::object>(),
            py::keep_alive<1, 2>(), py::keep_alive<1, 3>(), py::arg("training"), py::arg("watch"), py::arg("optimizer"),
-           py::arg("written"), py::arg("check"), py::arg("float32_scalar"), py::arg("float64_scalar"))
+           py::arg("check"), py::arg("float32_scalar"), py::arg("float64_scalar"))
       .def("__call__", &Step::call, py::arg("x"), py::arg("y"));
 }
 

@@ -137,6 +137,25 @@ void Tensor::expect_apart_from(const Tensor& other) const {
   }
 }
 
+IndexView::IndexView(py::handle object, const char* name) {
+  if (!PyType_IsSubtype(Py_TYPE(object.ptr()), tensor_type)) fail_type(name, "a torch.Tensor", type_name(object));
+  const bool seen = view_without_error(object, &view_) && view_.device.device_type == kDLCPU &&
+                    (view_.data != nullptr || numel_of(view_) == 0);
+  if (!seen) fail_value(name, "a dense CPU tensor", "one on " + attribute(object, "device"));
+  if (view_.dtype.code != kDLInt || view_.dtype.bits != 64 || view_.dtype.lanes != 1) {
+    fail_type(name, "dtype torch.int64", attribute(object, "dtype"));
+  }
+}
+
+std::vector<Index> IndexView::read() const {
+  const Index* const from = static_cast<const Index*>(data_of(view_));
+  if (is_contiguous(view_)) return {from, from + numel_of(view_)};
+  std::vector<Index> values;
+  values.reserve(static_cast<std::size_t>(numel_of(view_)));
+  for_each_offset(view_, [&](Index offset) { values.push_back(from[offset]); });
+  return values;
+}
+
 template <class T>
 T* output(py::handle object, const char* name, Index numel) {
   const Tensor tensor(object, name);

@@ -9,6 +9,7 @@
 
 #include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "bindings/layout.h"
 #include "kernels/kernels.h"
@@ -66,6 +67,21 @@ class Tensor {
 
  private:
   const char* name_;
+  DLTensor view_;
+};
+
+/// A CPU tensor of int64.
+class IndexView {
+ public:
+  IndexView(py::handle object, const char* name);
+
+  int dim() const { return view_.ndim; }
+  Index size(int axis) const { return view_.shape[axis]; }
+  std::string shape() const { return shape_text(view_.shape, view_.ndim); }
+  /// Its values, row by row.
+  std::vector<Index> read() const;
+
+ private:
   DLTensor view_;
 };
 

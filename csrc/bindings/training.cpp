@@ -4,124 +4,254 @@
 
 #include <algorithm>
 
+#include "bindings/python.h"
 #include "bindings/register.h"
 
 namespace gdcore {
 
 namespace {
 
-bool contains(const std::vector<std::size_t>& indices, std::size_t index) {
-  return std::find(indices.begin(), indices.end(), index) != indices.end();
-}
-
 /// Everything that is written lies apart from everything else.
-void check_written(const Problem& problem, const Written& written) {
+void check_written(const Problem& problem, const std::vector<Trained>& trained) {
   std::vector<const Tensor*> others;
-  others.reserve(2 + 2 * problem.parameters.size());
+  others.reserve(3 + (1 + kMaxState) * problem.parameters.size());
   others = {&problem.x, &problem.target};
+  if (problem.loss_weight) others.push_back(&*problem.loss_weight);
+  std::vector<bool> is_trained(problem.parameters.size(), false);
+  for (const Trained& t : trained) is_trained[t.index] = true;
   for (std::size_t i = 0; i < problem.parameters.size(); ++i) {
-    if (!contains(written.parameters, i)) others.push_back(&problem.parameters[i]);
+    if (!is_trained[i]) others.push_back(&problem.parameters[i]);
   }
   const auto check = [&others](const Tensor& tensor) {
     tensor.expect_no_overlap();
     for (const Tensor* other : others) tensor.expect_apart_from(*other);
     others.push_back(&tensor);
   };
-  for (std::size_t i = 0; i < written.parameters.size(); ++i) {
-    check(problem.parameters[written.parameters[i]]);
-    if (written.momenta[i]) check(*written.momenta[i]);
+  for (const Trained& t : trained) {
+    check(problem.parameters[t.index]);
+    for (const auto& state : t.state) {
+      if (state) check(*state);
+    }
   }
 }
 
+/// Gives each its place in θ, and checks its state against it.
+void place(const Problem& problem, std::vector<Trained>& trained) {
+  std::vector<Index> offsets;
+  offsets.reserve(problem.parameters.size());
+  Index offset = 0;
+  for (const Tensor& parameter : problem.parameters) {
+    offsets.push_back(offset);
+    offset += parameter.numel();
+  }
+  for (Trained& t : trained) {
+    const Tensor& parameter = problem.parameters[t.index];
+    t.update.offset = offsets[t.index];
+    t.update.size = parameter.numel();
+    for (const auto& state : t.state) {
+      if (!state) continue;
+      state->expect_dtype_of(parameter);
+      if (!state->same_shape(parameter)) {
+        fail_value(state->name(), "shape " + parameter.shape() + " as its parameter", state->shape());
+      }
+    }
+  }
+}
+
+/// The rows of an epoch in minibatches, or all.
+struct Order {
+  std::vector<Index> rows;
+  bool given = false;
+  Index count = 0;  ///< of rows
+  Index steps = 0;
+};
+
+Order read_order(const Problem& problem, const RunData& data, Index epochs) {
+  Order order = {{}, false, problem.rows(), epochs};
+  if (data.batch_size == 0) return order;
+  if (!data.order.is_none()) {
+    const IndexView view(data.order, "order");
+    if (view.dim() != 1) fail_value("order", "shape (rows,)", view.shape());
+    order.rows = view.read();
+    order.count = view.size(0);
+    const auto lies_outside = [&](Index row) { return row < 0 || row >= problem.rows(); };
+    const auto wrong = std::find_if(order.rows.begin(), order.rows.end(), lies_outside);
+    if (wrong != order.rows.end()) {
+      fail_value("order", "rows from 0 to " + std::to_string(problem.rows() - 1), std::to_string(*wrong));
+    }
+    // The first rows as they lie need no gathering.
+    for (std::size_t i = 0; i < order.rows.size() && !order.given; ++i) {
+      order.given = order.rows[i] != static_cast<Index>(i);
+    }
+  }
+  order.steps = (order.count + data.batch_size - 1) / data.batch_size;
+  return order;
+}
+
 template <class T>
-LoopResult train_typed(const Problem& problem, const Written& written, bool mean, const Request& request,
+std::unique_ptr<Objective<T>> objective_of(const Problem& problem, const RunData& data, const Order& order, bool mean,
+                                           int threads) {
+  if (data.batch_size == 0) return problem.objective<T>(problem.divisor<T>(mean, threads), threads);
+  const auto make = [&problem, threads](const RowData<T>& batch, Index rows) {
+    return problem.objective<T>(batch, rows, 1.0, threads);
+  };
+  const Index* const rows = order.given ? order.rows.data() : nullptr;
+  return minibatch_objective<T>({problem.data<T>(), order.count, problem.columns(), problem.outputs(), rows,
+                                 data.batch_size, mean, threads, make});
+}
+
+/// The gradients whose norm is meant: those of parameters that require one.
+std::vector<Range> gradient_ranges(const Problem& problem, const std::vector<py::object>& parameters) {
+  static const Key* const requires_grad = new Key("requires_grad");
+  std::vector<Range> ranges;
+  Index offset = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const Index size = problem.parameters[i].numel();
+    if (is_true(get(parameters[i], *requires_grad))) ranges.push_back({offset, size});
+    offset += size;
+  }
+  return ranges;
+}
+
+template <class T>
+LoopResult train_typed(const Problem& problem, const RunData& data, const Order& order, bool mean,
+                       std::vector<Trained>& trained, const std::vector<Range>& gradients, const Request& request,
                        const Interrupt& interrupt) {
   const Index p = problem.parameter_count();
-  const std::unique_ptr<Objective<T>> objective = problem.objective<T>(mean, request.threads);
-  const Array<T> theta = problem.theta<T>();
-  const Array<T> momentum = allocate<T>(p);
-  for (std::size_t i = 0; i < written.parameters.size(); ++i) {
-    if (written.momenta[i]) written.momenta[i]->read(momentum.get() + written.settings[i].offset);
-  }
   const Index every = request.record_every;
   const Index recorded = every > 0 ? (request.epochs + every - 1) / every : 0;
-  const Loop<T> loop = {objective.get(),
-                        written.settings,
-                        theta.get(),
-                        momentum.get(),
-                        request.epochs,
-                        output<T>(request.losses, "losses", request.epochs),
-                        every,
-                        recorded > 0 ? output<T>(request.records, "records", recorded * p) : nullptr,
-                        request.stop_at_infinity};
+  T* const losses = output<T>(request.losses, "losses", order.steps);
+  T* const records = recorded > 0 ? output<T>(request.records, "records", recorded * p) : nullptr;
+
+  const Array<T> theta = problem.theta<T>();
+  const Array<T> state = allocate<T>(kMaxState * p);
+  const auto state_at = [&](const Trained& t, int k) { return state.get() + k * p + t.update.offset; };
+  std::vector<ParameterUpdate> updates;
+  updates.reserve(trained.size());
+  for (const Trained& t : trained) {
+    for (int k = 0; k < kMaxState; ++k) {
+      if (t.state[k]) t.state[k]->read(state_at(t, k));
+    }
+    updates.push_back(t.update);
+  }
   LoopResult result;
   {
-    const MaybeReleaseGil release(objective->work() * request.epochs);
+    const MaybeReleaseGil release(problem.rows() * (problem.columns() + 1) * problem.outputs() *
+                                  (data.batch_size == 0 ? order.steps : 1));
+    const std::unique_ptr<Objective<T>> objective = objective_of<T>(problem, data, order, mean, request.threads);
+    const Loop<T> loop = {
+        objective.get(), updates,          theta.get(),     state.get(), order.steps,           losses,      every,
+        records,         request.overflow, request.threads, gradients,   request.max_grad_norm, request.stop};
     result = run(loop, interrupt);
   }
-  for (std::size_t i = 0; i < written.parameters.size(); ++i) {
-    const Index offset = written.settings[i].offset;
-    problem.parameters[written.parameters[i]].write(theta.get() + offset);
-    if (written.momenta[i]) written.momenta[i]->write(momentum.get() + offset);
+  if (result.updates == 0) return result;
+  for (std::size_t i = 0; i < trained.size(); ++i) {
+    const Trained& t = trained[i];
+    problem.parameters[t.index].write(theta.get() + t.update.offset);
+    for (int k = 0; k < kMaxState; ++k) {
+      if (t.state[k]) t.state[k]->write(state_at(t, k));
+    }
+    trained[i].update.step = updates[i].step;
   }
   return result;
 }
 
-/// Returns (losses written, outcome, what a signal handler raised or None).
-py::tuple run_epochs(const Training& training, py::handle x, py::handle target, py::handle losses, Index epochs,
-                     Index record_every, py::handle records, bool stop_at_infinity, int threads) {
+void write_counter(const Memory& counter, double step) {
+  if (counter.storage() == Storage::kFloat32) {
+    *static_cast<float*>(counter.data()) = static_cast<float>(step);
+  } else {
+    *static_cast<double*>(counter.data()) = step;
+  }
+}
+
+/// What the objects know of an update: counters, versions, states that were made.
+void leave(const std::vector<Trained>& trained, const py::dict& state) {
+  // Never destroyed: at exit the interpreter is gone first.
+  static const auto* const increment_version =
+      new py::object(py::module_::import("torch").attr("_C").attr("_increment_version"));
+  py::list written;
+  for (const Trained& t : trained) {
+    written.append(t.parameter);
+    for (const py::object& value : t.alive) written.append(value);
+    if (t.counted) write_counter(t.counter, t.update.step);
+    if (!t.fresh) continue;
+    PyObject* const known = find(state, t.parameter);
+    if (known == nullptr || !PyDict_Check(known)) {
+      state[t.parameter] = t.fresh;
+    } else if (PyDict_Update(known, t.fresh.ptr()) != 0) {
+      throw py::error_already_set();
+    }
+  }
+  (*increment_version)(written);
+}
+
+/// Returns (losses written, updates made, outcome, what a signal handler raised or None).
+py::tuple run_epochs(const Training& training, py::handle x, py::handle target, py::handle weight,
+                     const py::list& groups, const py::dict& state, py::handle losses, Index epochs, Index record_every,
+                     py::handle records, int threads, py::handle order, Index batch_size, double max_grad_norm,
+                     StopRule* stop, double overflow) {
   SignalPoll poll;
+  const Request request = {losses, epochs, record_every, records, threads, overflow, max_grad_norm, stop};
   const LoopResult result =
-      training.run(x, target, {losses, epochs, record_every, records, stop_at_infinity, threads}, poll.interrupt());
-  static constexpr const char* kOutcomes[] = {"finished", "interrupted", "diverged"};
-  return py::make_tuple(result.epochs, kOutcomes[static_cast<int>(result.outcome)], poll.raised());
+      training.run({x, target, weight, order, batch_size}, groups, state, request, poll.interrupt());
+  static constexpr const char* kOutcomes[] = {"finished", "interrupted", "diverged", "stopped"};
+  return py::make_tuple(result.losses, result.updates, kOutcomes[static_cast<int>(result.outcome)], poll.raised());
 }
 
 }  // namespace
 
-Written Training::written(const Problem& problem) const {
-  Written written;
-  written.offsets.reserve(parameters_.size());
-  written.parameters.reserve(settings_.size());
-  written.settings.reserve(settings_.size());
-  written.momenta.resize(settings_.size());
-  Index offset = 0;
-  for (const Tensor& parameter : problem.parameters) {
-    written.offsets.push_back(offset);
-    offset += parameter.numel();
-  }
-  for (const auto& [index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh] : settings_) {
-    const Tensor& parameter = problem.parameters[index];
-    if (momentum != 0) {
-      Tensor& buffer = written.momenta[written.settings.size()].emplace(momenta_[index], "momentum_buffer");
-      buffer.expect_dtype_of(parameter);
-      if (!buffer.same_shape(parameter)) {
-        fail_value("momentum_buffer", "shape " + parameter.shape() + " as its parameter", buffer.shape());
-      }
-    }
-    written.parameters.push_back(index);
-    written.settings.push_back(
-        {written.offsets[index], parameter.numel(), lr, momentum, dampening, weight_decay, nesterov, maximize, fresh});
-  }
-  return written;
+Training::Training(const std::string& model, bool flat, std::vector<py::object> parameters, bool mean,
+                   const std::string& optimizer, py::tuple plain_types, py::function fresh, py::handle index)
+    : model_(model_named(model)),
+      flat_(flat),
+      parameters_(std::move(parameters)),
+      mean_(mean),
+      optimizer_(optimizer_state(optimizer, std::move(plain_types))),
+      fresh_(std::move(fresh)) {
+  if (model_ != Model::kIndexed) return;
+  Index end = 0;
+  for (const py::object& parameter : parameters_) end += Tensor(parameter, "parameter").numel();
+  index_ = weight_index(index, end);
 }
 
-LoopResult Training::run(py::handle x, py::handle target, const Request& request, const Interrupt& interrupt) const {
-  const Problem problem(model_, x, target, Given::kModel, flat_, parameters_);
-  const Written written = this->written(problem);
-  check_written(problem, written);
+LoopResult Training::run(const RunData& data, const py::list& groups, const py::dict& state, const Request& request,
+                         const Interrupt& interrupt) const {
+  const Problem problem(model_, data.x, data.target, Given::kModel, flat_, parameters_, data.loss_weight, &index_);
+  std::vector<Trained> trained = optimizer_->read(groups, state, parameters_, fresh_);
+  place(problem, trained);
+  check_written(problem, trained);
+  const Order order = read_order(problem, data, request.epochs);
+  const bool looks_at_norm = request.max_grad_norm >= 0 || request.stop != nullptr;
+  const std::vector<Range> gradients = looks_at_norm ? gradient_ranges(problem, parameters_) : std::vector<Range>();
   const auto typed = problem.x.is_double() ? train_typed<double> : train_typed<float>;
-  return typed(problem, written, mean_, request, interrupt);
+  const LoopResult result = typed(problem, data, order, mean_, trained, gradients, request, interrupt);
+  if (result.updates > 0) leave(trained, state);
+  return result;
 }
 
 void register_training(py::module_& m) {
+  py::class_<StopRule>(m, "StopRule")
+      .def(py::init([](double loss_below, Index no_improvement_for, double gradient_norm_below) {
+             StopRule rule;
+             rule.loss_below = loss_below;
+             rule.no_improvement_for = no_improvement_for;
+             rule.gradient_norm_below = gradient_norm_below;
+             return rule;
+           }),
+           py::arg("loss_below"), py::arg("no_improvement_for"), py::arg("gradient_norm_below"))
+      .def(
+          "holds",
+          [](StopRule& rule, double loss) { return rule.holds(loss, std::numeric_limits<double>::infinity()); },
+          py::arg("loss"));
   py::class_<Training>(m, "Training")
-      .def(py::init<const std::string&, bool, std::vector<py::object>, std::vector<py::object>,
-                    std::vector<Training::Setting>, bool>(),
-           py::arg("model"), py::arg("flat"), py::arg("parameters"), py::arg("momenta"), py::arg("settings"),
-           py::arg("mean"))
-      .def("run", &run_epochs, py::arg("x"), py::arg("target"), py::arg("losses"), py::arg("epochs"),
-           py::arg("record_every"), py::arg("records"), py::arg("stop_at_infinity"), py::arg("threads"));
+      .def(py::init<const std::string&, bool, std::vector<py::object>, bool, const std::string&, py::tuple,
+                    py::function, py::handle>(),
+           py::arg("model"), py::arg("flat"), py::arg("parameters"), py::arg("mean"), py::arg("optimizer"),
+           py::arg("plain_types"), py::arg("fresh"), py::arg("index"))
+      .def("check", &Training::check, py::arg("groups"))
+      .def("run", &run_epochs, py::arg("x"), py::arg("target"), py::arg("weight"), py::arg("groups"), py::arg("state"),
+           py::arg("losses"), py::arg("epochs"), py::arg("record_every"), py::arg("records"), py::arg("threads"),
+           py::arg("order"), py::arg("batch_size"), py::arg("max_grad_norm"), py::arg("stop"), py::arg("overflow"));
 }
 
 }  // namespace gdcore

@@ -1,12 +1,13 @@
-// Full-batch training on the user's own tensors.
+// Training on the user's own tensors.
 #pragma once
 
 #include <chrono>
+#include <limits>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <vector>
 
+#include "bindings/optimizer_state.h"
 #include "bindings/problem.h"
 #include "training/loop.h"
 
@@ -39,51 +40,49 @@ class SignalPoll {
   std::optional<py::error_already_set> raised_;
 };
 
+/// What a run is made on. `loss_weight` and `order` may be None.
+struct RunData {
+  py::handle x;
+  py::handle target;
+  py::handle loss_weight;
+  py::handle order;  ///< of the rows, in minibatches
+  Index batch_size;  ///< 0 for the full batch: then each step is an epoch, and else one run is one epoch
+};
+
 /// How long to run, and what to write about it.
 struct Request {
-  py::handle losses;
+  py::handle losses;  ///< one for each step
   Index epochs;
   Index record_every;
   py::handle records;
-  bool stop_at_infinity;
   int threads;
+  double overflow = std::numeric_limits<double>::quiet_NaN();  ///< as in `Loop`
+  double max_grad_norm = -1.0;                                 ///< negative for none
+  StopRule* stop = nullptr;
 };
 
-/// What a run writes, and where each parameter lies in θ.
-struct Written {
-  std::vector<Index> offsets;                  ///< of every parameter of the problem
-  std::vector<std::size_t> parameters;         ///< indices of those that are written
-  std::vector<SgdSettings> settings;           ///< and how
-  std::vector<std::optional<Tensor>> momenta;  ///< and their momentum buffers
-};
-
-/// A model's parameters with the settings of their updates, ready to be run on data.
+/// A model's parameters with an optimizer's way to update them, ready to be run on data.
 class Training {
  public:
-  /// (parameter's index, lr, momentum, dampening, weight_decay, nesterov, maximize, fresh)
-  using Setting = std::tuple<std::size_t, double, double, double, double, bool, bool, bool>;
+  /// `fresh(group, parameter)` makes the state that the optimizer's first step would; `index` is an indexed model's.
+  Training(const std::string& model, bool flat, std::vector<py::object> parameters, bool mean,
+           const std::string& optimizer, py::tuple plain_types, py::function fresh, py::handle index);
 
-  Training(const std::string& model, bool flat, std::vector<py::object> parameters, std::vector<py::object> momenta,
-           std::vector<Setting> settings, bool mean)
-      : model_(model_named(model)),
-        flat_(flat),
-        parameters_(std::move(parameters)),
-        momenta_(std::move(momenta)),
-        settings_(std::move(settings)),
-        mean_(mean) {}
-
-  /// Checks everything, then runs; parameters and momentum buffers are those of the last whole epoch.
-  LoopResult run(py::handle x, py::handle target, const Request& request, const Interrupt& interrupt) const;
+  /// Checks everything, then runs. Parameters and the states of the optimizer's `groups` are then those of the last
+  /// whole step, their versions moved on, and `state` holds what was made fresh.
+  LoopResult run(const RunData& data, const py::list& groups, const py::dict& state, const Request& request,
+                 const Interrupt& interrupt) const;
+  /// Throws what a run would because of the optimizer's settings.
+  void check(const py::list& groups) const { optimizer_->check(groups, parameters_); }
 
  private:
-  Written written(const Problem& problem) const;
-
   Model model_;
   bool flat_;
   std::vector<py::object> parameters_;
-  std::vector<py::object> momenta_;
-  std::vector<Setting> settings_;
   bool mean_;
+  std::unique_ptr<OptimizerState> optimizer_;
+  py::function fresh_;
+  WeightIndex index_;
 };
 
 }  // namespace gdcore

@@ -25,18 +25,18 @@ inline View matrix_view(const void* data, Storage storage, Index rows, Index col
 
 /// The numbers of one parameter's settings, in the order of the structs of kernels/updates.h: flags are 0 or 1, and
 /// SGD's `fresh` and the others' count of steps come last.
-inline constexpr int kNumbers = 8;
+inline constexpr int kNumbers = 9;
 
 inline Settings settings_of(Kind kind, const double* n) {
   Settings settings = {};
   settings.kind = kind;
   if (kind == Kind::kSgd) {
-    settings.sgd = {n[0], n[1], 1.0 - n[2], n[3], n[4] != 0, n[5] != 0, n[7] != 0};
+    settings.sgd = {n[0], n[1], 1.0 - n[2], n[3], n[4] != 0, n[5] != 0, n[8] != 0};
   } else if (kind == Kind::kRmsprop) {
     settings.rmsprop = {n[0], n[1], n[2], n[3], n[4], n[5] != 0};
   } else {
-    settings.adam = {n[0], n[1], n[2], n[3], n[4], n[5] != 0, n[6] != 0};
-    settings.steps = n[7];
+    settings.adam = {n[0], n[1] != 0, n[2], n[3], n[4], n[5], n[6] != 0, n[7] != 0};
+    settings.steps = n[8];
   }
   return settings;
 }

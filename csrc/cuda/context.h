@@ -39,7 +39,6 @@ GDCORE_INLINE float square_root(float a) { return __builtin_sqrtf(a); }
 GDCORE_INLINE double square_root(double a) { return __builtin_sqrt(a); }
 GDCORE_INLINE float maximum(float a, float b) { return a > b || a != a ? a : b; }
 GDCORE_INLINE double maximum(double a, double b) { return a > b || a != a ? a : b; }
-GDCORE_INLINE double power(double a, double b) { return __builtin_pow(a, b); }
 /// Neither infinite nor NaN.
 GDCORE_INLINE bool is_finite(double a) { return a - a == 0; }
 

@@ -2,29 +2,11 @@
 #pragma once
 
 #include "cuda/elements.h"
+#include "kernels/adam_settings.h"
 
 namespace gdcore::cuda {
 
 enum class Kind : int { kSgd, kRmsprop, kAdam };
-
-/// Of `torch.optim.Adam` and `AdamW`, whose rule depends on the count of steps.
-struct AdamSettings {
-  double lr;
-  double beta1;
-  double beta2;
-  double eps;
-  double weight_decay;
-  bool decoupled;
-  bool maximize;
-
-  /// The rule of step `step`, the first being 1.
-  GDCORE_INLINE_MEMBER AdamUpdate rule(double step) const {
-    const double step_size = lr / (1.0 - power(beta1, step));
-    const double root_correction = square_root(1.0 - power(beta2, step));
-    const double decay = decoupled ? 1.0 - lr * weight_decay : 1.0;
-    return {step_size, beta1, beta2, root_correction, eps, decoupled ? 0.0 : weight_decay, decay, maximize};
-  }
-};
 
 struct Settings {
   Kind kind;

@@ -18,7 +18,6 @@ namespace gdcore::GDCORE_ISA {
 #include "kernels/legendre.inl"
 #include "kernels/mse.inl"
 #include "kernels/polynomial_mse.inl"
-#include "kernels/sgd.inl"
 #include "kernels/sum.inl"
 
 #include "kernels/half_element.inl"
@@ -66,8 +65,14 @@ static void polynomial_mse(const PolynomialMse<T>& a, const T* theta, Index begi
 }
 
 template <class T>
+static void legendre_mse(const LegendreMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
+  if (a.loss_weight.data != nullptr) return legendre_mse<T, true>(a, theta, begin, end, sums);
+  legendre_mse<T, false>(a, theta, begin, end, sums);
+}
+
+template <class T>
 static constexpr Kernels<T> table() {
-  return {linear_mse<T>, polynomial_mse<T>, legendre_mse<T>, mse<T>, sum<T>, legendre_p3<T>, sgd<T>};
+  return {linear_mse<T>, polynomial_mse<T>, legendre_mse<T>, mse<T>, sum<T>, legendre_p3<T>};
 }
 
 }  // namespace gdcore::GDCORE_ISA

@@ -6,7 +6,9 @@
 // Order of summation, the same in every instruction set, so that results are equal to the bit:
 //   * a row's terms go to lane (index mod lanes), lanes = 64 bytes / sizeof(T): 16 floats, 8 doubles;
 //   * lanes are summed in T over short runs (kRun), then added to double lanes;
-//   * the double lanes of a chunk are combined as a tree: i with i + half.
+//   * the double lanes of a chunk are combined as a tree: i with i + half;
+//   * where lanes run over columns (kWideColumns), the dot product of a row is totalled in T, all d of it, as a matrix
+//     product does; bias and target are then added in double, and their sum is rounded to T, the residual.
 // Every multiply-add is one fused multiply-add.
 #pragma once
 
@@ -77,6 +79,7 @@ template <class T>
 struct LegendreMse {
   Matrix<const T> x;
   Matrix<const T> target;
+  Matrix<const T> loss_weight = {};  ///< or null
 };
 
 /// r = input − target over a rows × columns view; sums: Σ r². Elements are numbered row by row.
@@ -106,21 +109,6 @@ struct LegendreP3 {
   T* out;
 };
 
-/// The update of `torch.optim.SGD`:
-///   g ← ±grad + weight_decay · p;  b ← momentum · b + (1 − dampening) · g  (b ← g where it is fresh);
-///   g ← g + momentum · b (Nesterov) or b;  p ← p − lr · g.
-/// One pass over p, grad, b. They must not overlap.
-template <class T>
-struct SgdRule {
-  T lr;
-  T momentum;
-  T one_minus_dampening;
-  T weight_decay;
-  bool nesterov;
-  bool maximize;
-  bool fresh;
-};
-
 /// The kernels of one instruction set for one dtype. [begin, end) counts rows, or elements where there are none.
 /// `sums` is added to, never set. `scratch` holds what the `*_scratch` functions below say.
 template <class T>
@@ -131,7 +119,6 @@ struct Kernels {
   void (*mse)(const Mse<T>&, Index begin, Index end, double* sums) noexcept;
   void (*sum)(const MatrixSum<T>&, Index begin, Index end, double* sums) noexcept;
   void (*legendre_p3)(const LegendreP3<T>&, Index begin, Index end) noexcept;
-  void (*sgd)(const SgdRule<T>&, Index size, T* parameter, const T* grad, T* momentum) noexcept;
 };
 
 /// Rows of a block where lanes run over columns: what half of a first-level cache holds, in whole groups of four.

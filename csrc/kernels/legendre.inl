@@ -1,13 +1,14 @@
 // legendre_mse and legendre_p3. P₃(u) = u (5u² − 3)/2 and P₃′(u) = 3 (5u² − 1)/2, from one u².
 //
-// Lanes run over points. legendre_mse: one pass over x and target. legendre_p3: elementwise, out may be grad.
+// Lanes run over points. legendre_mse: one pass over x, target and weights. legendre_p3: elementwise, out may be grad.
 
-template <class T>
+template <class T, bool WEIGHTED>
 static void legendre_mse(const LegendreMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
   constexpr Index lanes = kLanes<T>;
   constexpr int count_sums = 5;
   alignas(kLaneBytes) T x_buffer[lanes];
   alignas(kLaneBytes) T target_buffer[lanes];
+  [[maybe_unused]] alignas(kLaneBytes) T weight_buffer[lanes];
   Sum<T> sum[count_sums] = {};
 
   for (Index row = begin; row < end;) {
@@ -22,11 +23,13 @@ static void legendre_mse(const LegendreMse<T>& a, const T* theta, Index begin, I
       const Pack<T> p3 = legendre_value(u, square);
       Pack<T> r = fma(broadcast(theta[1]), p3, broadcast(theta[0])) - target;
       if (count < lanes) r = keep_first(r, count);
-      const Pack<T> slope = r * legendre_slope(square);
+      Pack<T> weighted = r;  // w r
+      if constexpr (WEIGHTED) weighted = r * load(gather(a.loss_weight, row, 1, count, weight_buffer));
+      const Pack<T> slope = weighted * legendre_slope(square);
 
-      part[0] = fma(r, r, part[0]);
-      part[1] = part[1] + r;
-      part[2] = fma(r, p3, part[2]);
+      part[0] = fma(weighted, r, part[0]);
+      part[1] = part[1] + weighted;
+      part[2] = fma(weighted, p3, part[2]);
       part[3] = part[3] + (count < lanes ? keep_first(slope, count) : slope);
       part[4] = fma(slope, x, part[4]);
     }

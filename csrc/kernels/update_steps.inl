@@ -11,6 +11,7 @@ GDCORE_INLINE V lerp(const V& m, const V& g, T weight) {
 
 template <class T>
 struct SgdStep {
+  static constexpr int kStates = 1;
   T minus_lr, momentum, one_minus_dampening, weight_decay;
   bool nesterov, maximize, fresh;
 
@@ -38,6 +39,7 @@ struct SgdStep {
 
 template <class T>
 struct RmspropStep {
+  static constexpr int kStates = 3;
   T minus_lr, alpha, rest, eps, weight_decay, momentum;
   bool maximize;
 
@@ -70,6 +72,7 @@ struct RmspropStep {
 
 template <class T>
 struct AdamStep {
+  static constexpr int kStates = 3;
   T minus_step_size, beta1_rest, beta2, beta2_rest, scale, eps, weight_decay, decay;
   bool maximize;
 

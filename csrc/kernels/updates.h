@@ -44,7 +44,9 @@ struct Slots {
   void* state[kMaxState];
 };
 
-/// `SgdRule` in double, with its state in slot 0: momentum_buffer.
+/// The update of `torch.optim.SGD`, with the state momentum_buffer (b):
+///   g ← ±grad + weight_decay · p;  b ← momentum · b + (1 − dampening) · g  (b ← g where it is fresh);
+///   g ← g + momentum · b (Nesterov) or b;  p ← p − lr · g.
 struct SgdUpdate {
   double lr;
   double momentum;
@@ -53,6 +55,8 @@ struct SgdUpdate {
   bool nesterov;
   bool maximize;
   bool fresh;
+
+  bool operator==(const SgdUpdate&) const = default;
 };
 
 /// The update of `torch.optim.RMSprop`, with the state square_avg (v), momentum_buffer (b), grad_avg (a):
@@ -66,6 +70,8 @@ struct RmspropUpdate {
   double weight_decay;
   double momentum;
   bool maximize;
+
+  bool operator==(const RmspropUpdate&) const = default;
 };
 
 /// The update of `torch.optim.Adam` and `AdamW`, with the state exp_avg (m), exp_avg_sq (v), max_exp_avg_sq (w):

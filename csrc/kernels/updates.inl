@@ -35,13 +35,13 @@ struct At<double> : AtElement<double> {};
 template <class S, class V, class Step>
 GDCORE_INLINE void step_at(const Step& step, const Slots& slots, Index i) {
   V state[kMaxState] = {};
-  for (int k = 0; k < kMaxState; ++k) {
+  for (int k = 0; k < Step::kStates; ++k) {
     if (slots.state[k] != nullptr) state[k] = At<V>::template get<S>(slots.state[k], i);
   }
   const V parameter = At<V>::template get<S>(slots.parameter, i);
   const V grad = At<V>::template get<S>(slots.grad, i);
   At<V>::template put<S>(slots.parameter, i, step(slots, parameter, grad, state));
-  for (int k = 0; k < kMaxState; ++k) {
+  for (int k = 0; k < Step::kStates; ++k) {
     if (slots.state[k] != nullptr) At<V>::template put<S>(slots.state[k], i, state[k]);
   }
 }

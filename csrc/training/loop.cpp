@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/instruction_sets.h"
+#include "training/updates.h"
 
 namespace gdcore {
 
@@ -11,98 +12,184 @@ namespace {
 
 /// Elements between two looks at the clock: some tens of microseconds.
 constexpr Index kElementsBetweenPolls = 100'000;
-/// What an epoch costs beside its elements.
-constexpr Index kEpochElements = 100;
+/// What a step costs beside its elements.
+constexpr Index kStepElements = 100;
 
 template <class T>
 bool all_finite(const T* values, Index count) {
   return std::all_of(values, values + count, [](T value) { return std::isfinite(value); });
 }
 
-/// One call of the kernel: a range of θ whose parameters share their settings.
 template <class T>
-struct Update {
-  SgdRule<T> rule;
-  Index offset;
-  Index size;
-};
+constexpr Storage kStorageOf = sizeof(T) == 8 ? Storage::kFloat64 : Storage::kFloat32;
 
-bool alike(const SgdSettings& a, const SgdSettings& b) {
-  return a.lr == b.lr && a.momentum == b.momentum && a.dampening == b.dampening && a.weight_decay == b.weight_decay &&
-         a.nesterov == b.nesterov && a.maximize == b.maximize && a.fresh == b.fresh;
-}
-
+/// One job for each run of parameters that are neighbours in θ and are updated alike. All are of one optimizer.
 template <class T>
-std::vector<Update<T>> joined_updates(const std::vector<SgdSettings>& settings) {
-  std::vector<Update<T>> updates;
-  for (std::size_t i = 0; i < settings.size(); ++i) {
-    const SgdSettings& s = settings[i];
-    if (i > 0 && alike(settings[i - 1], s) && settings[i - 1].offset + settings[i - 1].size == s.offset) {
-      updates.back().size += s.size;
+class Updater {
+ public:
+  Updater(const Loop<T>& loop, const T* gradient) : threads_(loop.threads), updates_(loop.updates) {
+    const Index p = loop.objective->parameters();
+    const Updates& kernels = gdcore::updates(kStorageOf<T>);
+    for (std::size_t i = 0; i < updates_.size(); ++i) {
+      const ParameterUpdate& u = updates_[i];
+      if (i > 0 && alike(updates_[i - 1], u)) {
+        jobs_.back().size += u.size;
+        continue;
+      }
+      UpdateJob job = {kernels.*kKernels[u.settings.index()],
+                       nullptr,
+                       {loop.theta + u.offset, gradient + u.offset, {}},
+                       u.size,
+                       kStorageOf<T>};
+      for (int k = 0; k < kMaxState; ++k) job.slots.state[k] = u.used[k] ? loop.state + k * p + u.offset : nullptr;
+      jobs_.push_back(job);
+      first_.push_back(i);
+    }
+    Index size = 0;
+    for (const UpdateJob& job : jobs_) size += job.size;
+    serial_ = size < kSerialElements || threads_ <= 1;
+    if (std::holds_alternative<AdamSettings>(updates_[0].settings)) adam_.resize(jobs_.size());
+    for (std::size_t j = 0; j < jobs_.size(); ++j) point_at_rule(j);
+  }
+
+  void step() {
+    if (counted_) count();
+    if (serial_) {  // nothing to decide at every step
+      for (const UpdateJob& job : jobs_) job.kernel(job.rule, job.slots, 0, job.size);
     } else {
-      updates.push_back({sgd_rule<T>(s), s.offset, s.size});
+      run_updates(jobs_, threads_);
+    }
+    if (fresh_) no_longer_fresh();
+  }
+
+ private:
+  static constexpr UpdateKernel Updates::* kKernels[] = {&Updates::sgd, &Updates::rmsprop, &Updates::adam};
+
+  static bool alike(const ParameterUpdate& a, const ParameterUpdate& b) {
+    return a.offset + a.size == b.offset && a.settings == b.settings &&
+           std::equal(a.used, a.used + kMaxState, b.used) && a.step == b.step && a.single_step == b.single_step;
+  }
+
+  void point_at_rule(std::size_t j) {
+    UpdateSettings& settings = updates_[first_[j]].settings;
+    if (auto* sgd = std::get_if<SgdUpdate>(&settings)) {
+      jobs_[j].rule = sgd;
+      fresh_ = fresh_ || sgd->fresh;
+    } else if (auto* rmsprop = std::get_if<RmspropUpdate>(&settings)) {
+      jobs_[j].rule = rmsprop;
+      counted_ = true;
+    } else {
+      jobs_[j].rule = &adam_[j];
+      counted_ = true;
     }
   }
-  return updates;
+
+  void count() {
+    for (ParameterUpdate& u : updates_) u.step = next_step(u.step, u.single_step);
+    for (std::size_t j = 0; j < jobs_.size(); ++j) {
+      const ParameterUpdate& u = updates_[first_[j]];
+      if (const auto* adam = std::get_if<AdamSettings>(&u.settings)) adam_[j] = adam->rule(u.step);
+    }
+  }
+
+  void no_longer_fresh() {
+    for (ParameterUpdate& u : updates_) {
+      if (auto* sgd = std::get_if<SgdUpdate>(&u.settings)) sgd->fresh = false;
+    }
+    fresh_ = false;
+  }
+
+  int threads_;
+  std::vector<ParameterUpdate>& updates_;
+  std::vector<UpdateJob> jobs_;
+  std::vector<std::size_t> first_;  ///< of each job's parameters
+  std::vector<AdamUpdate> adam_;    ///< the rule of the step, where it depends on it
+  bool serial_;
+  bool counted_ = false;
+  bool fresh_ = false;
+};
+
+template <class T>
+double norm(const T* gradient, const std::vector<Range>& ranges) {
+  double squares = 0.0;
+  for (const Range& range : ranges) {
+    for (Index i = range.offset; i < range.offset + range.size; ++i) {
+      squares = std::fma(static_cast<double>(gradient[i]), static_cast<double>(gradient[i]), squares);
+    }
+  }
+  return std::sqrt(squares);
+}
+
+/// `torch.nn.utils.clip_grad_norm_`: everything times max_norm / (norm + 1e-6), if that is below 1 (or not a number).
+template <class T>
+void clip(T* gradient, const std::vector<Range>& ranges, double gradient_norm, double max_norm) {
+  const double coefficient = max_norm / (gradient_norm + 1e-6);
+  if (coefficient >= 1.0) return;
+  for (const Range& range : ranges) {
+    for (Index i = range.offset; i < range.offset + range.size; ++i) gradient[i] *= static_cast<T>(coefficient);
+  }
 }
 
 }  // namespace
 
-template <class T>
-SgdRule<T> sgd_rule(const SgdSettings& s) {
-  return {static_cast<T>(s.lr),
-          static_cast<T>(s.momentum),
-          static_cast<T>(1.0 - s.dampening),
-          static_cast<T>(s.weight_decay),
-          s.nesterov,
-          s.maximize,
-          s.fresh};
+bool StopRule::holds(double loss, double gradient_norm) {
+  if (loss < best) {
+    best = loss;
+    since_best = 0;
+  } else {
+    ++since_best;
+  }
+  return loss < loss_below || gradient_norm < gradient_norm_below ||
+         (no_improvement_for > 0 && since_best >= no_improvement_for);
 }
 
 template <class T>
 LoopResult run(const Loop<T>& loop, const Interrupt& interrupt) {
   Objective<T>& objective = *loop.objective;
   const Index p = objective.parameters();
-  const auto sgd = kernels<T>().sgd;
-  std::vector<Update<T>> updates = joined_updates<T>(loop.settings);
   const Array<T> gradient = allocate<T>(p);
   const Array<T> previous = allocate<T>(p);
   std::copy_n(loop.theta, p, previous.get());
-  objective.prepare(loop.epochs);
+  Updater<T> updater(loop, gradient.get());
+  objective.prepare(loop.steps);
+  const bool ends = !std::isnan(loop.overflow);
+  const bool looks_at_norm = loop.max_grad_norm >= 0 || loop.stop != nullptr;
 
-  const Index poll_every = std::max<Index>(kElementsBetweenPolls / (objective.work() + kEpochElements), 1);
+  const Index poll_every = std::max<Index>(kElementsBetweenPolls / (objective.work() + kStepElements), 1);
   Index until_poll = poll_every;
   Index until_record = 0;
   T* record = loop.records;
-  for (Index epoch = 0; epoch < loop.epochs; ++epoch) {
+  for (Index step = 0; step < loop.steps; ++step) {
     if (--until_poll == 0) {
       until_poll = poll_every;
-      if (interrupt()) return {epoch, Outcome::kInterrupted};
+      if (interrupt()) return {step, step, Outcome::kInterrupted};
     }
     T loss;
-    if (!objective.evaluate(loop.theta, interrupt, &loss, gradient.get())) return {epoch, Outcome::kInterrupted};
-    loop.losses[epoch] = loss;
-    if (loop.stop_at_infinity && !std::isfinite(loss)) {
+    if (!objective.evaluate(loop.theta, interrupt, &loss, gradient.get())) return {step, step, Outcome::kInterrupted};
+    loop.losses[step] = loss;
+    if (ends && !(static_cast<double>(loss) < loop.overflow)) {
       if (!all_finite(loop.theta, p)) std::copy_n(previous.get(), p, loop.theta);
-      return {epoch + 1, Outcome::kDiverged};
+      return {step + 1, step, Outcome::kDiverged};
+    }
+    if (looks_at_norm) {
+      const double gradient_norm = norm(gradient.get(), loop.gradients);
+      if (loop.stop != nullptr && loop.stop->holds(static_cast<double>(loss), gradient_norm)) {
+        return {step + 1, step, Outcome::kStopped};
+      }
+      if (loop.max_grad_norm >= 0) clip(gradient.get(), loop.gradients, gradient_norm, loop.max_grad_norm);
     }
     std::copy_n(loop.theta, p, previous.get());
-    for (Update<T>& u : updates) {
-      sgd(u.rule, u.size, loop.theta + u.offset, gradient.get() + u.offset, loop.momentum + u.offset);
-      u.rule.fresh = false;
-    }
+    updater.step();
     if (loop.record_every > 0 && until_record-- == 0) {
       until_record = loop.record_every - 1;
       std::copy_n(loop.theta, p, record);
       record += p;
     }
   }
-  return {loop.epochs, Outcome::kFinished};
+  return {loop.steps, loop.steps, Outcome::kFinished};
 }
 
 template LoopResult run(const Loop<float>&, const Interrupt&);
 template LoopResult run(const Loop<double>&, const Interrupt&);
-template SgdRule<float> sgd_rule(const SgdSettings&);
-template SgdRule<double> sgd_rule(const SgdSettings&);
 
 }  // namespace gdcore

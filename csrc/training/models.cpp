@@ -26,12 +26,12 @@ Array<T> pack(const Matrix<const T>& matrix, Index rows, Index columns) {
 }
 
 template <class T>
-class LinearObjective final : public Objective<T> {
+class LinearObjective final : public RowObjective<T> {
  public:
   LinearObjective(const LinearMse<T>& problem, Index rows, double divisor, int threads)
-      : Objective<T>({rows, problem.outputs * (problem.columns + (problem.bias ? 1 : 0)),
-                      problem.columns * problem.outputs + problem.outputs, divisor},
-                     threads),
+      : RowObjective<T>({rows, problem.outputs * (problem.columns + (problem.bias ? 1 : 0)),
+                         problem.columns * problem.outputs + problem.outputs, divisor},
+                        threads),
         problem_(problem),
         scratch_size_(linear_mse_scratch<T>(problem.columns, problem.outputs)),
         scratch_(allocate<T>(scratch_size_ * this->threads_)) {
@@ -81,10 +81,10 @@ class LinearObjective final : public Objective<T> {
 };
 
 template <class T>
-class PolynomialObjective final : public Objective<T> {
+class PolynomialObjective final : public RowObjective<T> {
  public:
   PolynomialObjective(const PolynomialMse<T>& problem, Index rows, double divisor, int threads)
-      : Objective<T>({rows, problem.degree + 1, problem.degree + 1, divisor}, threads), problem_(problem) {}
+      : RowObjective<T>({rows, problem.degree + 1, problem.degree + 1, divisor}, threads), problem_(problem) {}
 
  protected:
   void accumulate(const T* theta, Index begin, Index end, int /*worker*/, double* sums) override {
@@ -96,10 +96,10 @@ class PolynomialObjective final : public Objective<T> {
 };
 
 template <class T>
-class LegendreObjective final : public Objective<T> {
+class LegendreObjective final : public RowObjective<T> {
  public:
   LegendreObjective(const LegendreMse<T>& problem, Index rows, double divisor, int threads)
-      : Objective<T>({rows, 4, 4, divisor}, threads), problem_(problem) {}
+      : RowObjective<T>({rows, 4, 4, divisor}, threads), problem_(problem) {}
 
  protected:
   void accumulate(const T* theta, Index begin, Index end, int /*worker*/, double* sums) override {
@@ -118,10 +118,10 @@ class LegendreObjective final : public Objective<T> {
 
 // A sum that is left in double: not a loss, which is rounded to T.
 template <class T>
-class SumObjective final : public Objective<T> {
+class SumObjective final : public RowObjective<T> {
  public:
   SumObjective(const MatrixSum<T>& problem, Index elements, int threads)
-      : Objective<T>({elements, 0, 1, 1.0}, threads), problem_(problem) {}
+      : RowObjective<T>({elements, 0, 1, 1.0}, threads), problem_(problem) {}
 
   double total = 0.0;
 
@@ -137,10 +137,10 @@ class SumObjective final : public Objective<T> {
 
 // No parameters: the kernel writes the gradient with respect to the prediction as it goes.
 template <class T>
-class MseObjective final : public Objective<T> {
+class MseObjective final : public RowObjective<T> {
  public:
   MseObjective(const Mse<T>& problem, Index elements, double divisor, int threads)
-      : Objective<T>({elements, 0, 2, divisor}, threads), problem_(problem) {}
+      : RowObjective<T>({elements, 0, 2, divisor}, threads), problem_(problem) {}
 
  protected:
   void accumulate(const T* /*theta*/, Index begin, Index end, int /*worker*/, double* sums) override {

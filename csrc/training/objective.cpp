@@ -33,7 +33,7 @@ Index rows_per_piece(const Extent& extent) {
 }  // namespace
 
 template <class T>
-Objective<T>::Objective(const Extent& extent, int threads)
+RowObjective<T>::RowObjective(const Extent& extent, int threads)
     : extent_(extent),
       threads_(extent.rows * extent.elements_per_row < kSerialElements ? 1 : std::clamp(threads, 1, kMaxThreads)),
       rows_per_chunk_(rows_per_chunk(extent)),
@@ -42,13 +42,19 @@ Objective<T>::Objective(const Extent& extent, int threads)
       sums_(allocate<double>((1 + extent.parameters) * (1 + (chunks_ > 1 ? chunks_ : 0)))) {}
 
 template <class T>
-bool Objective<T>::evaluate(const T* theta, const Interrupt& interrupt, T* loss, T* gradient) {
+void RowObjective<T>::select(Index first, double divisor) {
+  first_ = first;
+  extent_.divisor = divisor;
+}
+
+template <class T>
+bool RowObjective<T>::evaluate(const T* theta, const Interrupt& interrupt, T* loss, T* gradient) {
   const Index count = 1 + extent_.parameters;
   double* sums = sums_.get();
   std::fill_n(sums, count, 0.0);
   begin(theta);
   struct Job {
-    Objective* objective;
+    RowObjective* objective;
     const T* theta;
     const Interrupt* interrupt;
     std::atomic<bool> stopped;
@@ -63,17 +69,17 @@ bool Objective<T>::evaluate(const T* theta, const Interrupt& interrupt, T* loss,
     }
   } job = {this, theta, &interrupt, false};
   if (chunks_ <= 1) {
-    job.chunk(0, extent_.rows, 0, sums);
+    job.chunk(first_, first_ + extent_.rows, 0, sums);
     if (job.stopped) return false;
   } else {
     const auto run = [](void* context, std::uint32_t chunk, int worker) {
       Job& j = *static_cast<Job*>(context);
-      const Objective& self = *j.objective;
+      const RowObjective& self = *j.objective;
       const Index first = self.rows_per_chunk_ * chunk;
       const Index last = std::min(first + self.rows_per_chunk_, self.extent_.rows);
       double* partial = self.sums_.get() + (1 + self.extent_.parameters) * (1 + static_cast<Index>(chunk));
       std::fill_n(partial, 1 + self.extent_.parameters, 0.0);
-      j.chunk(first, last, worker, partial);
+      j.chunk(self.first_ + first, self.first_ + last, worker, partial);
     };
     if (!run_chunks(static_cast<std::uint32_t>(chunks_), threads_, run, &job, interrupt) || job.stopped) return false;
     for (Index chunk = 0; chunk < chunks_; ++chunk) {
@@ -89,7 +95,7 @@ bool Objective<T>::evaluate(const T* theta, const Interrupt& interrupt, T* loss,
   return true;
 }
 
-template class Objective<float>;
-template class Objective<double>;
+template class RowObjective<float>;
+template class RowObjective<double>;
 
 }  // namespace gdcore

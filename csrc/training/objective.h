@@ -1,7 +1,4 @@
-// A least-squares objective over rows: loss(θ) = Σ r(θ)² / divisor and its gradient 2 Σ r ∂r/∂θ / divisor.
-//
-// Rows are cut into chunks whose size depends on the shapes alone; each chunk's sums are double, and chunks are added
-// in their order. So the result does not depend on how many threads share the chunks.
+// A least-squares objective over rows: loss(θ) = Σ w r(θ)² / divisor and its gradient 2 Σ w r ∂r/∂θ / divisor.
 #pragma once
 
 #include <memory>
@@ -12,35 +9,53 @@
 
 namespace gdcore {
 
+template <class T>
+class Objective {
+ public:
+  Objective() = default;
+  virtual ~Objective() = default;
+  Objective(const Objective&) = delete;
+  Objective& operator=(const Objective&) = delete;
+
+  /// Loss and gradient at θ. Returns false, with nothing that counts written, if interrupted.
+  virtual bool evaluate(const T* theta, const Interrupt& interrupt, T* loss, T* gradient) = 0;
+
+  /// Spends one pass on regrouping the rows if that makes each of `passes` evaluations cheaper.
+  virtual void prepare(Index /*passes*/) {}
+  /// Evaluates the rows from `first` on from now on, with another divisor. Not after `prepare`.
+  virtual void select(Index /*first*/, double /*divisor*/) {}
+
+  virtual Index parameters() const = 0;
+  /// Elements read by one evaluation.
+  virtual Index work() const = 0;
+};
+
 /// The shapes that decide how an objective is cut.
 struct Extent {
   Index rows;
   Index parameters;        ///< how many gradients are summed
   Index elements_per_row;  ///< what a row costs, in elements read
-  double divisor;          ///< 1 for a sum, the number of residuals for a mean
+  double divisor;          ///< 1 for a sum, the number of residuals, or the sum of their weights, for a mean
 };
 
+/// An objective whose sums a kernel forms, in one pass over the rows.
+///
+/// Rows are cut into chunks whose size depends on the shapes alone; each chunk's sums are double, and chunks are added
+/// in their order. So the result does not depend on how many threads share the chunks.
 template <class T>
-class Objective {
+class RowObjective : public Objective<T> {
  public:
-  Objective(const Extent& extent, int threads);
-  virtual ~Objective() = default;
-  Objective(const Objective&) = delete;
-  Objective& operator=(const Objective&) = delete;
+  RowObjective(const Extent& extent, int threads);
 
-  /// Loss and gradient at θ, in one pass over the rows. Without rows the loss is 0 / divisor and the gradient zero.
-  /// Returns false, with nothing written, if interrupted.
-  bool evaluate(const T* theta, const Interrupt& interrupt, T* loss, T* gradient);
+  /// Without rows the loss is 0 / divisor and the gradient zero.
+  bool evaluate(const T* theta, const Interrupt& interrupt, T* loss, T* gradient) final;
+  void select(Index first, double divisor) final;
 
-  /// Spends one pass on regrouping the rows if that makes each of `passes` evaluations cheaper.
-  virtual void prepare(Index /*passes*/) {}
-
-  Index parameters() const { return extent_.parameters; }
-  /// Elements read by one evaluation.
-  Index work() const { return extent_.rows * extent_.elements_per_row; }
+  Index parameters() const final { return extent_.parameters; }
+  Index work() const final { return extent_.rows * extent_.elements_per_row; }
 
  protected:
-  /// Adds the sums of rows [begin, end) to `sums`: Σ r² first, then one for each parameter.
+  /// Adds the sums of rows [begin, end) to `sums`: Σ w r² first, then one for each parameter.
   virtual void accumulate(const T* theta, Index begin, Index end, int worker, double* sums) = 0;
   /// Once before the chunks of an evaluation, and once after, with the sums of all rows.
   virtual void begin(const T* /*theta*/) {}
@@ -50,6 +65,7 @@ class Objective {
   int threads_;  ///< how many workers may call `accumulate` at once
 
  private:
+  Index first_ = 0;
   Index rows_per_chunk_;
   Index rows_per_piece_;
   Index chunks_;

@@ -19,7 +19,7 @@ _Inputs: TypeAlias = tuple[Tensor | None, ...]
 _Computed: TypeAlias = tuple[Tensor, _Inputs]
 
 _NONE = (None,)  # the gradient of weights
-_NO_NEEDS = (False,) * 7  # the reduction and at most six inputs
+_NO_NEEDS = (False,) * 8  # whether natively, the reduction and at most six inputs
 
 
 class FusedLoss(torch.autograd.Function):
@@ -38,10 +38,12 @@ class FusedLoss(torch.autograd.Function):
     elementwise: Callable[..., Tensor]
 
     @staticmethod
-    def keep(ctx: Any, loss: type["FusedLoss"], reduction: str, inputs: _Inputs) -> Tensor:
+    def keep(
+        ctx: Any, loss: type["FusedLoss"], native: bool, reduction: str, inputs: _Inputs
+    ) -> Tensor:
         # TorchDynamo leaves it away where nothing requires grad.
-        needs = getattr(ctx, "needs_input_grad", _NO_NEEDS)[1:]
-        value, ctx.gradients = loss.compute(reduction, needs, *inputs)
+        needs = getattr(ctx, "needs_input_grad", _NO_NEEDS)[2:]
+        value, ctx.gradients = loss.compute(native, reduction, needs, *inputs)
         ctx.save_for_backward(*inputs)
         ctx.loss, ctx.reduction = loss, reduction
         return value
@@ -49,20 +51,21 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors  # an error where they have changed or gone since
-        needs = ctx.needs_input_grad[1:]
-        gradients = ctx.gradients
         if torch.is_grad_enabled():
             # This backward is itself being differentiated: let autograd see the formula.
-            return (None, *_differentiate(ctx.loss, ctx.reduction, inputs, needs, grad))
+            needs = ctx.needs_input_grad[2:]
+            return (None, None, *_differentiate(ctx.loss, ctx.reduction, inputs, needs, grad))
+        gradients = ctx.gradients
         # Kept no longer than this: a loss that lives on does not hold them, and a second backward,
         # which is rare, computes them again.
         ctx.gradients = None
         if gradients is None:
-            _, gradients = ctx.loss.compute(ctx.reduction, needs, *inputs)
+            needs = ctx.needs_input_grad[2:]
+            _, gradients = ctx.loss.compute(False, ctx.reduction, needs, *inputs)
         if _ops.is_one(grad):
             # The usual end of a graph. Given away, they become `.grad` without a copy.
-            return (None, *gradients)
-        return (None, *[None if g is None else g * grad for g in gradients])
+            return (None, None, *gradients)
+        return (None, None, *[None if g is None else g * grad for g in gradients])
 
 
 def _differentiate(
@@ -84,55 +87,58 @@ def _differentiate(
 class Loss:
     """A loss outside of its Function, into which TorchDynamo does not look."""
 
-    def __init__(self, function: type[FusedLoss]) -> None:
+    def __init__(self, function: type[FusedLoss], constants: tuple[str, ...] = ()) -> None:
         self.function = function
         self.names = function.names
         self.check = function.check
         self.formula = function.formula
         self.elementwise = getattr(function, "elementwise", None)
+        self.reductions = _checks.REDUCTIONS if self.elementwise is None else ("mean", "sum")
         self.first_weight = function.names.index("target") + 1
+        # Those that may not require grad, and weights, whose gradient only the formula has.
+        self.constants = constants
+        self.held = self._bits(*constants, *self.names[self.first_weight :])
+        self.optional = self._bits("bias")
+        # What `Function.apply` comes to where `_ops.watched` says no; it takes 4 µs to find out.
+        self.run = super(torch.autograd.Function, function).apply  # type: ignore[misc]
+
+    def _bits(self, *names: str) -> int:
+        return sum(1 << self.names.index(name) for name in names if name in self.names)
 
 
 def apply(loss: Loss, reduction: str, *inputs: Tensor | None) -> Tensor:
     """The loss natively where it can be; `apply_with_care` sees to what stands in the way."""
-    first = inputs[0]
     if (
-        first is None
-        or first.dtype not in _checks.NATIVE
-        or (reduction == "none" and loss.elementwise is not None)
-        or torch.is_autocast_enabled(_ops.autocast_device(first))
-        or _ops.transformed()
+        not torch.compiler.is_compiling()
+        and reduction in loss.reductions
+        and _ops.plain(inputs, loss.held, loss.optional)
+        and not _ops.watched()
     ):
-        return apply_with_care(loss, reduction, inputs)
-    return loss.function.apply(reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
-
-
-def apply_weighted(loss: Loss, reduction: str, *inputs: Tensor | None) -> Tensor:
-    """`apply`, the last of the inputs being weights."""
-    weight = inputs[-1]
-    if weight is not None and weight.requires_grad:
-        return apply_with_care(loss, reduction, inputs)
-    return apply(loss, reduction, *inputs)
+        return loss.run(True, reduction, *inputs)  # type: ignore[no-any-return]
+    return apply_with_care(loss, reduction, inputs)
 
 
 def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
+    _checks.reduction_name(reduction)
+    _checks.tensors(loss.names, inputs)
+    for name in loss.constants:
+        _checks.constant(name, inputs[loss.names.index(name)])  # type: ignore[arg-type]
     device = _ops.autocast_device(inputs[0])
     if torch.is_autocast_enabled(device):
         # Every loss is on the list of what autocast runs in float32.
         with torch.autocast(device, enabled=False):
-            return apply_with_care(loss, reduction, tuple(map(_checks.widened, inputs)))
+            return apply(loss, reduction, *map(_checks.widened, inputs))
     dtype = _checks.any_dtype(loss.names, inputs)
     if dtype not in _checks.NATIVE:
         # Stored as it is, computed in float32, rounded once.
-        wide = tuple(map(_checks.widened, inputs))
-        return apply_with_care(loss, reduction, wide).to(dtype)
+        return apply(loss, reduction, *map(_checks.widened, inputs)).to(dtype)
     loss.check(*inputs)
     weights = inputs[loss.first_weight :]
     if _ops.transformed() or any(w is not None and w.requires_grad for w in weights):
         return loss.formula(reduction, *inputs)
     if reduction == "none" and loss.elementwise is not None:
         return loss.elementwise(*inputs)  # type: ignore[no-any-return]
-    return loss.function.apply(reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
+    return loss.function.apply(False, reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class Mse(FusedLoss):
@@ -147,9 +153,14 @@ class Mse(FusedLoss):
 
     @staticmethod
     def compute(
-        reduction: str, needs: Sequence[bool], input: Tensor, target: Tensor, *weight: Tensor
+        native: bool,
+        reduction: str,
+        needs: Sequence[bool],
+        input: Tensor,
+        target: Tensor,
+        *weight: Tensor,
     ) -> _Computed:
-        mse = _ops.implementation("mse", input, target, *weight)
+        mse = _ops.implementation("mse", native)
         loss, gradient = mse(input, target, reduction, needs[0] or needs[1], *weight)
         return loss, (
             gradient if needs[0] else None,
@@ -159,11 +170,16 @@ class Mse(FusedLoss):
 
     @staticmethod
     def forward(
-        ctx: Any, reduction: str, input: Tensor, target: Tensor, weight: Tensor | None = None
+        ctx: Any,
+        native: bool,
+        reduction: str,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
     ) -> Tensor:
         # Not `*inputs`: where no input requires grad, TorchDynamo would count them wrongly.
         inputs = (input, target) if weight is None else (input, target, weight)
-        return FusedLoss.keep(ctx, Mse, reduction, inputs)
+        return FusedLoss.keep(ctx, Mse, native, reduction, inputs)
 
 
 MSE = Loss(Mse)
@@ -192,6 +208,7 @@ class LinearMse(FusedLoss):
 
     @staticmethod
     def compute(
+        native: bool,
         reduction: str,
         needs: Sequence[bool],
         x: Tensor,
@@ -200,7 +217,7 @@ class LinearMse(FusedLoss):
         target: Tensor,
         *loss_weight: Tensor,
     ) -> _Computed:
-        linear_mse = _ops.implementation("linear_mse", x, weight, bias, target, *loss_weight)
+        linear_mse = _ops.implementation("linear_mse", native)
         loss, dweight, dbias, dx = linear_mse(
             x, weight, bias, target, reduction, needs[0], *loss_weight
         )
@@ -213,11 +230,11 @@ class LinearMse(FusedLoss):
         )
 
     @staticmethod
-    def forward(ctx: Any, reduction: str, *inputs: Tensor | None) -> Tensor:
-        return FusedLoss.keep(ctx, LinearMse, reduction, inputs)
+    def forward(ctx: Any, native: bool, reduction: str, *inputs: Tensor | None) -> Tensor:
+        return FusedLoss.keep(ctx, LinearMse, native, reduction, inputs)
 
 
-LINEAR_MSE = Loss(LinearMse)
+LINEAR_MSE = Loss(LinearMse, ("target",))
 
 
 class PolynomialMse(FusedLoss):
@@ -240,6 +257,7 @@ class PolynomialMse(FusedLoss):
 
     @staticmethod
     def compute(
+        native: bool,
         reduction: str,
         needs: Sequence[bool],
         x: Tensor,
@@ -247,16 +265,16 @@ class PolynomialMse(FusedLoss):
         target: Tensor,
         *weight: Tensor,
     ) -> _Computed:
-        polynomial_mse = _ops.implementation("polynomial_mse", x, coefficients, target, *weight)
+        polynomial_mse = _ops.implementation("polynomial_mse", native)
         loss, gradient = polynomial_mse(x, coefficients, target, reduction, *weight)
         return loss, (None, gradient if needs[1] else None, None, *_NONE[: len(weight)])
 
     @staticmethod
-    def forward(ctx: Any, reduction: str, *inputs: Tensor) -> Tensor:
-        return FusedLoss.keep(ctx, PolynomialMse, reduction, inputs)
+    def forward(ctx: Any, native: bool, reduction: str, *inputs: Tensor) -> Tensor:
+        return FusedLoss.keep(ctx, PolynomialMse, native, reduction, inputs)
 
 
-POLYNOMIAL_MSE = Loss(PolynomialMse)
+POLYNOMIAL_MSE = Loss(PolynomialMse, ("x", "target"))
 
 
 class LegendreMse(FusedLoss):
@@ -274,40 +292,43 @@ class LegendreMse(FusedLoss):
         return apply(MSE, "none", reference.legendre(*model), target)
 
     @staticmethod
-    def compute(reduction: str, needs: Sequence[bool], *inputs: Tensor) -> _Computed:
-        legendre_mse = _ops.implementation("legendre_mse", *inputs)
+    def compute(native: bool, reduction: str, needs: Sequence[bool], *inputs: Tensor) -> _Computed:
+        legendre_mse = _ops.implementation("legendre_mse", native)
         loss, *slopes = legendre_mse(*inputs, reduction)
         wanted = zip(slopes, needs[1:5], strict=True)
         return loss, (None, *(slope if wants else None for slope, wants in wanted), None)
 
     @staticmethod
-    def forward(ctx: Any, reduction: str, *inputs: Tensor) -> Tensor:
-        return FusedLoss.keep(ctx, LegendreMse, reduction, inputs)
+    def forward(ctx: Any, native: bool, reduction: str, *inputs: Tensor) -> Tensor:
+        return FusedLoss.keep(ctx, LegendreMse, native, reduction, inputs)
 
 
-LEGENDRE_MSE = Loss(LegendreMse)
+LEGENDRE_MSE = Loss(LegendreMse, ("x", "target"))
 
 
 class LegendreP3(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, native: bool, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return _ops.implementation("legendre_p3", x)(x)  # type: ignore[no-any-return]
+        return _ops.implementation("legendre_p3", native)(x)  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled() or not _ops.in_memory(grad):
-            return grad * reference.legendre_p3_derivative(x)
-        backward = _ops.implementation("legendre_p3_backward", grad, x)
-        return backward(grad, x)  # type: ignore[no-any-return]
+            return None, grad * reference.legendre_p3_derivative(x)
+        native = not _ops.traced() and _ops.plain((grad, x))
+        return None, _ops.implementation("legendre_p3_backward", native)(grad, x)
 
 
 def legendre_p3(x: Tensor) -> Tensor:
     """`LegendreP3` where it can be applied, as `apply` does with the losses."""
-    if x.dtype not in _checks.NATIVE or _ops.transformed():
-        dtype = _checks.any_dtype(("x",), (x,))
-        if dtype not in _checks.NATIVE:
-            return legendre_p3(x.float()).to(dtype)
+    if not torch.compiler.is_compiling() and _ops.plain((x,)) and not _ops.watched():
+        return LegendreP3.apply(True, x)  # type: ignore[no-untyped-call,no-any-return]
+    _checks.tensors(("x",), (x,))
+    dtype = _checks.any_dtype(("x",), (x,))
+    if dtype not in _checks.NATIVE:
+        return legendre_p3(x.float()).to(dtype)
+    if _ops.transformed():
         return reference.legendre_p3(x)
-    return LegendreP3.apply(x)  # type: ignore[no-untyped-call,no-any-return]
+    return LegendreP3.apply(False, x)  # type: ignore[no-untyped-call,no-any-return]

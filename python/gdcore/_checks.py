@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
+REDUCTIONS = ("mean", "sum", "none")
 NATIVE = (torch.float32, torch.float64)
 # Those with kernels: `_cuda_ops` adds its own where it is built.
 devices = {"cpu"}
@@ -23,6 +25,33 @@ def shape_text(shape: Sequence[Any]) -> str:
 
 def _fail(name: str, expected: str, shape: Sequence[Any], mend: str = "") -> None:
     raise ValueError(f"{name}: expected {expected}, got {shape_text(shape)}{mend}")
+
+
+def tensors(names: Sequence[str], inputs: Sequence[object]) -> None:
+    """All of them tensors, but for a bias, and all or none of them fake."""
+    for name, value in zip(names, inputs, strict=False):
+        if not isinstance(value, Tensor) and (value is not None or name != "bias"):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if any(type(value) is FakeTensor for value in inputs):
+        for name, value in zip(names, inputs, strict=False):
+            if value is not None and not isinstance(value, FakeTensor):
+                raise TypeError(
+                    f"{name}: expected a FakeTensor, as others among the arguments are, got a "
+                    f"{type(value).__name__} with memory of its own"
+                )
+
+
+def reduction_name(reduction: object) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
+
+
+def constant(name: str, tensor: Tensor) -> None:
+    if tensor.requires_grad:
+        raise ValueError(
+            f"{name}: expected a tensor that does not require grad, got one that does; "
+            f"use {name}.detach(), or gdcore.reference, which differentiates everything"
+        )
 
 
 def _dense(name: str, tensor: Tensor) -> None:
@@ -152,9 +181,18 @@ def polynomial_mse(
         )
 
 
-def legendre_mse(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor) -> None:
+def legendre_mse(
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+) -> None:
     _dim("x", x, 1, "(n,)")
     _shape("target", target, x.shape, "as x")
+    _shape("weight", weight, x.shape, "as x")
     for name, scalar in (("a", a), ("b", b), ("c", c), ("d", d)):
         if scalar.numel() != 1:
             raise ValueError(

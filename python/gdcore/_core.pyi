@@ -16,6 +16,8 @@ def built_instruction_sets() -> list[str]: ...
 def available_instruction_sets() -> list[str]: ...
 def active_instruction_set() -> str: ...
 def choose_instruction_set(name: str) -> None: ...
+def plain(inputs: tuple[object, ...], constants: int = 0, optional: int = 0) -> bool: ...
+def is_one(grad: Tensor) -> bool: ...
 def mse(
     input: Tensor,
     target: Tensor,
@@ -32,11 +34,9 @@ def model_loss(
     parameters: Sequence[Tensor],
     loss_weight: Tensor | None,
     mean: bool,
-    loss: Tensor,
-    gradients: Sequence[Tensor],
-    dx: Tensor | None,
+    with_dx: bool,
     threads: int,
-) -> None: ...
+) -> tuple[Any, ...]: ...
 def legendre_p3(x: Tensor, grad: Tensor | None, out: Tensor, threads: int) -> None: ...
 
 class _Step:
@@ -55,8 +55,13 @@ class SgdStep(_Step): ...
 class RmspropStep(_Step): ...
 class AdamStep(_Step): ...
 
-Setting = tuple[int, float, float, float, float, bool, bool, bool]
-"""(parameter's index, lr, momentum, dampening, weight decay, Nesterov, maximize, fresh buffer)"""
+class StopRule:
+    """When to stop, and the best loss so far: one object lasts over several runs."""
+
+    def __init__(
+        self, loss_below: float, no_improvement_for: int, gradient_norm_below: float
+    ) -> None: ...
+    def holds(self, loss: float) -> bool: ...
 
 class Training:
     def __init__(
@@ -64,21 +69,31 @@ class Training:
         model: str,
         flat: bool,
         parameters: Sequence[Tensor],
-        momenta: Sequence[Tensor | None],
-        settings: Sequence[Setting],
         mean: bool,
+        optimizer: str,
+        plain_types: tuple[type, ...],
+        fresh: Callable[[dict[str, Any], Tensor], dict[str, Tensor]],
+        index: Tensor | None,
     ) -> None: ...
+    def check(self, groups: list[dict[str, Any]]) -> None: ...
     def run(
         self,
         x: Tensor,
         target: Tensor,
+        weight: Tensor | None,
+        groups: list[dict[str, Any]],
+        state: dict[Tensor, Any],
         losses: Tensor,
         epochs: int,
         record_every: int,
         records: Tensor | None,
-        stop_at_infinity: bool,
         threads: int,
-    ) -> tuple[int, str, BaseException | None]: ...
+        order: Tensor | None,
+        batch_size: int,
+        max_grad_norm: float,
+        stop: StopRule | None,
+        overflow: float,
+    ) -> tuple[int, int, str, BaseException | None]: ...
 
 class Step:
     def __init__(
@@ -86,7 +101,6 @@ class Step:
         training: Training,
         watch: Watch,
         optimizer: torch.optim.Optimizer,
-        written: list[Tensor],
         check: Callable[[Any, Any], None],
         float32_scalar: Tensor,
         float64_scalar: Tensor,

@@ -167,7 +167,7 @@ def _check_shapes(
         _checks.polynomial_mse(x, parameters[0], y, weight, max_degree=_cuda_ops.native.max_degree)
     else:
         a, b, c, d = parameters
-        _checks.legendre_mse(x, a, b, c, d, y)
+        _checks.legendre_mse(x, a, b, c, d, y, weight)
 
 
 class _Settings(NamedTuple):
@@ -189,14 +189,15 @@ class _Settings(NamedTuple):
             found = numbers("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
             fresh = own.get("momentum_buffer") is None
             buffer = "momentum_buffer" if group["momentum"] != 0 else None
-            return cls([*found, 0.0, float(fresh)], (buffer, None, None), False)
+            return cls([*found, 0.0, 0.0, float(fresh)], (buffer, None, None), False)
         if rule == "rmsprop":
             found = numbers("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
             buffer = "momentum_buffer" if group["momentum"] > 0 else None
             average = "grad_avg" if group["centered"] else None
-            return cls([*found, 0.0, steps], ("square_avg", buffer, average), True)
+            return cls([*found, 0.0, 0.0, steps], ("square_avg", buffer, average), True)
         rest = numbers("eps", "weight_decay", "decoupled_weight_decay", "maximize")
-        found = [*numbers("lr"), *map(float, group["betas"]), *rest, steps]
+        single = isinstance(group["lr"], Tensor) and group["lr"].dtype != torch.float64
+        found = [*numbers("lr"), float(single), *map(float, group["betas"]), *rest, steps]
         largest = "max_exp_avg_sq" if group["amsgrad"] else None
         return cls(found, ("exp_avg", "exp_avg_sq", largest), True)
 

@@ -165,11 +165,18 @@ def polynomial_mse(
 
 
 def legendre_mse(
-    x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d)
-    _checks.legendre_mse(x, a, b, c, d, target)
-    return _model_loss("legendre", (x, target, None), (a, b, c, d), reduction)
+    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d, weight=weight)
+    _checks.legendre_mse(x, a, b, c, d, target, weight)
+    return _model_loss("legendre", (x, target, weight), (a, b, c, d), reduction)
 
 
 def legendre_p3(x: Tensor) -> Tensor:

@@ -55,9 +55,9 @@ choose_instruction_set = _core.choose_instruction_set
 _library = torch.library.Library("gdcore", "DEF")
 PLAIN = (Tensor, torch.nn.Parameter)
 
-# Each op has beside it the function that makes its results, empty: what the op fills, and what it
-# looks like to a fake tensor. A result that is not wanted is None, and for the dispatcher, which
-# wants a tensor, an empty one. `empty_like` takes a third of the time of `empty` with a shape.
+# What an op's results look like to a fake tensor; the losses of models make their own natively. A
+# result that is not wanted is None, and for the dispatcher, which wants a tensor, an empty one.
+# `empty_like` takes a third of the time of `empty` with a shape.
 
 _SCALARS = {
     dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)
@@ -80,22 +80,6 @@ def _scalar(tensor: Tensor) -> Tensor:
     if pattern is None or type(tensor) not in PLAIN:
         return torch.empty((), dtype=tensor.dtype, device=tensor.device)
     return torch.empty_like(pattern)
-
-
-def _model_loss(
-    model: str,
-    data: tuple[Tensor, Tensor, Tensor | None],
-    parameters: Sequence[Tensor],
-    reduction: str,
-    loss: Tensor,
-    gradients: Sequence[Tensor],
-    dx: Tensor | None = None,
-) -> None:
-    """Fill the loss and the gradients; the data are x, target and weights."""
-    x, target, weight = data
-    threads = torch.get_num_threads()
-    mean = reduction == "mean"
-    _core.model_loss(model, x, target, parameters, weight, mean, loss, gradients, dx, threads)
 
 
 def mse(
@@ -133,13 +117,10 @@ def linear_mse(
     dx: bool,
     loss_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    results = _linear_mse_results(x, weight, bias, dx)
-    loss, dweight, dbias, slope = results
     parameters = (weight,) if bias is None else (weight, bias)
-    gradients = (dweight,) if dbias is None else (dweight, dbias)
-    data = (x, target, loss_weight)
-    _model_loss("linear", data, parameters, reduction, loss, gradients, slope)
-    return results
+    mean, threads = reduction == "mean", torch.get_num_threads()
+    results = _core.model_loss("linear", x, target, parameters, loss_weight, mean, dx, threads)
+    return results if bias is not None else (*results[:2], None, results[2])
 
 
 def _linear_mse_results(
@@ -170,9 +151,10 @@ def _linear_mse_fake(
 def polynomial_mse(
     x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    loss, gradient = _scalar(x), _like(coefficients)
-    _model_loss("polynomial", (x, target, weight), (coefficients,), reduction, loss, (gradient,))
-    return loss, gradient
+    mean, threads = reduction == "mean", torch.get_num_threads()
+    return _core.model_loss("polynomial", x, target, (coefficients,), weight, mean, False, threads)[
+        :2
+    ]
 
 
 def _polynomial_mse_fake(
@@ -184,19 +166,31 @@ def _polynomial_mse_fake(
 
 
 def legendre_mse(
-    x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    loss, gradients = _scalar(x), [_like(a), _like(b), _like(c), _like(d)]
-    _model_loss("legendre", (x, target, None), (a, b, c, d), reduction, loss, gradients)
-    da, db, dc, dd = gradients
-    return loss, da, db, dc, dd
+    mean, threads = reduction == "mean", torch.get_num_threads()
+    return _core.model_loss("legendre", x, target, (a, b, c, d), weight, mean, False, threads)[:5]
 
 
 def _legendre_mse_fake(
-    x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, target: Tensor, reduction: str
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d)
-    _checks.legendre_mse(x, a, b, c, d, target)
+    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d, weight=weight)
+    _checks.legendre_mse(x, a, b, c, d, target, weight)
     return _scalar(x), _like(a), _like(b), _like(c), _like(d)
 
 
@@ -259,7 +253,7 @@ for schema, native, fake in (
     ),
     (
         "legendre_mse(Tensor x, Tensor a, Tensor b, Tensor c, Tensor d, Tensor target,"
-        " str reduction) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        " str reduction, Tensor? weight=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
         legendre_mse,
         _legendre_mse_fake,
     ),
@@ -289,28 +283,25 @@ def autocast_device(tensor: Tensor | None) -> str:
     return "cuda" if tensor is not None and tensor.is_cuda else "cpu"
 
 
+_is_compiling = torch.compiler.is_compiling
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+
+
 def traced() -> bool:
     """Whether torch records, fakes or intercepts what is called."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return _is_compiling() or _dispatch_modes() > 0
 
 
-def implementation(name: str, *tensors: Tensor | None) -> Any:
-    """What computes an op on these tensors: its native function where torch's dispatcher would only
-    pass it on (that takes 15 µs, a sixth of a loss with its backward), else the op itself, so that
-    tracing, fake tensors and dispatch modes see it.
+def implementation(name: str, native: bool) -> Any:
+    """What computes an op: its native function, or what torch's dispatcher takes (15 µs, a sixth of
+    a loss with its backward), so that tracing, fake tensors, dispatch modes and subclasses see it.
     """
-    native, op = _implementations[name]
-    if traced():
-        return op
-    for tensor in tensors:
-        # The dispatcher makes a lazy negation real, hands a subclass to its own rules, and CUDA
-        # tensors to their kernels.
-        if tensor is not None and (type(tensor) not in PLAIN or tensor.is_neg() or tensor.is_cuda):
-            return op
-    return native
+    return _implementations[name][0 if native else 1]
 
 
+plain = _core.plain
 _functorch_active = torch._C._are_functorch_transforms_active
+_any_autocast = torch._C._is_any_autocast_enabled
 
 
 def transformed() -> bool:
@@ -325,16 +316,22 @@ def in_memory(tensor: Tensor) -> bool:
     return not transformed() and torch._C._has_storage(tensor)
 
 
-def is_one(tensor: Tensor) -> bool:
-    """Whether this is a single 1 that can be read for nothing: in plain memory, and not traced."""
+def watched() -> bool:
+    """Whether torch does more to what is called than to call it, autocast on any device included.
+
+    Not for what TorchDynamo looks into, where `torch.compiler.is_compiling` must come first.
+    """
     return (
-        type(tensor) is Tensor
-        and tensor.dim() == 0
-        and tensor.is_cpu
-        and not traced()
-        and in_memory(tensor)
-        and tensor.item() == 1.0
+        _dispatch_modes() > 0
+        or _any_autocast()
+        or _functorch_active()
+        or forward_ad._current_level >= 0
     )
+
+
+def is_one(grad: Tensor) -> bool:
+    """Whether this is a single 1 that can be read for nothing: in plain memory, and not traced."""
+    return not (traced() or transformed()) and _core.is_one(grad)
 
 
 class Step:
@@ -361,12 +358,25 @@ def step(
     training: "_core.Training",
     watch: "_core.Watch",
     optimizer: torch.optim.Optimizer,
-    written: list[Tensor],
     check: Callable[[Any, Any], None],
 ) -> Callable[[Tensor, Tensor], Tensor | None]:
     """One update as a function of x and y: see ``csrc/bindings/step.cpp``."""
-    return _core.Step(training, watch, optimizer, written, check, *_SCALARS.values())
+    return _core.Step(training, watch, optimizer, check, *_SCALARS.values())
+
+
+def training(
+    kernel: str,
+    flat: bool,
+    parameters: Sequence[Tensor],
+    mean: bool,
+    rule: str,
+    fresh: Callable[[dict[str, Any], Tensor], Any],
+    index: Tensor | None,
+) -> "_core.Training":
+    """The native loop: see ``csrc/bindings/training.h``."""
+    return _core.Training(kernel, flat, parameters, mean, rule, PLAIN, fresh, index)
 
 
 Training = _core.Training
+StopRule = _core.StopRule
 Watch = _core.Watch

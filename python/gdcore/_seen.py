@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from . import _ops
 
 
@@ -12,8 +10,6 @@ class Seen:
 
     def __init__(self) -> None:
         self.watch = _ops.Watch()
-        self.lasting = True
-        """Whether comparing identities is enough: not where a value can change in place."""
 
     def item(self, mapping: dict[Any, Any], key: object) -> Any:
         self.watch.item(mapping, key)
@@ -40,12 +36,3 @@ class Seen:
     def elements(self, values: list[Any]) -> list[Any]:
         self.watch.elements(values)
         return values
-
-    def number(self, mapping: dict[Any, Any], key: str) -> float:
-        value = self.item(mapping, key)
-        if isinstance(value, Tensor):
-            self.lasting = False
-            value = value.detach()
-        elif not isinstance(value, (int, float)):
-            raise TypeError(f"optimizer: expected {key} as a number, got {value!r}")
-        return float(value)

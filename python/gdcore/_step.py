@@ -1,5 +1,6 @@
 """What the optimizers share: a step that is one native call, and torch's own for the rest."""
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from . import _ops
+from ._turns import turn_of
 
 _Group = dict[str, Any]
 _States = dict[Tensor, dict[str, Any]]
@@ -67,19 +69,38 @@ class NativeStep(torch.optim.Optimizer):
     # So that torch does not wrap it.
     step.hooked = True  # type: ignore[attr-defined]
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or set them to zero.
+
+        Args:
+            set_to_none: leave no tensors behind, which costs nothing.
+        """
+        # Of the 10 µs that torch's takes here, its profiler range is most.
+        if not set_to_none or torch.compiler.is_compiling() or _profiling():
+            super().zero_grad(set_to_none)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     def _unobserved(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         groups, own = self.param_groups, self.__dict__
-        if own.get("grad_scale") is None and own.get("found_inf") is None and not _ops.traced():
-            left = self._kernels(groups, self.state)
-            if left is not None:
-                self._step_apart(*left)
-        else:
-            self._torch_step(groups)
+        with self._turn:
+            if own.get("grad_scale") is None and own.get("found_inf") is None and not _ops.traced():
+                left = self._kernels(groups, self.state)
+                if left is not None:
+                    self._step_apart(*left)
+            else:
+                self._torch_step(groups)
         return loss
+
+    @functools.cached_property
+    def _turn(self) -> Any:
+        return turn_of(self)
 
     def _step_apart(self, unsuited: list[Tensor], stateless: list[Tensor]) -> None:
         """A step in which some parameters are torch's to update, or have no state yet.

@@ -6,7 +6,6 @@ infinity meets another, PyTorch's order of the same operations may give NaN for 
 """
 
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from . import _autograd
 
@@ -17,38 +16,6 @@ __all__ = [
     "mse_loss",
     "polynomial_mse_loss",
 ]
-
-
-_REDUCTIONS = ("mean", "sum", "none")
-
-
-def _check(reduction: str, **tensors: object) -> None:
-    """What can be told before anything is done: the rest is checked where it is used."""
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
-    for name, value in tensors.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-        if type(value) is FakeTensor:
-            _check_all_fake(tensors)
-
-
-def _check_all_fake(tensors: dict[str, object]) -> None:
-    for name, value in tensors.items():
-        if isinstance(value, Tensor) and not isinstance(value, FakeTensor):
-            raise TypeError(
-                f"{name}: expected a FakeTensor, as others among the arguments are, got a "
-                f"{type(value).__name__} with memory of its own"
-            )
-
-
-def _check_constant(**tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        if tensor.requires_grad:
-            raise ValueError(
-                f"{name}: expected a tensor that does not require grad, got one that does; "
-                f"use {name}.detach(), or gdcore.reference, which differentiates everything"
-            )
 
 
 def mse_loss(
@@ -84,10 +51,8 @@ def mse_loss(
         ``torch.nn.functional.mse_loss``.
     """
     if weight is None:
-        _check(reduction, input=input, target=target)
         return _autograd.apply(_autograd.MSE, reduction, input, target)
-    _check(reduction, input=input, target=target, weight=weight)
-    return _autograd.apply_weighted(_autograd.MSE, reduction, input, target, weight)
+    return _autograd.apply(_autograd.MSE, reduction, input, target, weight)
 
 
 def linear_mse_loss(
@@ -112,7 +77,8 @@ def linear_mse_loss(
         bias: shape ``(k,)``, or None.
         target: shape ``(n, k)``, does not require grad.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        loss_weight: w, shape ``(n, k)``, or None. One for each row: ``w[:, None].expand(n, k)``.
+        loss_weight: w, what `mse_loss` calls ``weight``, a name that is the model's here; shape
+            ``(n, k)``, or None. One for each row: ``w[:, None].expand(n, k)``.
 
     Returns:
         The loss, shape ``()``, or ``(n, k)`` for ``none``, differentiable in ``x``, ``weight`` and
@@ -135,18 +101,9 @@ def linear_mse_loss(
     Reference:
         ``torch.nn.functional.linear`` followed by ``torch.nn.functional.mse_loss``.
     """
-    if bias is None:
-        _check(reduction, x=x, weight=weight, target=target)
-    else:
-        _check(reduction, x=x, weight=weight, bias=bias, target=target)
-    if target.requires_grad:
-        _check_constant(target=target)
     if loss_weight is None:
         return _autograd.apply(_autograd.LINEAR_MSE, reduction, x, weight, bias, target)
-    _check(reduction, x=x, loss_weight=loss_weight)
-    return _autograd.apply_weighted(
-        _autograd.LINEAR_MSE, reduction, x, weight, bias, target, loss_weight
-    )
+    return _autograd.apply(_autograd.LINEAR_MSE, reduction, x, weight, bias, target, loss_weight)
 
 
 def polynomial_mse_loss(
@@ -188,14 +145,9 @@ def polynomial_mse_loss(
     Reference:
         Horner's rule: Knuth, The Art of Computer Programming 2, 4.6.4.
     """
-    _check(reduction, x=x, coefficients=coefficients, target=target)
-    _check_constant(x=x, target=target)
     if weight is None:
         return _autograd.apply(_autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target)
-    _check(reduction, x=x, weight=weight)
-    return _autograd.apply_weighted(
-        _autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target, weight
-    )
+    return _autograd.apply(_autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target, weight)
 
 
 def legendre_mse_loss(
@@ -241,8 +193,6 @@ def legendre_mse_loss(
     Reference:
         "Learning PyTorch with examples", the custom ``autograd.Function``.
     """
-    _check(reduction, x=x, a=a, b=b, c=c, d=d, target=target)
-    _check_constant(x=x, target=target)
     return _autograd.apply(_autograd.LEGENDRE_MSE, reduction, x, a, b, c, d, target)
 
 
@@ -266,5 +216,4 @@ def legendre_p3(x: Tensor) -> Tensor:
     Reference:
         Abramowitz and Stegun, Handbook of Mathematical Functions, table 22.9.
     """
-    _check("mean", x=x)
     return _autograd.legendre_p3(x)

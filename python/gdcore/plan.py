@@ -5,20 +5,20 @@ parameter that changed since makes a new plan, and none can be missed.
 """
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules import module as torch_module
-from torch.optim import lr_scheduler
-from torch.optim import optimizer as torch_optimizer
 
-from . import _ops, functional, nn, optim
+from . import _ops, functional, nn
+from ._native_loop import training_of
+from ._optimizer import recognise_optimizer
+from ._problem import Problem
 from ._seen import Seen
 
-__all__ = ["LossFunction", "Plan"]
+__all__ = ["LossFunction", "StepPlan"]
 
 LossFunction = torch.nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -34,11 +34,6 @@ _GLOBAL_MODULE_HOOKS = (
     torch_module._global_backward_hooks,
     torch_module._global_backward_pre_hooks,
 )
-_GLOBAL_OPTIMIZER_HOOKS = (
-    torch_optimizer._global_optimizer_pre_hooks,
-    torch_optimizer._global_optimizer_post_hooks,
-)
-
 
 # What calling a module of these classes runs, unless somebody puts another function in its place.
 _FORWARDS: dict[type, Any] = {
@@ -195,132 +190,27 @@ def recognise_loss(loss_fn: Any, seen: Seen) -> bool:
     return bool(reduction == "mean")
 
 
-def _plain_optimizer(optimizer: Any, seen: Seen) -> None:
-    """Check that stepping the optimizer runs its class's own step and nothing else."""
-    kind = seen.type(optimizer)
-    if kind is not torch.optim.SGD and kind is not optim.SGD:
-        raise TypeError(
-            "optimizer: expected torch.optim.SGD or gdcore.optim.SGD, "
-            f"got {_describe(optimizer)}, which is not recognised yet"
-        )
-    state = optimizer.__dict__
-    own = (
-        seen.item(state, "_optimizer_step_pre_hooks"),
-        seen.item(state, "_optimizer_step_post_hooks"),
-    )
-    if not all(seen.empty(hooks) for hooks in (*own, *_GLOBAL_OPTIMIZER_HOOKS)):
-        raise ValueError("optimizer: expected no step hooks, got one")
-    own_step = _unhooked(seen.attribute(kind, "step")) is _STEPS[kind]
-    replaced = seen.item(state, "step")
-    if replaced is not None:
-        # torch's learning-rate schedulers wrap the step to see that it was called.
-        own_step = (
-            own_step
-            and _written_in(lr_scheduler, replaced)
-            and _unhooked(replaced.__wrapped__) is _STEPS[kind]
-        )
-    if not own_step:
-        raise ValueError(
-            f"optimizer: expected {_describe(optimizer)}'s own step, got a replaced one"
-        )
+class StepPlan:
+    """A native step of a model, loss and optimizer as they were when it was made.
 
-
-def _written_in(module: ModuleType, function: Any) -> bool:
-    code = getattr(function, "__code__", None)
-    return code is not None and code.co_filename == module.__file__
-
-
-def _unhooked(step: Any) -> Any:
-    """An optimizer class's step, out of what torch wraps around it at the first instance."""
-    hooked = getattr(step, "hooked", False) and _written_in(torch_optimizer, step)
-    return step.__wrapped__ if hooked else step
-
-
-_STEPS = {kind: _unhooked(kind.step) for kind in (torch.optim.SGD, optim.SGD)}
-
-
-class Plan:
-    """A native training run of a model, loss and optimizer as they were when it was made.
-
-    Fresh momentum buffers are made here and handed to the optimizer by `keep_buffers`. Parameters
-    that the optimizer does not hold, or that do not require grad, stay as they are.
+    Parameters that the optimizer does not hold, or that do not require grad, stay as they are.
     """
 
     def __init__(self, model: Any, loss_fn: Any, optimizer: Any) -> None:
         seen = Seen()
         self.model = recognise_model(model, seen)
-        mean = recognise_loss(loss_fn, seen)
-        _plain_optimizer(optimizer, seen)
+        self.mean = recognise_loss(loss_fn, seen)
+        recognise_optimizer(optimizer, seen)
         self.optimizer = optimizer
-        self.written: list[Tensor] = []
-        self._fresh: list[tuple[Tensor, Tensor]] = []
-        settings = []
-        momenta: list[Tensor | None] = [None] * len(self.model.parameters)
-        trained = [seen.attribute(p, "requires_grad") for p in self.model.parameters]
-        index_of = {id(parameter): i for i, parameter in enumerate(self.model.parameters)}
-        groups = seen.item(optimizer.__dict__, "param_groups")
-        for group in seen.elements(groups):
-            for parameter in seen.elements(seen.item(group, "params")):
-                index = index_of.get(id(parameter))
-                if index is None or not trained[index]:
-                    continue
-                settings.append(self._setting(index, parameter, group, momenta, seen))
-        if not settings:
-            raise ValueError(
-                "optimizer: expected to hold a parameter of model that requires grad, got none"
-            )
-        self.lr = max((setting[1] for setting in settings), key=abs)
         self.watch = seen.watch
-        self.lasting = seen.lasting and not self._fresh
-        """Whether the plan holds for as long as the watch sees no change, or for one run only."""
-        self.training = _ops.Training(
-            self.model.kernel, self.model.flat, self.model.parameters, momenta, settings, mean
-        )
+        self.training = training_of(self.model, self.mean, optimizer)
+        self.training.check(optimizer.param_groups)
 
-    def _setting(
-        self,
-        index: int,
-        parameter: Tensor,
-        group: dict[str, Any],
-        momenta: list[Tensor | None],
-        seen: Seen,
-    ) -> tuple[int, float, float, float, float, bool, bool, bool]:
-        if seen.item(group, "differentiable"):
-            raise ValueError("optimizer: expected differentiable=False, got True")
-        lr = seen.number(group, "lr")
-        momentum = seen.number(group, "momentum")
-        self.written.append(parameter)
-        fresh = False
-        if momentum != 0:
-            states = seen.item(self.optimizer.__dict__, "state")
-            state = seen.item(states, parameter)
-            buffer = None if state is None else seen.item(state, "momentum_buffer")
-            if buffer is None:
-                fresh = True
-                with torch.inference_mode(False):  # it outlives the mode
-                    buffer = torch.empty_like(parameter, requires_grad=False)
-                self._fresh.append((parameter, buffer))
-            momenta[index] = buffer
-            self.written.append(buffer)
-        return (
-            index,
-            lr,
-            momentum,
-            seen.number(group, "dampening"),
-            seen.number(group, "weight_decay"),
-            seen.item(group, "nesterov"),
-            seen.item(group, "maximize"),
-            fresh,
-        )
+    def problem(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Problem:
+        """What the runners train."""
+        kernel, names, parameters, flat = self.model
+        return Problem(kernel, names, parameters, x, y, weight, self.mean, flat)
 
-    def keep_buffers(self) -> None:
-        """Give the optimizer the momentum buffers that it had not."""
-        for parameter, buffer in self._fresh:
-            self.optimizer.state[parameter]["momentum_buffer"] = buffer
-
-    def mark_stepped(self) -> None:
-        """Leave the objects as the optimizer's own step would: buffers kept, versions moved on."""
-        self.keep_buffers()
-        torch.autograd.graph.increment_version(self.written)
-        # torch's learning-rate schedulers look at this to see that the optimizer has stepped.
-        self.optimizer._opt_called = True
+    def step(self, check: Callable[[Any, Any], None]) -> Callable[[Tensor, Tensor], Tensor | None]:
+        """One update as a function of x and y, or None if what the plan was made from changed."""
+        return _ops.step(self.training, self.watch, self.optimizer, check)

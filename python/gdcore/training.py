@@ -1,61 +1,38 @@
-"""Native training: one step, or the whole loop, in one call."""
+"""Training in one call: a step, or the whole loop."""
 
-import contextlib
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from . import _ops
+from . import _fit
+from ._batches import rows_of
+from ._choice import check_native
+from ._eager import EagerStep
+from ._events import Callback
 from ._history import DivergenceError, History
-from .plan import LossFunction, NativeModel, Plan
+from ._turns import turn_of
+from .metrics import Metric
+from .plan import LossFunction, StepPlan
+from .stopping import Stop
 
 __all__ = ["DivergenceError", "History", "fit", "train_step"]
 
-
-_MOST = 2**40
-"""Epochs beyond which not even their losses would fit in memory."""
-
-
-_locks: WeakKeyDictionary[torch.optim.Optimizer, Any] = WeakKeyDictionary()
-
-
-def _lock_of(optimizer: Any) -> Any:
-    """What keeps two threads from training with the same optimizer at the same time: the native
-    code lets other threads run, and both would begin from the same parameters.
-    """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        return contextlib.nullcontext()
-    return _locks.setdefault(optimizer, threading.RLock())
-
-
-def _check_data(x: Any, y: Any) -> None:
-    for name, tensor in (("x", x), ("y", y)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        if type(tensor) not in _ops.PLAIN:
-            raise TypeError(f"{name}: expected a plain tensor, got a {type(tensor).__name__}")
-        if tensor.requires_grad:
-            raise ValueError(
-                f"{name}: expected a tensor that does not require grad, got one that does; "
-                f"use {name}.detach()"
-            )
-        if tensor.is_neg():
-            raise ValueError(
-                f"{name}: expected plain memory, got a lazy negation; use {name}.resolve_neg()"
-            )
-    if torch.is_autocast_enabled("cpu"):
-        raise ValueError("autocast: expected it to be off in a native step, got it on")
+Model = torch.nn.Module | Callable[..., Tensor]
+TensorData = Tensor | Sequence[Tensor]
+Data = Sequence[Any] | Dataset[Any] | DataLoader[Any]
 
 
 def train_step(
-    model: torch.nn.Module, loss_fn: LossFunction, optimizer: torch.optim.Optimizer
+    model: Model,
+    loss_fn: LossFunction,
+    optimizer: torch.optim.Optimizer,
+    *,
+    strict: bool = False,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Forward, ``zero_grad``, ``backward`` and ``optimizer.step()`` as one native call.
+    """A step of training as one call, native where that is possible.
 
     One call of the returned function does what ::
 
@@ -65,22 +42,29 @@ def train_step(
         optimizer.step()
 
     does, except that ``.grad`` of the parameters is left as it was. Learning rates, hooks and
-    parameters are read afresh at each call, so schedulers work.
+    parameters are read afresh at each call, so schedulers work, and x and y may change their size.
+    What has no native step, because of a hook that was added since, too, is done through autograd,
+    with gdcore's loss and update where they fit: ``.grad`` is set aside meanwhile, and what hooks
+    do to it counts for the update.
 
     Args:
-        model: exactly ``nn.Linear``, ``Sequential(Linear, Flatten)`` or a model of `gdcore.nn`.
-        loss_fn: ``nn.MSELoss``, ``F.mse_loss``, or gdcore's; mean or sum.
-        optimizer: ``torch.optim.SGD`` or `gdcore.optim.SGD`.
+        model: natively exactly ``nn.Linear``, ``Sequential(Linear, Flatten)`` or a model of
+            `gdcore.nn`; else any module or function of x.
+        loss_fn: natively ``nn.MSELoss``, ``F.mse_loss``, or gdcore's, mean or sum; else any
+            function of the prediction and y.
+        optimizer: natively ``torch.optim.SGD`` or `gdcore.optim.SGD`; else any.
+        strict: refuse what has no native step.
 
     Returns:
         ``step(x, y)``, which updates the parameters in place and returns the loss before the
-        update as a new tensor of shape ().
+        update as a new tensor of shape (). For several inputs x is a tuple of tensors.
 
     Raises:
-        TypeError: a model, loss or optimizer that is not recognised, or, from ``step``, an argument
-            that is not a tensor of the parameters' dtype.
-        ValueError: one that carries hooks, or, from ``step``, a shape that does not fit. Nothing
-            has been written then.
+        TypeError: something that is no model, loss or optimizer at all, or, from ``step``, an
+            argument that is not a tensor of the parameters' dtype; with ``strict``, something that
+            is not recognised.
+        ValueError: from ``step``, a shape that does not fit; with ``strict``, something that is
+            recognised but carries hooks. Nothing has been written then.
 
     Example:
         >>> model = gdcore.nn.LinearRegression()
@@ -94,64 +78,146 @@ def train_step(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    Plan(model, loss_fn, optimizer)  # what is not recognised is refused here already
+    _fit.check_objects(model, loss_fn, optimizer)
+    if strict:  # what is not recognised is refused here already
+        try:
+            StepPlan(model, loss_fn, optimizer)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
     native: Callable[[Tensor, Tensor], Tensor | None] | None = None
+    eager: EagerStep | None = None
 
-    lock = _lock_of(optimizer)
+    lock = turn_of(optimizer)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         nonlocal native
         with lock:
             loss = None if native is None else native(x, y)
             if loss is None:
-                plan = Plan(model, loss_fn, optimizer)
-                stepper = _ops.step(plan.training, plan.watch, optimizer, plan.written, _check_data)
+                try:
+                    plan = StepPlan(model, loss_fn, optimizer)
+                except (TypeError, ValueError) as error:
+                    if strict:
+                        raise ValueError(str(error)) from error
+                    native = None
+                    return step_eagerly(x, y)
+                stepper = plan.step(check_native)
                 loss = stepper(x, y)
                 if loss is None:
                     raise RuntimeError("model: expected it to stay as it is, got a change")
-                plan.keep_buffers()
-                native = stepper if plan.lasting else None
+                native = stepper
             return loss
+
+    def step_eagerly(x: Tensor, y: Tensor) -> Tensor:
+        nonlocal eager
+        if eager is None:
+            eager = EagerStep(model, loss_fn, optimizer, None)
+        return eager(rows_of((x, y)))
 
     return step
 
 
 def fit(
-    model: torch.nn.Module,
+    model: Model,
     loss_fn: LossFunction,
     optimizer: torch.optim.Optimizer,
-    data: tuple[Tensor, Tensor],
+    data: Data,
     *,
     epochs: int,
+    batch_size: int | None = None,
+    shuffle: bool = False,
+    generator: torch.Generator | None = None,
+    weight: Tensor | None = None,
+    validation: Sequence[Any] | None = None,
+    validate_every: int = 1,
+    metrics: Iterable[str | Metric] = (),
+    max_grad_norm: float | None = None,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    scheduler_interval: str = "epoch",
+    callbacks: Callback | Sequence[Callback] = (),
+    callback_every: int = 1,
+    progress: bool = False,
+    log_every: int | None = None,
     record_every: int | None = None,
+    record_steps: bool = False,
+    stop: Stop | None = None,
+    method: str = "auto",
+    strict: bool = False,
 ) -> History:
-    """Train on the full batch for a number of epochs, the whole loop in native code.
+    r"""Train for a number of epochs, the whole loop in native code wherever that can be.
 
-    Each epoch is one step as `train_step` describes it: one pass over the rows, the gradient and
-    the update fused, parameters rounded to their dtype every time. Parameters and optimizer state
-    are updated in place, so training can go on in plain PyTorch. Two threads that train with one
-    optimizer take turns.
+    Each epoch is one step over all rows, or a step for each batch of them, as `train_step` does
+    it. Parameters and optimizer state are updated in place, and ``.grad`` is left as it was, so
+    training can go on in plain PyTorch. What happens between two epochs does not change the numbers
+    of a native fit: nor does cutting it into several. Two threads that train with one optimizer
+    take turns.
+
+    Batches come in the order in which a ``DataLoader`` gives them, drawn from the same generators:
+    a loop over the loader with the same seeds sees the same batches and leaves the generators in
+    the same state. A loader over a plain ``TensorDataset`` is not read but replayed; any other is
+    read once per epoch.
+
+    After an epoch's update come, where they are due: validation, the scheduler's step, the printed
+    line, the callbacks. "Every k" means after epochs 0, k, 2k, ….
 
     Args:
-        model: exactly ``nn.Linear``, ``Sequential(Linear, Flatten)`` or a model of `gdcore.nn`.
-        loss_fn: ``nn.MSELoss``, ``F.mse_loss``, or gdcore's; mean or sum.
-        optimizer: ``torch.optim.SGD`` or `gdcore.optim.SGD`, with all its options.
-        data: ``(x, y)``, of the parameters' dtype, on the CPU.
-        epochs: how many updates.
-        record_every: keep the parameters after the update of every so many epochs, from the first.
+        model: any module or function; natively, as `train_step` says. Several inputs are given to
+            it as so many arguments.
+        loss_fn: any function of the prediction and y; natively, as `train_step` says.
+        optimizer: any; natively, as `train_step` says.
+        data: ``(x, y)`` or ``(x, y, weight)``, where x is a tensor or a tuple of tensors; a
+            ``TensorDataset`` of these; another ``Dataset`` (with ``batch_size``) or a
+            ``DataLoader`` that gives them.
+        epochs: how many times all rows are gone through.
+        batch_size: rows of a batch; all rows at once where it is None.
+        shuffle: draw the rows of the batches in random order, anew each epoch.
+        generator: draws them; torch's default one where it is None.
+        weight: how much each row counts, shape (n,), or each element of y: the mean is then
+            ``Σ w r² / Σ w``.
+        validation: ``(x, y)`` or ``(x, y, weight)``, on which the model is evaluated (in ``eval``
+            mode) after the update.
+        validate_every: epochs between two evaluations.
+        metrics: of the validation data: ``"mse"``, ``"r2"``, ``"mae"``, or functions of the
+            prediction and y, named as they are.
+        max_grad_norm: scale each step's gradient down to this norm, as ``clip_grad_norm_`` does
+            over all parameters of the optimizer.
+        scheduler: any of ``torch.optim.lr_scheduler`` over this optimizer. ``ReduceLROnPlateau``
+            gets the epoch's training loss, or what ``stop`` watches of the validation, each time it
+            is evaluated.
+        scheduler_interval: step the scheduler after each ``"epoch"`` or after each ``"step"``.
+        callbacks: called as ``callback(epoch, loss, model)``, with the parameters after the update
+            and the loss before it. One that returns True ends the fit. They may change learning
+            rates and parameters.
+        callback_every: epochs between two calls.
+        progress: show a bar, with tqdm.
+        log_every: print ``Epoch  100/1999 W: 1.746, b: 0.578 Cost: 0.048171`` every so many epochs.
+        record_every: keep the parameters after the update of every so many epochs.
+        record_steps: keep the loss of each step.
+        stop: what `gdcore.stop_when` returns.
+        method: ``"auto"`` chooses; ``"stepwise"`` runs natively over the rows, ``"compressed"``
+            over few rows that are equivalent, ``"eager"`` in plain PyTorch.
+        strict: refuse what cannot be run natively. Otherwise it is run eagerly, and
+            ``history.plan`` says why.
 
     Returns:
         The `History`: the loss of every epoch, the recorded parameters, the time.
 
     Raises:
-        TypeError: a model, loss or optimizer that is not recognised, or data of another type.
-        ValueError: hooks, a shape that does not fit, no rows, or a count out of range. Nothing has
-            been written then.
+        TypeError: an argument of another type.
+        ValueError: a shape that does not fit, no rows, a count out of range, or, with ``strict``,
+            what cannot be run natively. Nothing has been written then.
+        ModuleNotFoundError: ``progress`` without tqdm.
         DivergenceError: the loss stopped being finite. The parameters hold the last finite values.
             (An update that goes past the finite numbers shows in the loss of the next epoch.)
         KeyboardInterrupt: Ctrl-C, answered within 100 ms (with more than a few million parameters,
-            within the time of some rows). The parameters are those of the last whole epoch, and the
-            exception carries the `History` until then as ``history``.
+            within the time of some rows; eagerly, of a step). Parameters, optimizer and generators
+            are as after the last whole epoch, and the exception carries the `History` until then as
+            ``history``; another fit goes on from there. So does any other exception that a callback
+            raises.
+
+    Warns:
+        RuntimeWarning: before the first step, if the learning rate is above the largest with which
+            full-batch SGD converges, where that is known.
 
     Example:
         >>> model = gdcore.nn.LinearRegression()
@@ -164,80 +230,33 @@ def fit(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    with _lock_of(optimizer):
-        return _fit(Plan(model, loss_fn, optimizer), data, epochs, record_every)
-
-
-def _fit(plan: Plan, data: Any, epochs: int, record_every: int | None) -> History:
-    native = plan.model
-    x, y = _unpack(data)
-    _check_count("epochs", epochs, 0)
-    if record_every is not None:
-        _check_count("record_every", record_every, 1)
-    records = 0 if record_every is None else -(-epochs // record_every)
-    size = sum(parameter.numel() for parameter in native.parameters)
-    losses = torch.empty(epochs, dtype=x.dtype, device="cpu")
-    recorded = torch.empty((records, size), dtype=x.dtype, device="cpu")
-
-    start = time.perf_counter()
-    done, outcome, raised = plan.training.run(
-        x,
-        y,
-        losses,
-        epochs,
-        record_every or 0,
-        recorded if records else None,
-        True,
-        torch.get_num_threads(),
-    )
-    seconds = time.perf_counter() - start
-    updates = done - 1 if outcome == "diverged" else done
-    if updates > 0:
-        plan.mark_stepped()
-    history = _history(native, losses[:done], recorded, updates, record_every, seconds)
-    if raised is not None:
-        raised.history = history  # type: ignore[attr-defined]
-        raise raised
-    if outcome == "diverged":
-        raise DivergenceError(done - 1, plan.lr, None, history)
-    return history
-
-
-def _unpack(data: Any) -> tuple[Tensor, Tensor]:
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        got = f"{len(data)} of them" if isinstance(data, (tuple, list)) else type(data).__name__
-        raise TypeError(f"data: expected (x, y), got {got}")
-    x, y = data
-    _check_data(x, y)
-    if x.dim() > 0 and x.shape[0] == 0:
-        raise ValueError(f"data: expected at least one row, got x of shape {tuple(x.shape)}")
-    return x, y
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
-    if value > _MOST:
-        raise ValueError(f"{name}: expected at most {_MOST}, got {value}")
-
-
-def _history(
-    model: NativeModel,
-    losses: Tensor,
-    recorded: Tensor,
-    updates: int,
-    record_every: int | None,
-    seconds: float,
-) -> History:
-    parameters = {}
-    if record_every is not None:
-        rows = recorded[: -(-updates // record_every)]
-        offset = 0
-        for name, parameter in zip(model.names, model.parameters, strict=True):
-            size = parameter.numel()
-            values = rows[:, offset : offset + size]
-            parameters[name] = values.reshape(len(rows), *parameter.shape)
-            offset += size
-    return History(losses, parameters, record_every, seconds)
+    _fit.check_objects(model, loss_fn, optimizer)
+    with turn_of(optimizer):
+        return _fit.fit(
+            model,
+            loss_fn,
+            optimizer,
+            data,
+            _fit.Settings(
+                epochs=epochs,
+                batch_size=batch_size,
+                shuffle=shuffle,
+                generator=generator,
+                weight=weight,
+                validation=validation,
+                validate_every=validate_every,
+                metrics=metrics,
+                max_grad_norm=max_grad_norm,
+                scheduler=scheduler,
+                scheduler_interval=scheduler_interval,
+                callbacks=callbacks,
+                callback_every=callback_every,
+                progress=progress,
+                log_every=log_every,
+                record_every=record_every,
+                record_steps=record_steps,
+                stop=stop,
+                method=method,
+                strict=strict,
+            ),
+        )

@@ -8,8 +8,12 @@ results are within twice that of each other. Source: Higham, Accuracy and Stabil
 Algorithms, 2002, chapter 3.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Formula = Callable[..., Tensor]
 
 UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 
@@ -28,3 +32,33 @@ def assert_within_rounding(
     assert bool((distance <= bound).all()), (
         f"{what}: {worst:.3g} beyond the bound {bound.max():.3g}"
     )
+
+
+def gradients(loss: Tensor, inputs: list[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, inputs, upstream)
+
+
+def compare(
+    fused: Formula,
+    expected: Formula,
+    absolute: Formula,
+    inputs: tuple[Tensor, ...],
+    target: Tensor,
+    roundings: int,
+    differentiable: range,
+) -> None:
+    """Loss and gradients of `fused` are those of `expected`, to the rounding of `absolute`."""
+    results = []
+    for formula, signs in ((fused, False), (expected, False), (absolute, True)):
+        arguments = [t.detach().clone() for t in inputs]
+        goal = target
+        if signs:
+            arguments, goal = [t.double().abs() for t in arguments], -target.double().abs()
+        wanted = [arguments[i].requires_grad_() for i in differentiable]
+        loss = formula(*arguments, goal)
+        upstream = torch.linspace(0.5, 2.0, loss.numel(), dtype=loss.dtype).reshape(loss.shape)
+        results.append((loss, *gradients(loss, wanted, upstream)))
+    names = ("loss", *(f"gradient {i}" for i in differentiable))
+    for name, actual, reference, magnitude in zip(names, *results, strict=True):
+        assert reference.numel() == 0 or reference.abs().max() > 0, f"{name} is zero: shows nothing"
+        assert_within_rounding(actual, reference, magnitude, roundings, name)

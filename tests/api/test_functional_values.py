@@ -1,7 +1,6 @@
 """gdcore.functional against gdcore.reference and torch's own functions: losses and gradients."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,40 +11,9 @@ from torch import Tensor
 import gdcore
 
 from .plain_torch import absolute_legendre
-from .rounding import assert_within_rounding
+from .rounding import Formula, assert_within_rounding, compare
 
 DTYPES = (torch.float32, torch.float64)
-Formula = Callable[..., Tensor]
-
-
-def gradients(loss: Tensor, inputs: list[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(loss, inputs, upstream)
-
-
-def compare(
-    fused: Formula,
-    expected: Formula,
-    absolute: Formula,
-    inputs: tuple[Tensor, ...],
-    target: Tensor,
-    roundings: int,
-    differentiable: range,
-) -> None:
-    """Loss and gradients of `fused` are those of `expected`, to the rounding of `absolute`."""
-    results = []
-    for formula, signs in ((fused, False), (expected, False), (absolute, True)):
-        arguments = [t.detach().clone() for t in inputs]
-        goal = target
-        if signs:
-            arguments, goal = [t.double().abs() for t in arguments], -target.double().abs()
-        wanted = [arguments[i].requires_grad_() for i in differentiable]
-        loss = formula(*arguments, goal)
-        upstream = torch.linspace(0.5, 2.0, loss.numel(), dtype=loss.dtype).reshape(loss.shape)
-        results.append((loss, *gradients(loss, wanted, upstream)))
-    names = ("loss", *(f"gradient {i}" for i in differentiable))
-    for name, actual, reference, magnitude in zip(names, *results, strict=True):
-        assert reference.numel() == 0 or reference.abs().max() > 0, f"{name} is zero: shows nothing"
-        assert_within_rounding(actual, reference, magnitude, roundings, name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

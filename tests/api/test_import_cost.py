@@ -92,7 +92,7 @@ def test_threads_follow_torch() -> None:
 
 def test_public_names() -> None:
     """What __all__ promises is there, and what is there is promised."""
-    for module in (gdcore, gdcore.functional, gdcore.nn, gdcore.optim):
+    for module in (gdcore, gdcore.functional, gdcore.metrics, gdcore.nn, gdcore.optim):
         for name in module.__all__:
             assert hasattr(module, name), f"{module.__name__}.{name}"
     assert {"functional", "nn", "optim", "reference", "train_step", "fit", "History"} <= set(

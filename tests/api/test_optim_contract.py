@@ -219,24 +219,55 @@ def test_hooks_see_and_change_the_step(name: str) -> None:
 
 
 @each
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events:UserWarning")  # torch 2.11's
 def test_the_profiler_sees_the_step(name: str) -> None:
     optimizer = ours(name, [start()], lr=0.1)
     advance(optimizer, range(1))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         advance(optimizer, range(2))
-    events = [e for e in profile.events() if e.name == f"Optimizer.step#{name}.step"]
-    assert len(events) == 2
-    assert all(event.is_user_annotation for event in events)
+        optimizer.zero_grad()
+    for range_name, count in ((f"step#{name}.step", 2), (f"zero_grad#{name}.zero_grad", 1)):
+        events = [e for e in profile.events() if e.name == f"Optimizer.{range_name}"]
+        assert len(events) == count
+        assert all(event.is_user_annotation for event in events)
+    assert all(parameter.grad is None for parameter in held(optimizer))
 
 
 def schedulers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Every scheduler of torch's."""
+    momentum = next((key for key in ("momentum", "betas") if key in optimizer.defaults), None)
+
+    def of(kind: str, *args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return lambda: getattr(lr_scheduler, kind)(optimizer, *args, **kwargs)
+
+    def step_and_exponential() -> list[Any]:
+        return [of("StepLR", step_size=2, gamma=0.5)(), of("ExponentialLR", gamma=0.75)()]
+
     return {
-        "StepLR": lambda: lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5),
-        "CosineAnnealingLR": lambda: lr_scheduler.CosineAnnealingLR(optimizer, T_max=10),
-        "OneCycleLR": lambda: lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9),
-        "ReduceLROnPlateau": lambda: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
-        "LinearLR": lambda: lr_scheduler.LinearLR(optimizer, total_iters=4),
+        "LambdaLR": of("LambdaLR", lambda epoch: 1 / (1 + epoch)),
+        "MultiplicativeLR": of("MultiplicativeLR", lambda epoch: 0.75),
+        "StepLR": of("StepLR", step_size=2, gamma=0.5),
+        "MultiStepLR": of("MultiStepLR", [1, 3], gamma=0.5),
+        "ConstantLR": of("ConstantLR", factor=0.5, total_iters=3),
+        "LinearLR": of("LinearLR", total_iters=4),
+        "ExponentialLR": of("ExponentialLR", gamma=0.75),
+        "PolynomialLR": of("PolynomialLR", total_iters=8),
+        "CosineAnnealingLR": of("CosineAnnealingLR", T_max=10),
+        "CosineAnnealingWarmRestarts": of("CosineAnnealingWarmRestarts", T_0=3),
+        "ReduceLROnPlateau": of("ReduceLROnPlateau", patience=0),
+        "CyclicLR": of("CyclicLR", 0.01, 0.1, step_size_up=2, cycle_momentum=momentum is not None),
+        "OneCycleLR": of("OneCycleLR", max_lr=0.1, total_steps=9),
+        "ChainedScheduler": lambda: lr_scheduler.ChainedScheduler(step_and_exponential()),
+        "SequentialLR": lambda: lr_scheduler.SequentialLR(
+            optimizer, step_and_exponential(), milestones=[3]
+        ),
+        "SWALR": lambda: torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.02, anneal_epochs=3),
     }
+
+
+def test_there_is_a_case_for_every_scheduler() -> None:
+    own = {name for name in lr_scheduler.__all__ if name not in ("LRScheduler", "_LRScheduler")}
+    assert own <= set(schedulers(torch.optim.SGD([torch.zeros(1)])))
 
 
 @each

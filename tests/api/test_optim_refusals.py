@@ -112,6 +112,7 @@ def sparse() -> Tensor:
 
 
 @averaging
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly")  # until torch 2.12
 def test_sparse_gradients_are_refused_as_in_torch(name: str) -> None:
     def build(make: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:
         good = with_grad(torch.ones(2), torch.ones(2))

@@ -31,7 +31,7 @@ class Setup:
         self.optimizer = torch.optim.SGD(self.model.parameters(), **settings)
         self.group = self.optimizer.param_groups[0]
         self.x, self.y = torch.randn(8, 2), torch.randn(8, 1)
-        self.step = gdcore.train_step(self.model, self.loss_fn, self.optimizer)
+        self.step = gdcore.train_step(self.model, self.loss_fn, self.optimizer, strict=True)
         self.step(self.x, self.y)
         self.step(self.x, self.y)
 
@@ -146,7 +146,7 @@ def test_what_changes_is_followed(change: str) -> None:
     fresh = copy.copy(setup)
     objects = (setup.model, setup.loss_fn, setup.optimizer)
     fresh.model, fresh.loss_fn, fresh.optimizer = copy.deepcopy(objects)
-    fresh.step = gdcore.train_step(fresh.model, fresh.loss_fn, fresh.optimizer)
+    fresh.step = gdcore.train_step(fresh.model, fresh.loss_fn, fresh.optimizer, strict=True)
     expected = fresh.outcome()
     actual = setup.outcome()
     assert all(map(torch.equal, actual, expected))
@@ -319,7 +319,7 @@ def test_a_hook_that_was_there_before_and_comes_back(change: str) -> None:
     setup = Setup()
     argument, apply = REFUSED[change]
     apply(setup).remove()
-    setup.step = gdcore.train_step(setup.model, setup.loss_fn, setup.optimizer)
+    setup.step = gdcore.train_step(setup.model, setup.loss_fn, setup.optimizer, strict=True)
     setup.step(setup.x, setup.y)
     setup.step(setup.x, setup.y)
     handle = apply(setup)

@@ -54,7 +54,7 @@ def test_all_suites_give_a_report_and_json(
     found = json.loads(file.read_text())
 
     suites = {case["suite"] for case in found["cases"]}
-    assert suites == {"lessons", "linear_mse", "optim", "small_models"}
+    assert suites == {"lessons", "linear_mse", "loss_steps", "optim", "small_models"}
     for case in found["cases"]:
         assert case["rows"][0]["contender"].startswith("gdcore")
         assert case["rows"][0]["ratio"]["median"] == 1

@@ -33,12 +33,12 @@ def numbers(kind: str, options: dict[str, Any], made: int) -> list[float]:
     own = {**native_step.DEFAULTS[kind], **options}
     if kind == "SGD":
         keys = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
-        return [*(float(own[key]) for key in keys), 0.0, float(made == 0)]
+        return [*(float(own[key]) for key in keys), 0.0, 0.0, float(made == 0)]
     if kind == "RMSprop":
         keys = ("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
-        return [*(float(own[key]) for key in keys), 0.0, float(made)]
+        return [*(float(own[key]) for key in keys), 0.0, 0.0, float(made)]
     rest = (own[key] for key in ("eps", "weight_decay", "decoupled_weight_decay", "maximize"))
-    return [own["lr"], *own["betas"], *map(float, rest), float(made)]
+    return [own["lr"], 0.0, *own["betas"], *map(float, rest), float(made)]
 
 
 PLACES = {

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gdcore import _ops
 
+from . import test_legendre as legendre
 from . import test_linear_mse as linear
 from . import test_mse as plain
 from . import test_polynomial_mse as polynomial
@@ -84,6 +85,33 @@ def check_polynomial(p: polynomial.Problem, weight: Tensor, what: str) -> None:
             check(value, exact.result(2, divisor), f"gradient {m} of {what}, {reduction}")
 
 
+def check_legendre(p: legendre.Problem, weight: Tensor, what: str) -> None:
+    x, a, b, c, d, target = map(bounded, p)
+    u = d * x + c
+    p3 = u * legendre.shifted(u * u, 2.5)
+    residual = b * p3 + a - target
+    term = residual * bounded(weight)
+    slope = term * legendre.shifted(u * u, 7.5)
+    sums = {
+        "loss": (term * residual).total(),
+        "a": term.total(),
+        "b": (term * p3).total(),
+        "c": slope.total() * b,
+        "d": (slope * x).total() * b,
+    }
+    for reduction, divisor in (("mean", weight.sum().item()), ("sum", 1)):
+        results = zip(legendre.NAMES, _ops.legendre_mse(*p, reduction, weight), strict=True)
+        for name, result in results:
+            wanted = sums[name].result(1 if name == "loss" else 2, divisor)
+            check(result, wanted, f"{name} of {what}, {reduction}")
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_legendre_sizes(dtype: torch.dtype) -> None:
+    for n in [*around_lanes(dtype), rows_per_chunk(4) + 1]:
+        check_legendre(legendre.make(n, dtype), eighths(dtype, n), f"{n} points")
+
+
 @pytest.mark.usefixtures("instruction_set")
 def test_mse_sizes(dtype: torch.dtype) -> None:
     for n in around_lanes(dtype) + around_a_chunk(2):
@@ -126,6 +154,8 @@ def runs(dtype: torch.dtype, n: int) -> dict[str, tuple[Run, tuple[int, ...]]]:
     found: dict[str, tuple[Run, tuple[int, ...]]] = {
         f"linear {d} {k}": (linear_run(d, k), (n, k)) for d, k in linear.SHAPES
     }
+    points = legendre.make(n, dtype)
+    found["legendre"] = (lambda reduction, w: _ops.legendre_mse(*points, reduction, w), (n,))
     found |= {f"polynomial {m}": (polynomial_run(m), (n,)) for m in (1, 2, 3, 7)}
     return found | {"mse": (mse_run(n), (n,)), "mse of a matrix": (mse_run(n, 3), (n, 3))}
 

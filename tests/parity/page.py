@@ -21,6 +21,11 @@ parameter over ten steps with nonzero gradients, in units in the last place of i
 alone makes a few units: the parameter is rounded ten times, and its states are. **Bold** is more
 than rounding explains. "torch" is PyTorch's default, `foreach=False` on the CPU.
 
+What has no figure is in `tests/api/test_optim_*.py`, each against PyTorch's own: state dicts in
+both directions mid-run, through files that load with `weights_only=True`; copies and pickles; every
+learning-rate scheduler; hooks and profiler ranges; `GradScaler`; `torch.compile`; sparse, complex
+and missing gradients; and PyTorch's own lists of options and of errors (`optim_db`).
+
 `python -m tests.parity` writes this page. The tests hold gdcore's figures to it: they are the same
 on every machine. PyTorch's vary with the processor and the version; these are of PyTorch {torch} on
 {machine} ({capability}).

@@ -1,0 +1,227 @@
+"""The data of a fit: all rows at once, batches of them in an order, or what a loader reads.
+
+The order is PyTorch's to the row, because it is drawn from the same generators by the same calls in
+the same order: a `DataLoader` draws a seed for its workers when an epoch begins, and its sampler
+draws afterwards.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+
+Inputs = Tensor | tuple[Tensor, ...]
+
+
+class Rows(NamedTuple):
+    """Inputs, targets, and a weight for each row."""
+
+    x: Inputs
+    y: Tensor
+    weight: Tensor | None
+
+    @property
+    def number(self) -> int:
+        first = self.x[0] if isinstance(self.x, tuple) else self.x
+        return first.shape[0] if first.dim() else 1
+
+
+def rows_of(data: Any, weight: Any = None, name: str = "data") -> Rows:
+    """Check the form of ``(x, y)`` or ``(x, y, weight)``, not yet whether the shapes fit."""
+    if not isinstance(data, (tuple, list)) or not 2 <= len(data) <= 3:
+        got = f"{len(data)} of them" if isinstance(data, (tuple, list)) else type(data).__name__
+        raise TypeError(f"{name}: expected (x, y) or (x, y, weight), got {got}")
+    x, y = data[0], data[1]
+    if isinstance(x, (tuple, list)) and x and all(isinstance(each, Tensor) for each in x):
+        x = tuple(x)
+    else:
+        _check_tensor("x", x)
+    _check_tensor("y", y)
+    if len(data) == 3:
+        if weight is not None:
+            raise ValueError("weight: expected once, got it in the data and as an argument")
+        weight = data[2]
+    if weight is not None:
+        _check_tensor("weight", weight)
+    rows = Rows(x, y, weight)
+    if rows.number == 0:
+        first = x[0] if isinstance(x, tuple) else x
+        raise ValueError(f"{name}: expected at least one row, got x of shape {tuple(first.shape)}")
+    if weight is not None and weight.shape != y.shape and weight.shape != (rows.number,):
+        raise ValueError(
+            f"weight: expected shape ({rows.number},), one for each row, or y's {tuple(y.shape)}, "
+            f"got {tuple(weight.shape)}"
+        )
+    return rows
+
+
+def per_element(rows: Rows) -> Tensor | None:
+    """The weights, one for each element of y."""
+    weight, y = rows.weight, rows.y
+    if weight is None or weight.shape == y.shape:
+        return weight
+    return weight.unsqueeze(1).expand(rows.number, y.numel() // rows.number).reshape(y.shape)
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+
+
+class Batches:
+    """Batches of rows that are all in memory, in the order in which a loader would give them."""
+
+    def __init__(self, rows: Rows, loader: "DataLoader[Any]") -> None:
+        self.rows = rows
+        self.loader = loader
+        assert loader.batch_size is not None
+        self.batch_size: int = loader.batch_size
+        if loader.drop_last and len(loader) == 0:
+            raise ValueError(
+                f"batch_size: expected at most {rows.number}, all rows, with drop_last, "
+                f"got {self.batch_size}"
+            )
+
+    def order(self) -> Tensor:
+        """The rows of the next epoch. Draws what an epoch of the loader draws."""
+        loader = self.loader
+        torch.empty((), dtype=torch.int64, device="cpu").random_(generator=loader.generator)
+        order = _drawn(loader.sampler)
+        if loader.drop_last:
+            order = order[: len(order) - len(order) % self.batch_size]
+        return order
+
+
+def _drawn(sampler: Any) -> Tensor:
+    if type(sampler) is SequentialSampler:
+        return torch.arange(len(sampler), device="cpu")
+    if type(sampler) is not RandomSampler or sampler.replacement:
+        return torch.tensor(list(sampler), dtype=torch.int64, device="cpu")
+    n, wanted = len(sampler.data_source), sampler.num_samples
+    generator, own = sampler.generator, sampler.generator is None
+    if generator is None:
+        seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_().item())
+        generator = torch.Generator().manual_seed(seed)
+    parts = [torch.randperm(n, generator=generator, device="cpu") for _ in range(wanted // n)]
+    if wanted % n or not own:  # the sampler draws one permutation more, and takes what is missing
+        parts.append(torch.randperm(n, generator=generator, device="cpu")[: wanted % n])
+    return torch.cat(parts)
+
+
+class Reader:
+    """A loader that is read anew every epoch, in its order."""
+
+    def __init__(self, loader: "DataLoader[Any]") -> None:
+        self.loader = loader
+
+    def groups(self, most: int = 1 << 24) -> Iterator[tuple[Rows, int]]:
+        """An epoch in groups of batches: their rows one after another, and the batch size.
+
+        Each batch of a group has that many rows, its last one may have fewer. A group holds about
+        ``most`` elements, so that data past memory can be read.
+        """
+        held: list[Rows] = []
+        elements = 0
+        for batch in self.loader:
+            rows = rows_of(batch)
+            fits = held and rows.number <= held[0].number and held[-1].number == held[0].number
+            if held and (not fits or elements >= most):
+                yield _joined(held), held[0].number
+                held, elements = [], 0
+            held.append(rows)
+            elements += sum(t.numel() for t in (rows.x if isinstance(rows.x, tuple) else (rows.x,)))
+        if held:
+            yield _joined(held), held[0].number
+
+
+def _joined(held: list[Rows]) -> Rows:
+    if len(held) == 1:
+        return held[0]
+    first = held[0]
+    x: Inputs
+    if isinstance(first.x, tuple):
+        x = tuple(torch.cat(each) for each in zip(*(rows.x for rows in held), strict=True))
+    else:
+        x = torch.cat([rows.x for rows in held])  # type: ignore[misc]
+    weights = [rows.weight for rows in held if rows.weight is not None]
+    if weights and len(weights) != len(held):
+        raise ValueError("weight: expected in every batch or in none, got it in some")
+    return Rows(x, torch.cat([rows.y for rows in held]), torch.cat(weights) if weights else None)
+
+
+Data = Rows | Batches | Reader
+
+
+def data_of(data: Any, batch_size: Any, shuffle: Any, generator: Any, weight: Any) -> Data:
+    """What ``fit`` was given, as one of the three."""
+    if isinstance(data, DataLoader):
+        given = {"batch_size": batch_size, "shuffle": shuffle or None}
+        for name, value in {**given, "generator": generator, "weight": weight}.items():
+            if value is not None:
+                kind = type(value).__name__
+                raise ValueError(f"{name}: expected to be the DataLoader's own, got a {kind}")
+        return _of_loader(data)
+    if isinstance(data, TensorDataset):
+        rows = rows_of(data.tensors, weight)
+    elif isinstance(data, Dataset):
+        if weight is not None:
+            raise ValueError(
+                "weight: expected as the third element that the dataset gives, got an argument"
+            )
+        if batch_size is None:
+            raise ValueError("batch_size: expected a number of rows with a Dataset, got None")
+        return Reader(DataLoader(data, batch_size, shuffle, generator=generator))
+    else:
+        rows = rows_of(data, weight)
+    if batch_size is None:
+        for name, value in (("shuffle", shuffle), ("generator", generator)):
+            if value:
+                raise ValueError(f"{name}: expected with batch_size, got it without")
+        return rows
+    dataset = TensorDataset(*_by_row(rows))
+    return Batches(rows, DataLoader(dataset, batch_size, shuffle, generator=generator))
+
+
+def _by_row(rows: Rows) -> list[Tensor]:
+    """All tensors of the rows, each with a row for every row."""
+    named = list(zip(("y", "weight"), (rows.y, rows.weight), strict=True))
+    if isinstance(rows.x, tuple):
+        named = [(f"x[{i}]", x) for i, x in enumerate(rows.x)] + named
+    else:
+        named.insert(0, ("x", rows.x))
+    for name, tensor in named:
+        if tensor is not None and (tensor.dim() == 0 or tensor.shape[0] != rows.number):
+            raise ValueError(
+                f"{name}: expected {rows.number} rows, as x has, to be taken in batches, "
+                f"got shape {tuple(tensor.shape)}"
+            )
+    return [tensor for _, tensor in named if tensor is not None]
+
+
+def _of_loader(loader: "DataLoader[Any]") -> Data:
+    """In memory where the loader only picks rows of tensors, else to be read."""
+    dataset: Any = loader.dataset
+    picks = (
+        type(loader) is DataLoader
+        and type(dataset) is TensorDataset
+        and loader.collate_fn is default_collate
+        and type(loader.batch_sampler) is BatchSampler
+        and loader.batch_sampler.sampler is loader.sampler
+        and not loader.persistent_workers
+        and len(dataset.tensors) in (2, 3)
+    )
+    if not picks:
+        return Reader(loader)
+    rows = rows_of(dataset.tensors)
+    _by_row(rows)
+    return Batches(rows, loader)

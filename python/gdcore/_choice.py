@@ -1,0 +1,291 @@
+"""Which way a fit is run, and why: the objects recognised, and the cheapest way that they leave."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _ops
+from ._batches import Batches, Data, Inputs, Rows, per_element
+from ._cost import choose
+from ._eager import EagerStep
+from ._eager_runner import EagerRunner
+from ._explanation import Plan
+from ._losses import NotSquaredError, squared_error
+from ._names import named_parameters
+from ._optimizer import recognise_optimizer
+from ._problem import Problem
+from ._runners import CompressedRunner, Runner, StepwiseRunner
+from ._seen import Seen
+from .affine import AffineForm, NotAffine, affine_form
+from .plan import NativeModel, recognise_model
+
+METHODS = ("auto", "compressed", "stepwise", "eager")
+
+_HOW = {
+    "stepwise": "every epoch passes over the rows once",
+    "compressed": "one factorisation, then every epoch passes over few rows",
+}
+
+
+class _NotFusedError(Exception):
+    """The reason why the native loops do not take a fit, and the user's line, where it is known."""
+
+    def __init__(self, reason: str, where: str | None = None) -> None:
+        super().__init__(reason)
+        self.where = where
+
+
+class _Recognised(NamedTuple):
+    """A model as the native loops take it."""
+
+    names: tuple[str, ...]
+    parameters: tuple[Tensor, ...]
+    shape: tuple[int, int]
+    outputs: int
+    formed: tuple[str, ...]
+    affine: bool
+    dtype: torch.dtype
+    problem: Callable[[Rows, bool], Problem]
+
+
+class Chooser:
+    """Decides how a model is trained on some data, and makes what trains it."""
+
+    def __init__(
+        self,
+        model: Any,
+        loss_fn: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        method: str,
+        strict: bool,
+        max_grad_norm: float | None,
+    ) -> None:
+        self._model, self._loss_fn, self._optimizer = model, loss_fn, optimizer
+        self._method, self._strict, self._max_grad_norm = method, strict, max_grad_norm
+
+    @cached_property
+    def _eager_step(self) -> EagerStep:
+        return EagerStep(self._model, self._loss_fn, self._optimizer, self._max_grad_norm)
+
+    def choose(self, data: Data, epochs: int) -> "Chosen":
+        """Decide. Data that are read epoch by epoch are decided about as they come.
+
+        Raises:
+            ValueError: ``strict``, and it cannot be fused: the reason.
+        """
+        if self._method == "compressed" and not isinstance(data, Rows):
+            raise ValueError("method: expected the full batch to be compressed, got minibatches")
+        rows = data if isinstance(data, Rows) else data.rows if isinstance(data, Batches) else None
+        batch_size = data.batch_size if isinstance(data, Batches) else None
+        if self._method == "eager":
+            return self._eager(_NotFusedError("it was asked for"), rows, epochs, batch_size)
+        try:
+            if rows is None:
+                return self._as_it_comes(epochs)
+            return self._native(rows, epochs, batch_size)
+        except _NotFusedError as reason:
+            if self._strict:
+                raise ValueError(str(reason)) from reason
+            return self._eager(reason, rows, epochs, batch_size)
+
+    def _eager(
+        self, reason: _NotFusedError, rows: Rows | None, epochs: int, batch_size: int | None
+    ) -> "Chosen":
+        number = 0 if rows is None else rows.number
+        plan = Plan(
+            "eager", str(reason), None, (), (), None, reason.where, None, epochs, number, batch_size
+        )
+        parameters = named_parameters(self._model, self._optimizer)
+        return Chosen(plan, parameters, lambda rows: EagerRunner(self._eager_step, rows))
+
+    def _native(self, rows: Rows, epochs: int, batch_size: int | None) -> "Chosen":
+        if batch_size is not None and batch_size >= rows.number:
+            batch_size = None
+        self._check_optimizer()
+        seen = self._recognised(rows.x, in_batches=batch_size is not None)
+        mean = self._mean(rows.y, batch_size)
+        check_native(rows.x, rows.y)
+        costs = choose(*seen.shape, seen.outputs, epochs, batch_size, seen.dtype)
+        if not seen.affine:
+            costs = costs._replace(compressed=None)
+            if self._method == "compressed":
+                raise _NotFusedError("model: expected one affine in its parameters to compress")
+        elif rows.weight is not None and self._method == "auto" and bool((rows.weight < 0).any()):
+            costs = costs._replace(compressed=None)
+        method = costs.method if self._method == "auto" else self._method
+        why = f"it costs least: {_HOW[method]}" if self._method == "auto" else "it was asked for"
+        plan = Plan(
+            method,
+            why,
+            seen.shape,
+            seen.formed,
+            seen.names,
+            mean,
+            None,
+            costs,
+            epochs,
+            rows.number,
+            batch_size,
+            rows.weight is not None,
+        )
+        kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
+        problem = seen.problem(rows, mean)
+
+        def runner(_: Rows) -> Runner:
+            made: Runner = kind(problem, self._optimizer, max_grad_norm=self._max_grad_norm)
+            return made
+
+        return Chosen(plan, dict(zip(seen.names, seen.parameters, strict=True)), runner)
+
+    def _as_it_comes(self, epochs: int) -> "Chosen":
+        """Of data that nobody has seen yet: natively, as far as what is read allows it."""
+        self._check_optimizer()
+        why = "batches are read as they come, and recognised one by one"
+        plan = Plan("stepwise", why, None, (), (), None, None, None, epochs, 0, None)
+
+        def runner(rows: Rows) -> Runner:
+            try:
+                return self._native(rows, 1, 1).runner(rows)
+            except _NotFusedError as reason:
+                if self._strict:
+                    raise ValueError(str(reason)) from reason
+                return EagerRunner(self._eager_step, rows)
+
+        return Chosen(plan, named_parameters(self._model, self._optimizer), runner)
+
+    def _check_optimizer(self) -> None:
+        try:
+            recognise_optimizer(self._optimizer, Seen())
+        except (TypeError, ValueError) as error:
+            raise _NotFusedError(str(error)) from error
+
+    def _mean(self, y: Tensor, batch_size: int | None) -> bool:
+        """Whether the loss is a mean of squares, or their sum."""
+        dtype = y.dtype if y.is_floating_point() else torch.float32
+        loss = squared_error(self._loss_fn, _shapes(y, batch_size), dtype, y.device)
+        if isinstance(loss, NotSquaredError):
+            raise _NotFusedError(f"loss_fn: {loss.reason}", loss.where)
+        return loss.mean
+
+    def _recognised(self, x: Inputs, *, in_batches: bool) -> _Recognised:
+        native, said = None, None
+        if isinstance(x, Tensor) and x.dim() > 0:
+            try:
+                native = recognise_model(self._model, Seen())
+            except TypeError:
+                pass  # not by its name; by what it does, perhaps
+            except ValueError as error:
+                said = str(error)
+        if native is not None and _suits(native):
+            return _by_kernel(native, x)
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        form = affine_form(self._model, held, x)
+        if isinstance(form, NotAffine):
+            raise _NotFusedError(said or f"model: {form.reason}", form.where)
+        if in_batches and not form.rowwise:
+            raise _NotFusedError("model: a row of its prediction depends on other rows")
+        return _by_form(form)
+
+
+class Chosen(NamedTuple):
+    """The plan, what its records hold, and how a runner over some rows is made."""
+
+    plan: Plan
+    parameters: dict[str, Tensor]
+    """By name, in the order in which a runner records them."""
+    runner: Callable[[Rows], Runner]
+
+
+def _suits(native: NativeModel) -> bool:
+    return all(
+        parameter.device.type in ("cpu", "meta")
+        and parameter.dtype in (torch.float32, torch.float64)
+        for parameter in native.parameters
+    )
+
+
+def _by_kernel(native: NativeModel, x: Any) -> _Recognised:
+    first = native.parameters[0]
+    outputs = 1
+    if native.kernel == "linear":
+        formed: tuple[str, ...] = ("x",) if len(native.parameters) == 1 else ("x", "1")
+        outputs, q = first.shape[0], first.shape[1] + len(formed) - 1
+    elif native.kernel == "polynomial":
+        q = first.numel()
+        formed = (f"powers of x up to {q - 1}",)
+    else:
+        formed, q = ("x, by a kernel of its own",), 4
+
+    def problem(rows: Rows, mean: bool) -> Problem:
+        assert isinstance(rows.x, Tensor)
+        kernel, names, parameters, flat = native
+        return Problem(kernel, names, parameters, rows.x, rows.y, per_element(rows), mean, flat)
+
+    shape = (x.shape[0], q)
+    affine = native.kernel != "legendre"
+    return _Recognised(
+        native.names, native.parameters, shape, outputs, formed, affine, first.dtype, problem
+    )
+
+
+def _by_form(form: AffineForm) -> _Recognised:
+    features, index = form.features, form.index
+    shape = (features.shape[0], len(index))
+
+    def problem(rows: Rows, mean: bool) -> Problem:
+        y, weight = rows.y, per_element(rows)
+        if y.shape != form.shape:
+            raise ValueError(
+                f"y: expected the prediction's shape {tuple(form.shape)}, got {tuple(y.shape)}"
+            )
+        if y.dtype != features.dtype:
+            raise TypeError(f"y: expected dtype {features.dtype} as x, got {y.dtype}")
+        y = y.reshape(shape) if form.offset is None else y.reshape(shape) - form.offset
+        weight = None if weight is None else weight.reshape(shape)
+        names, parameters = form.names, form.parameters
+        return Problem("indexed", names, parameters, features, y, weight, mean, index=index)
+
+    return _Recognised(
+        form.names,
+        form.parameters,
+        (features.shape[0], features.shape[1]),
+        len(index),
+        form.origin,
+        True,
+        features.dtype,
+        problem,
+    )
+
+
+def _shapes(y: Tensor, batch_size: int | None) -> list[tuple[int, ...]]:
+    """Of the predictions that the loss will see: whole and last batches."""
+    if batch_size is None:
+        return [tuple(y.shape)]
+    counts = {batch_size, y.shape[0] % batch_size} - {0}
+    return [(count, *y.shape[1:]) for count in sorted(counts)]
+
+
+def check_native(x: Any, y: Any) -> None:
+    """What native code can only take in plain memory."""
+    for name, tensor in (("x", x), ("y", y)):
+        if isinstance(tensor, tuple):
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+        if type(tensor) not in _ops.PLAIN:
+            raise TypeError(f"{name}: expected a plain tensor, got a {type(tensor).__name__}")
+        if tensor.requires_grad:
+            raise ValueError(
+                f"{name}: expected a tensor that does not require grad, got one that does; "
+                f"use {name}.detach()"
+            )
+        if tensor.is_neg():
+            raise ValueError(
+                f"{name}: expected plain memory, got a lazy negation; use {name}.resolve_neg()"
+            )
+    if torch.is_autocast_enabled("cpu"):
+        raise ValueError("autocast: expected it to be off in a native step, got it on")

@@ -1,0 +1,65 @@
+"""Saying beforehand how a fit would run, and why, as a database's EXPLAIN does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._batches import data_of
+from ._choice import METHODS, Chooser
+from ._explanation import Plan
+from .plan import LossFunction
+
+__all__ = ["Plan", "explain"]
+
+
+def explain(
+    model: Callable[..., Tensor],
+    loss_fn: LossFunction,
+    optimizer: torch.optim.Optimizer,
+    data: Any,
+    *,
+    epochs: int,
+    batch_size: int | None = None,
+    weight: Tensor | None = None,
+    method: str = "auto",
+) -> Plan:
+    """How `gdcore.fit` would train with these arguments, and why; nothing is trained.
+
+    The model is looked at as `gdcore.affine.affine_form` does, so it runs forward a few times.
+
+    Args:
+        model: an ``nn.Module``, or a function of x over tensors that the optimizer holds.
+        loss_fn: called as ``loss_fn(prediction, target)``.
+        optimizer: holds the parameters that are trained.
+        data: ``(x, y)``, x a tensor or a tuple of them, a ``TensorDataset``, or a ``DataLoader``
+            over one.
+        epochs: how many.
+        batch_size: rows of a minibatch, or None for all of them.
+        weight: the loss's weight of each row, or None.
+        method: ``"auto"``, or one of the three ways.
+
+    Returns:
+        The `Plan`, which prints as a tree.
+
+    Raises:
+        ValueError: ``method`` is unknown.
+        TypeError: ``data`` is none of these.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> data = (torch.ones(5, 3), torch.ones(5, 1))
+        >>> plan = gdcore.explain(net, torch.nn.MSELoss(), optimizer, data, epochs=100)
+        >>> plan.method, plan.why
+        ('eager', 'model: ReLU is not affine in its input')
+
+    Reference:
+        The EXPLAIN of SQL databases.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    rows = data_of(data, batch_size, False, None, weight)
+    chooser = Chooser(model, loss_fn, optimizer, method=method, strict=False, max_grad_norm=None)
+    return chooser.choose(rows, epochs).plan

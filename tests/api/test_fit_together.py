@@ -1,0 +1,231 @@
+"""Fits in threads, in a loader's worker, after a fork; and Ctrl-C. In processes of their own."""
+
+import pytest
+
+from ..native.processes import run_python
+
+START = """
+import os, signal, sys, threading, time
+import torch, gdcore
+from torch import nn
+
+def problem(rows=2000, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 8, generator=generator, dtype=torch.float64)
+    torch.manual_seed(seed)
+    model = nn.Linear(8, 1, dtype=torch.float64)
+    if WAY == "eager":
+        model = nn.Sequential(model, nn.Identity())
+    return model, x, x.sum(1, keepdim=True)
+
+def fit(seed=0, epochs=40, rows=2000, **options):
+    model, x, y = problem(rows, seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5)
+    history = gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=epochs, **options)
+    return [history.loss, *(p.detach() for p in model.parameters())]
+
+def same(one, other):
+    return all(map(torch.equal, one, other))
+"""
+
+WAY = pytest.mark.parametrize("way", ["stepwise", "eager"])
+
+
+def run(way: str, code: str) -> None:
+    assert run_python(f"WAY = {way!r}\n{START}\n{code}\nprint('done')").endswith("done")
+
+
+@WAY
+def test_two_threads(way: str) -> None:
+    run(
+        way,
+        """
+alone = [fit(seed) for seed in range(4)]
+together = [None] * 4
+
+def work(seed):
+    together[seed] = fit(seed, callbacks=lambda *_: None)
+
+threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert all(map(same, alone, together))
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+""",
+    )
+
+
+@WAY
+def test_two_threads_with_one_optimizer_take_turns(way: str) -> None:
+    run(
+        way,
+        """
+model, x, y = problem()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5)
+losses = []
+
+def work():
+    losses.append(gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=20).loss)
+
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+losses.sort(key=lambda loss: -loss[0])
+assert torch.equal(torch.cat(losses), fit(epochs=40)[0])
+""",
+    )
+
+
+@WAY
+def test_in_a_worker_of_a_loader(way: str) -> None:
+    run(
+        way,
+        """
+class Fits(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, seed):
+        return fit(seed, epochs=10)[0]
+
+fit(rows=50_000, epochs=2)  # in parallel, before the workers are forked
+loader = torch.utils.data.DataLoader(Fits(), num_workers=1, batch_size=None)
+for seed, loss in enumerate(loader):
+    assert torch.equal(loss, fit(seed, epochs=10)[0])
+""",
+    )
+
+
+def test_after_a_fork() -> None:
+    """With another thread in the middle of a fit, too: its lock is nobody's in the child.
+
+    (torch's own parallel operations may hang in a child: the data are made before.)
+    """
+    run(
+        "stepwise",
+        """
+model, x, y = problem(rows=20_000)
+start = [p.detach().clone() for p in model.parameters()]
+
+def repeat():
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), start):
+            parameter.copy_(value)
+    return gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=5).loss.tolist()
+
+expected = repeat()
+shared = nn.Linear(8, 1, dtype=torch.float64)
+optimizer = torch.optim.SGD(shared.parameters(), lr=0.0)
+started, forked = threading.Event(), threading.Event()
+
+def wait(*_):
+    started.set()
+    return forked.is_set()
+
+def work():
+    gdcore.fit(shared, nn.MSELoss(), optimizer, (x, y), epochs=10**6, callbacks=wait)
+
+thread = threading.Thread(target=work)
+thread.start()
+started.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    good = repeat() == expected
+    history = gdcore.fit(shared, nn.MSELoss(), optimizer, (x[:9], y[:9]), epochs=1)
+    os._exit(0 if good and len(history.loss) == 1 else 1)
+forked.set()
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+assert repeat() == expected
+""",
+    )
+
+
+INTERRUPTED = """
+from torch.optim import SGD, lr_scheduler
+
+def begin():
+    model, x, y = problem(rows=64)
+    optimizer = SGD(model.parameters(), lr=1e-4, momentum=0.5)
+    return model, optimizer, lr_scheduler.ExponentialLR(optimizer, 0.9999), (x, y)
+
+def fit_on(parts, epochs):
+    model, optimizer, scheduler, data = parts
+    options = OPTIONS(scheduler, data)
+    return gdcore.fit(model, nn.MSELoss(), optimizer, data, epochs=epochs, **options)
+
+def state(parts):
+    model, optimizer, scheduler, _ = parts
+    buffers = [s["momentum_buffer"] for s in optimizer.state.values()]
+    return [*(p.detach().clone() for p in model.parameters()), *buffers, torch.get_rng_state()]
+
+def interrupt(seconds):
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGINT)
+
+fit_on(begin(), 2)
+caught = 0
+for delay in (0.02, 0.033, 0.05):
+    parts = begin()
+    torch.manual_seed(1)
+    threading.Thread(target=interrupt, args=(delay,)).start()
+    begun = time.monotonic()
+    try:
+        fit_on(parts, 10_000_000)
+    except KeyboardInterrupt as error:
+        took = time.monotonic() - begun - delay
+        history = getattr(error, "history", None)
+    assert took < 1.0, took
+    if history is None:
+        continue  # it came before the loop
+    caught += 1
+    rest = fit_on(parts, 3).loss
+    before = state(parts)
+    other = begin()
+    torch.manual_seed(1)
+    epochs = len(history.loss)
+    again = fit_on(other, epochs)
+    assert torch.equal(history.loss, again.loss), (delay, epochs)
+    assert torch.equal(history.lr, again.lr), (delay, epochs)
+    assert torch.equal(rest, fit_on(other, 3).loss), (delay, epochs)
+    for ours, theirs in zip(before, state(other), strict=True):
+        # The generator went on from where the last whole epoch had left it.
+        assert torch.equal(ours, theirs), (delay, epochs)
+assert caught >= 2
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+
+OPTIONS = {
+    "callbacks": "lambda s, d: {'callbacks': lambda *_: None}",
+    "a schedule": "lambda s, d: {'scheduler': s, 'validation': d, 'validate_every': 7}",
+    "batches": "lambda s, d: {'batch_size': 4, 'shuffle': True}",
+    "a schedule of steps": (
+        "lambda s, d: {'batch_size': 4, 'shuffle': True, 'scheduler': s,"
+        " 'scheduler_interval': 'step'}"
+    ),
+}
+
+
+@WAY
+@pytest.mark.parametrize("options", OPTIONS)
+def test_ctrl_c_leaves_whole_epochs(options: str, way: str) -> None:
+    """At whatever moment it comes, history, parameters, state and generators agree, to the bit."""
+    run(way, f"OPTIONS = {OPTIONS[options]}\n{INTERRUPTED}")
+
+
+def test_a_handler_that_does_not_raise_lets_the_fit_go_on() -> None:
+    run(
+        "eager",
+        """
+came = []
+signal.signal(signal.SIGINT, lambda *_: came.append(1))
+plain = fit(epochs=200)
+timer = threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT))
+timer.start()
+again = fit(epochs=200)
+timer.join()
+assert came and same(plain, again)
+""",
+    )

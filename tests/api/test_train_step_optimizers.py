@@ -1,0 +1,125 @@
+"""train_step and fit with RMSprop, Adam and AdamW: the bits of gdcore's own parts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gdcore
+
+from .training_cases import twin
+
+KINDS = ("SGD", "RMSprop", "Adam", "AdamW")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "SGD": {"momentum": 0.9, "nesterov": True},
+    "RMSprop": {"momentum": 0.5, "weight_decay": 0.1},
+    "Adam": {"amsgrad": True, "weight_decay": 0.1},
+    "AdamW": {"betas": (0.8, 0.9)},
+}
+MODULES = {"torch": torch.optim, "gdcore": gdcore.optim}
+
+
+def data(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 3, generator=generator, dtype=dtype)
+    return x, x.sum(1, keepdim=True) + torch.randn(30, 1, generator=generator, dtype=dtype)
+
+
+def model(dtype: torch.dtype) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(3, 1, dtype=dtype)
+
+
+def by_parts(m: nn.Linear, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
+    optimizer.zero_grad()
+    loss = gdcore.functional.linear_mse_loss(x, m.weight, m.bias, y)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.detach()
+
+
+def everything(m: nn.Linear, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    states = [optimizer.state.get(p, {}) for p in m.parameters()]
+    return [
+        *(p.detach().clone() for p in m.parameters()),
+        *(state[key].clone() for state in states for key in sorted(state)),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["train_step", "fit"])
+def test_as_the_parts(way: str, kind: str, module: str, dtype: torch.dtype) -> None:
+    (x, y), mine = data(dtype), model(dtype)
+    theirs = twin(mine)
+    assert isinstance(theirs, nn.Linear)
+    optimizer = getattr(MODULES[module], kind)(mine.parameters(), lr=0.05, **OPTIONS[kind])
+    other = getattr(gdcore.optim, kind)(theirs.parameters(), lr=0.05, **OPTIONS[kind])
+    if way == "fit":
+        losses = gdcore.fit(mine, nn.MSELoss(), optimizer, (x, y), epochs=5).loss
+    else:
+        step = gdcore.train_step(mine, nn.MSELoss(), optimizer)
+        losses = torch.stack([step(x, y) for _ in range(5)])
+    assert torch.equal(losses, torch.stack([by_parts(theirs, other, x, y) for _ in range(5)]))
+    ours, expected = everything(mine, optimizer), everything(theirs, other)
+    assert len(ours) == len(expected)
+    assert all(map(torch.equal, ours, expected))
+
+
+Change = Callable[[nn.Linear, torch.optim.Optimizer], Any]
+
+CHANGES: dict[str, Change] = {
+    "lr": lambda m, o: o.param_groups[0].update(lr=0.5),
+    "betas": lambda m, o: o.param_groups[0].update(betas=(0.1, 0.2)),
+    "eps": lambda m, o: o.param_groups[0].update(eps=0.1),
+    "weight decay": lambda m, o: o.param_groups[0].update(weight_decay=0.3),
+    "a count": lambda m, o: o.state[m.weight]["step"].fill_(1000.0),
+    "an average": lambda m, o: o.state[m.weight]["exp_avg"].zero_(),
+    "no state": lambda m, o: o.state.clear(),
+    "frozen": lambda m, o: m.bias.requires_grad_(False),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_between_steps_is_followed(change: str) -> None:
+    x, y = data(torch.float64)
+    results = []
+    for native in (True, False):
+        m = model(torch.float64)
+        optimizer = gdcore.optim.Adam(m.parameters(), lr=0.05)
+        step = gdcore.train_step(m, nn.MSELoss(), optimizer)
+        for index in range(6):
+            if index == 3:
+                before = everything(m, optimizer)
+                CHANGES[change](m, optimizer)
+            step(x, y) if native else by_parts(m, optimizer, x, y)
+        results.append(everything(m, optimizer))
+        assert not all(map(torch.equal, before, results[-1]))
+    assert len(results[0]) == len(results[1])
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("setting", ["differentiable", "capturable"])
+def test_settings_that_torch_is_left_to_follow(kind: str, setting: str) -> None:
+    m = model(torch.float64)
+    optimizer = getattr(torch.optim, kind)(m.parameters(), lr=0.05)
+    optimizer.param_groups[0][setting] = True
+    with pytest.raises(ValueError, match=rf"^optimizer: expected {setting}=False, got True$"):
+        gdcore.train_step(m, nn.MSELoss(), optimizer, strict=True)
+
+
+def test_a_state_made_in_inference_mode_outlives_it() -> None:
+    (x, y), m = data(torch.float64), model(torch.float64)
+    optimizer = torch.optim.Adam(m.parameters(), lr=0.05)
+    step = gdcore.train_step(m, nn.MSELoss(), optimizer)
+    with torch.inference_mode():
+        step(x, y)
+    states = optimizer.state[m.weight]
+    assert not any(value.is_inference() for value in states.values())
+    m.weight.grad = torch.ones_like(m.weight)
+    optimizer.step()

@@ -1,0 +1,436 @@
+"""A compressed fit has the losses of a float64 stepwise one, whatever the features are like."""
+
+import copy
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gdcore
+from gdcore import _factor
+from gdcore._problem import Problem, StopRule
+from gdcore._runners import CompressedRunner, StepwiseRunner
+
+from .problems import OPTIMIZERS, everything, linear, optimizer, same, twin
+
+CLOSE = 1e-6
+"""How far a compressed loss may be from a float64 stepwise one, relative to it."""
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def problem_of(x: Tensor, y: Tensor, weight: Tensor | None = None, *, mean: bool = True) -> Problem:
+    parameters = (
+        nn.Parameter(random(y.shape[1], x.shape[1], seed=9)),
+        nn.Parameter(y.new_zeros(1)),
+    )
+    parameters = (parameters[0], nn.Parameter(y.new_zeros(y.shape[1])))
+    return Problem("linear", ("weight", "bias"), parameters, x, y, weight, mean)
+
+
+def with_condition(n: int, d: int, condition: float, graded: str) -> Tensor:
+    """Singular values from 1 down, and the columns or rows of very different sizes."""
+    u, _ = torch.linalg.qr(random(n, d))
+    v, _ = torch.linalg.qr(random(d, d, seed=1))
+    values = torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), d, dtype=u.dtype)
+    x = u * values
+    if graded == "no":
+        return (x @ v) * n**0.5
+    if graded == "columns":
+        return x * n**0.5
+    return (u @ v) * torch.logspace(0, -12, n, dtype=u.dtype).unsqueeze(1) * n**0.5
+
+
+def fits_exactly(x: Tensor, noise: float) -> Problem:
+    y = x @ random(x.shape[1], 1, seed=2) + 0.5 + noise * random(len(x), 1, seed=3)
+    return problem_of(x, y)
+
+
+CASES: dict[str, Callable[[], Problem]] = {
+    "noise": lambda: linear(500, 6, 1),
+    "several outputs": lambda: linear(500, 6, 3),
+    "a sum": lambda: linear(300, 4, 2, mean=False),
+    "weights of rows": lambda: linear(500, 6, 1, weighted=True),
+    "weights of their own": lambda: linear(500, 6, 3, weighted=True),
+    "almost exact": lambda: fits_exactly(random(400, 3), 1e-7),
+    "condition 1e12": lambda: fits_exactly(with_condition(300, 8, 1e12, "no"), 1e-3),
+    "condition 1e12, columns graded": lambda: fits_exactly(
+        with_condition(300, 8, 1e12, "columns"), 1e-3
+    ),
+    "rows graded": lambda: fits_exactly(with_condition(300, 8, 1e12, "rows"), 1e-3),
+    "a column twice": lambda: fits_exactly(random(200, 3)[:, [0, 1, 2, 1]], 0.1),
+    "a column of zeros": lambda: fits_exactly(random(200, 3) * torch.tensor([1.0, 0.0, 1.0]), 0.1),
+    "a constant column": lambda: fits_exactly(
+        torch.cat((random(200, 2), torch.ones(200, 1, dtype=torch.float64)), 1), 0.1
+    ),
+    "more parameters than rows": lambda: fits_exactly(random(5, 30), 0.1),
+    "as many rows as columns": lambda: fits_exactly(random(8, 6), 0.1),
+    "one row": lambda: fits_exactly(random(1, 3), 0.1),
+    "all zeros": lambda: problem_of(torch.zeros(50, 3).double(), torch.zeros(50, 1).double()),
+    "many blocks": lambda: fits_exactly(random(150_000, 7), 0.1),
+}
+
+
+def stable(problem: Problem) -> float:
+    opt = torch.optim.SGD(problem.parameters, lr=0.0)
+    rate = CompressedRunner(problem, opt).largest_stable_lr
+    return 0.5 if rate is None else rate
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses(case: str) -> None:
+    problem = CASES[case]()
+    epochs = 30 if problem.x.shape[0] > 10_000 else 2000
+    lr = 0.7 * stable(problem)
+    results = []
+    for runner in (StepwiseRunner, CompressedRunner):
+        each = twin(problem)
+        opt = torch.optim.SGD(each.parameters, lr=lr)
+        made = runner(each, opt)
+        results.append(made.run(epochs).losses)
+        made.show()
+    stepwise, compressed = results
+    assert compressed.dtype == torch.float64
+    if case == "almost exact":
+        assert stepwise[-1] < 1e-12 * stepwise[0]
+    # Below that, a residual is so small beside its terms that their rounding shows in any order.
+    floor = 1e-18 * stepwise[0]
+    assert torch.all((compressed - stepwise).abs() <= CLOSE * stepwise.clamp(min=floor))
+
+
+@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if "centered" not in n])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_every_optimizer(name: str, dtype: torch.dtype) -> None:
+    """Losses in float64 whatever the parameters' dtype; at the end they, and the states, are those
+    of the float64 stepwise run, rounded. (RMSprop's centered variance is a difference that may
+    vanish, and amplifies every rounding then: stepwise and eager differ as much.)
+    """
+    problem = linear(200, 4, 2, dtype)
+    exact = twin(problem, torch.float64)
+    mine, theirs = optimizer(name, problem.parameters), optimizer(name, exact.parameters)
+    runner = CompressedRunner(problem, mine)
+    losses = runner.run(60).losses
+    expected = StepwiseRunner(exact, theirs).run(60).losses
+    assert torch.all((losses - expected).abs() <= CLOSE * expected)
+    runner.show()
+    allowed = 1e-9 if dtype == torch.float64 else 2e-7
+    for a, b in zip(everything(problem, mine), everything(exact, theirs), strict=True):
+        torch.testing.assert_close(a.double(), b.double(), rtol=allowed, atol=allowed)
+    for parameter in problem.parameters:
+        for key, value in mine.state[parameter].items():
+            assert value.dtype == (torch.float32 if key == "step" else dtype)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("cuts", [(1,) * 10, (3, 0, 7), (9, 1)])
+def test_however_it_is_cut(name: str, dtype: torch.dtype, cuts: tuple[int, ...]) -> None:
+    """The state stays in float64, shown or not."""
+    whole = linear(100, 3, 2, dtype)
+    cut = twin(whole)
+    opts = [optimizer(name, p.parameters) for p in (whole, cut)]
+    first, second = (CompressedRunner(p, o) for p, o in zip((whole, cut), opts, strict=True))
+    expected = first.run(10).losses
+    first.show()
+    losses = []
+    for epochs in cuts:
+        losses.append(second.run(epochs).losses)
+        second.show()
+    assert torch.equal(torch.cat(losses), expected)
+    assert same(everything(whole, opts[0]), everything(cut, opts[1]))
+
+
+def test_nothing_is_written_before_it_is_shown() -> None:
+    problem = linear(100)
+    opt = optimizer("Adam", problem.parameters)
+    runner = CompressedRunner(problem, opt)
+    before, versions = everything(problem, opt), [p._version for p in problem.parameters]
+    runner.show()
+    runner.run(3)
+    assert same(before, everything(problem, opt))
+    assert versions == [p._version for p in problem.parameters]
+    runner.show()
+    assert all(a < p._version for a, p in zip(versions, problem.parameters, strict=True))
+
+
+@pytest.mark.parametrize("what", ["parameter", "memory", "state", "state dict"])
+def test_what_the_user_changes_counts(what: str) -> None:
+    """As in a runner that is made after the change."""
+    problem = linear(100)
+    opt = optimizer("Adam", problem.parameters)
+    runner = CompressedRunner(problem, opt)
+    runner.run(3)
+    runner.show()
+    weight = problem.parameters[0]
+    if what == "parameter":
+        nn.init.ones_(weight)
+    elif what == "memory":
+        weight.data = torch.zeros_like(weight)
+    elif what == "state":
+        opt.state[weight]["exp_avg"].zero_()
+    else:
+        opt.load_state_dict(copy.deepcopy(opt.state_dict()))
+        opt.state[weight]["step"].fill_(100.0)
+    other = twin(problem)
+    fresh = optimizer("Adam", other.parameters)
+    fresh.load_state_dict(copy.deepcopy(opt.state_dict()))
+    for each in (runner, made := CompressedRunner(other, fresh)):
+        each.run(3)
+        each.show()
+    assert isinstance(made, CompressedRunner)
+    assert same(everything(problem, opt), everything(other, fresh))
+
+
+def test_threads_do_not_change_the_bits() -> None:
+    """Several lanes, and LAPACK with as many threads as there are."""
+    problem = fits_exactly(random(60_000, 30), 0.1)
+    before, rows = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 8):
+            torch.set_num_threads(threads)
+            opt = torch.optim.SGD(problem.parameters, lr=0.1)
+            rows.append(CompressedRunner(problem, opt).rows)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(r.x, rows[0].x) and torch.equal(r.y, rows[0].y) for r in rows[1:])
+
+
+def test_several_outputs_share_one_factorisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+    triangle = _factor.triangle
+
+    def counted(rows: Any, count: int, columns: int) -> Tensor:
+        widths.append(columns)
+        return triangle(rows, count, columns)
+
+    monkeypatch.setattr(gdcore._runners, "triangle", counted)
+    problem = linear(100, 4, 3)
+    CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
+    assert widths == [4 + 1 + 3]
+    weight = random(100, 1).abs().expand(100, 3)
+    CompressedRunner(problem._replace(weight=weight), torch.optim.SGD(problem.parameters, lr=0.1))
+    assert widths == [8, 8]
+    weighted = linear(100, 4, 3, weighted=True)
+    CompressedRunner(weighted, torch.optim.SGD(weighted.parameters, lr=0.1))
+    assert widths == [8, 8, 6, 6, 6]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["x", "y"])
+@pytest.mark.parametrize("rows", [5, 300])
+def test_data_that_are_not_finite(value: float, where: str, rows: int) -> None:
+    """They diverge at once, as a stepwise fit does."""
+    problem = linear(rows, 3, 1)
+    getattr(problem, where)[rows // 2, 0] = value
+    for runner in (StepwiseRunner, CompressedRunner):
+        each = twin(problem)
+        ran = runner(each, torch.optim.SGD(each.parameters, lr=0.1)).run(10)
+        assert (ran.outcome, ran.epochs, ran.updates) == ("diverged", 1, 0)
+        assert not ran.losses.isfinite().any()
+        assert all(map(torch.equal, each.parameters, problem.parameters))
+
+
+def test_divergence_is_that_of_the_parameters_dtype() -> None:
+    """A loss beyond float32 ends a float32 fit, although it is held in float64."""
+    outcomes = []
+    for runner in (StepwiseRunner, CompressedRunner):
+        problem = linear(100, 3, 1, torch.float32)
+        ran = runner(problem, torch.optim.SGD(problem.parameters, lr=10.0)).run(1000)
+        outcomes.append((ran.outcome, ran.epochs))
+        assert all(p.isfinite().all() for p in problem.parameters)
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][0] == "diverged"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kernel", ["polynomial", "indexed"])
+def test_other_kernels(kernel: str, weighted: bool) -> None:
+    if kernel == "polynomial":
+        x, parameters, index = random(200) / 2, (nn.Parameter(random(4)),), None
+        y = x.sin()
+    else:
+        parameters = (nn.Parameter(random(2)), nn.Parameter(random(2)))
+        index = torch.tensor([[0, 1, 3], [2, -1, 0]])
+        x, y = random(200, 3), random(200, 2, seed=1)
+    weight = random(*y.shape, seed=2).abs() if weighted else None
+    problem = Problem(kernel, (), parameters, x, y, weight, True, False, index)
+    other = twin(problem)
+    losses = StepwiseRunner(problem, optimizer("Adam", problem.parameters)).run(200).losses
+    made = CompressedRunner(other, optimizer("Adam", other.parameters))
+    assert torch.all((made.run(200).losses - losses).abs() <= CLOSE * losses)
+    made.show()
+    for a, b in zip(problem.parameters, other.parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_what_cannot_be_compressed() -> None:
+    parameters = tuple(nn.Parameter(p) for p in random(4))
+    legendre = Problem("legendre", (), parameters, random(9), random(9), None, True)
+    with pytest.raises(ValueError, match="affine"):
+        CompressedRunner(legendre, torch.optim.SGD(parameters, lr=0.1))
+    problem = linear(9, weighted=True)
+    assert problem.weight is not None
+    problem.weight[3, 0] = -1.0
+    with pytest.raises(ValueError, match=r"^weight: .*negative"):
+        CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
+
+
+def hessian(problem: Problem) -> Tensor:
+    """Of the loss, over the parameters that are trained, by autograd."""
+    trained = [p for p in problem.parameters if p.requires_grad]
+    weight, bias = problem.parameters
+    w = torch.ones_like(problem.y) if problem.weight is None else problem.weight
+    loss = (w * (problem.x @ weight.T + bias - problem.y) ** 2).sum()
+    loss = loss / w.sum() if problem.mean else loss
+    gradient = torch.cat(
+        [g.reshape(-1) for g in torch.autograd.grad(loss, trained, create_graph=True)]
+    )
+    columns = [torch.autograd.grad(g, trained, retain_graph=True) for g in gradient]
+    return torch.stack([torch.cat([part.reshape(-1) for part in c]) for c in columns])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize("freeze", [None, 0, 1])
+def test_singular_values(weighted: bool, mean: bool, freeze: int | None) -> None:
+    """Twice their squares are the Hessian's eigenvalues."""
+    problem = linear(50, 3, 2, weighted=weighted, mean=mean)
+    if freeze is not None:
+        problem.parameters[freeze].requires_grad_(False)
+    runner = CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
+    curvatures = 2 * runner.singular_values**2
+    eigenvalues = torch.linalg.eigvalsh(hessian(problem)).flip(0)
+    if len(curvatures) < len(eigenvalues):  # the outputs share them
+        curvatures = curvatures.repeat_interleave(2)
+    torch.testing.assert_close(curvatures, eigenvalues, rtol=1e-12, atol=1e-12)
+
+
+RATES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "momentum": {"momentum": 0.9},
+    "dampening": {"momentum": 0.9, "dampening": 0.5},
+    "Nesterov": {"momentum": 0.9, "nesterov": True},
+    "weight decay": {"weight_decay": 0.5, "momentum": 0.3},
+}
+
+
+@pytest.mark.parametrize("settings", RATES)
+def test_the_largest_stable_rate(settings: str) -> None:
+    """Just below it the fit converges, just above it does not."""
+    grows = []
+    for factor in (0.98, 1.02):
+        problem = linear(80, 3, 1)
+        opt = torch.optim.SGD(problem.parameters, lr=0.1, **RATES[settings])
+        runner = CompressedRunner(problem, opt)
+        rate = runner.largest_stable_lr
+        assert rate is not None
+        opt.param_groups[0]["lr"] = factor * rate
+        losses = runner.run(3000).losses
+        grows.append(bool(losses[-1] > losses[0]) or not losses[-1].isfinite())
+    assert grows == [False, True]
+
+
+@pytest.mark.parametrize("what", ["Adam", "maximize", "groups", "clipping"])
+def test_no_rate_is_known(what: str) -> None:
+    problem = linear(80)
+    weight, bias = problem.parameters
+    opt: torch.optim.Optimizer = torch.optim.SGD(
+        [weight, bias], lr=0.1, maximize=what == "maximize"
+    )
+    if what == "Adam":
+        opt = torch.optim.Adam([weight, bias])
+    if what == "groups":
+        groups = [{"params": [weight]}, {"params": [bias], "momentum": 0.5}]
+        opt = torch.optim.SGD(groups, lr=0.1)
+    clip = 1.0 if what == "clipping" else None
+    assert CompressedRunner(problem, opt, max_grad_norm=clip).largest_stable_lr is None
+
+
+def test_memory_beyond_the_data() -> None:
+    """At most 64 MB, and LAPACK's own buffers."""
+    x = torch.randn(1_500_000, 40)
+    problem = problem_of(x[:100], x[:100, :1])
+    opt = torch.optim.SGD(problem.parameters, lr=0.1)
+    CompressedRunner(problem, opt)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    CompressedRunner(problem._replace(x=x, y=x[:, :1]), opt)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80 * 1024
+
+
+def test_it_stops_as_it_is_told() -> None:
+    problem = linear(200)
+    runner = CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.05))
+    ran = runner.run(10_000, stop=StopRule(gradient_norm_below=1e-3))
+    assert ran.outcome == "stopped"
+    assert ran.updates == ran.epochs - 1
+    assert 10 < ran.epochs < 10_000
+
+
+INTERRUPTED = """
+import signal, time, torch
+from gdcore import compress
+
+class Stopped(Exception):
+    pass
+
+def handle(number, frame):
+    raise Stopped
+
+signal.signal(signal.SIGALRM, handle)
+x, y = torch.randn(1, 40).expand(30_000_000, 40), torch.randn(1, 1).expand(30_000_000, 1)
+threads = torch.get_num_threads()
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+sent = time.monotonic() + 0.5
+try:
+    compress(x, y)
+except Stopped:
+    assert time.monotonic() - sent < 0.5, time.monotonic() - sent
+else:
+    raise AssertionError("not stopped")
+assert torch.get_num_threads() == threads
+"""
+
+
+def test_ctrl_c_while_it_compresses() -> None:
+    """After the blocks in progress: some tens of milliseconds on a machine left alone."""
+    subprocess.run([sys.executable, "-c", INTERRUPTED], check=True, timeout=120)
+
+
+FORKED = """
+import os, signal, torch
+from torch import nn
+from gdcore._problem import Problem
+from gdcore._runners import CompressedRunner, StepwiseRunner
+
+x, y = torch.randn(60_000, 20), torch.randn(60_000, 1)
+
+def fit():
+    torch.manual_seed(0)
+    model = nn.Linear(20, 1)
+    problem = Problem("linear", ("weight", "bias"), tuple(model.parameters()), x, y, None, True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    runners = CompressedRunner(problem, optimizer), StepwiseRunner(problem, optimizer)
+    return [runner.run(3).losses[-1].item() for runner in runners]
+
+(x.T @ x).sum()
+expected = fit()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    os._exit(0 if fit() == expected else 1)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_after_a_fork() -> None:
+    """The parent has used threads of torch's, of LAPACK's and of gdcore's."""
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
