@@ -34,7 +34,7 @@ inline Settings settings_of(Kind kind, const double* n) {
     settings.sgd = {n[0], n[1], 1.0 - n[2], n[3], n[4] != 0, n[5] != 0, n[8] != 0};
   } else if (kind == Kind::kRmsprop) {
     settings.rmsprop = {n[0], n[1], n[2], n[3], n[4], n[5] != 0};
-  } else {
+  } else if (kind == Kind::kAdam) {
     settings.adam = {n[0], n[1] != 0, n[2], n[3], n[4], n[5], n[6] != 0, n[7] != 0};
     settings.steps = n[8];
   }

@@ -188,19 +188,23 @@ void loss(Model model, const py::object& x, const py::object& target, const Mayb
 void train(Model model, const py::object& x, const py::object& target, const MaybeTensor& weight,
            const std::vector<py::object>& parameters, bool mean, Kind kind,
            const std::vector<std::vector<double>>& settings, const std::vector<std::vector<MaybeTensor>>& states,
-           Index first_epoch, Index epochs, bool stops, const py::object& losses, const py::object& status,
-           const py::object& previous, const MaybeTensor& records, Index record_every,
+           Index first_epoch, Index epochs, bool stops, const py::object& losses, const MaybeTensor& status,
+           const MaybeTensor& previous, const MaybeTensor& records, Index record_every,
            const py::object& scratch_tensor) {
   const Problem problem = problem_of(model, x, target, weight, parameters, mean, std::nullopt);
   if (settings.size() != parameters.size() || states.size() != parameters.size()) {
     throw py::value_error("settings, states: expected one for each parameter");
   }
+  if (stops && !status) throw py::value_error("status: expected one, as the loop is to stop");
   Loop loop = {};
   lay_out_tensors(loop, parameters, problem.rows == 0);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    if (settings[i].size() != kNumbers || states[i].size() != kMaxState) throw py::value_error("settings: wrong count");
+    const bool frozen = settings[i].empty();
+    if ((!frozen && settings[i].size() != kNumbers) || states[i].size() != kMaxState) {
+      throw py::value_error("settings: wrong count");
+    }
     Range& range = loop.ranges[i];
-    range.settings = settings_of(kind, settings[i].data());
+    range.settings = settings_of(frozen ? Kind::kFrozen : kind, settings[i].data());
     range.slots.parameter = data(parameters[i]);
     for (std::size_t k = 0; k < kMaxState; ++k) range.slots.state[k] = data(states[i][k]);
   }

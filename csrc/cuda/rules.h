@@ -6,7 +6,8 @@
 
 namespace gdcore::cuda {
 
-enum class Kind : int { kSgd, kRmsprop, kAdam };
+/// A frozen parameter is not updated.
+enum class Kind : int { kSgd, kRmsprop, kAdam, kFrozen };
 
 struct Settings {
   Kind kind;
@@ -28,6 +29,7 @@ GDCORE_KERNEL T updated(const Settings& settings, double made, const Slots& slot
     return SgdStep<T>(rule)(slots, p, g, state);
   }
   if (settings.kind == Kind::kRmsprop) return RmspropStep<T>(settings.rmsprop)(slots, p, g, state);
+  if (settings.kind == Kind::kFrozen) return p;
   return AdamStep<T>(settings.adam.rule(settings.steps + made + 1))(slots, p, g, state);
 }
 

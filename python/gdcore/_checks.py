@@ -72,7 +72,7 @@ def native_dtype(**tensors: Tensor | None) -> None:
             raise TypeError(
                 f"{name}: expected dtype torch.float32 or torch.float64, got {tensor.dtype}"
             )
-    _alike(tuple(tensors), tuple(tensors.values()))
+    alike(tuple(tensors), tuple(tensors.values()))
 
 
 def widened(tensor: Tensor | None) -> Tensor | None:
@@ -92,11 +92,12 @@ def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.d
             f"{names[0]}: expected dtype torch.float32 or torch.float64, "
             f"or torch.bfloat16 or torch.float16, got {first.dtype}"
         )
-    _alike(names, tensors)
+    alike(names, tensors)
     return first.dtype
 
 
-def _alike(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+def alike(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+    """One device and one dtype: the first one's."""
     first = tensors[0]
     for i, tensor in enumerate(tensors):
         if tensor is None or first is None:
@@ -124,7 +125,8 @@ def _dim(name: str, tensor: Tensor, dim: int, form: str, mend: str | None = None
     _fail(name, f"shape {form}", tensor.shape, mend)
 
 
-def _shape(name: str, tensor: Tensor | None, shape: Sequence[Any], what: str) -> None:
+def expect_shape(name: str, tensor: Tensor | None, shape: Sequence[Any], what: str) -> None:
+    """That a tensor, if there is one, has this shape, which is ``what``."""
     if tensor is None or (tensor.dim() == len(shape) and tuple(tensor.shape) == tuple(shape)):
         return
     mend = ""
@@ -136,8 +138,8 @@ def _shape(name: str, tensor: Tensor | None, shape: Sequence[Any], what: str) ->
 
 
 def mse(input: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
-    _shape("target", target, input.shape, "as input")
-    _shape("weight", weight, input.shape, "as input")
+    expect_shape("target", target, input.shape, "as input")
+    expect_shape("weight", weight, input.shape, "as input")
 
 
 def linear_mse(
@@ -146,6 +148,7 @@ def linear_mse(
     bias: Tensor | None,
     target: Tensor,
     loss_weight: Tensor | None = None,
+    names: tuple[str, str] = ("target", "loss_weight"),
 ) -> None:
     mend = None
     if x.dim() == 1 and weight.dim() == 2 and weight.shape[1] != 1:
@@ -156,9 +159,9 @@ def linear_mse(
     if weight.shape[1] != d:
         expected = f"shape (k, {d}) for x of shape {shape_text(x.shape)}, as nn.Linear stores it"
         _fail("weight", expected, weight.shape, "; use weight.t()" if k == d else "")
-    _shape("bias", bias, (k,), "as weight has that many rows")
-    _shape("target", target, (x.shape[0], k), "as the prediction")
-    _shape("loss_weight", loss_weight, (x.shape[0], k), "as the prediction")
+    expect_shape("bias", bias, (k,), "as weight has that many rows")
+    expect_shape(names[0], target, (x.shape[0], k), "as the prediction")
+    expect_shape(names[1], loss_weight, (x.shape[0], k), "as the prediction")
 
 
 def polynomial_mse(
@@ -166,12 +169,13 @@ def polynomial_mse(
     coefficients: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    names: tuple[str, str] = ("target", "weight"),
     *,
     max_degree: int,
 ) -> None:
     _dim("x", x, 1, "(n,)")
-    _shape("target", target, x.shape, "as x")
-    _shape("weight", weight, x.shape, "as x")
+    expect_shape(names[0], target, x.shape, "as x")
+    expect_shape(names[1], weight, x.shape, "as x")
     _dim("coefficients", coefficients, 1, "(degree + 1,)")
     count = coefficients.shape[0]
     if count < 1 or count > max_degree + 1:
@@ -189,10 +193,11 @@ def legendre_mse(
     d: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    names: tuple[str, str] = ("target", "weight"),
 ) -> None:
     _dim("x", x, 1, "(n,)")
-    _shape("target", target, x.shape, "as x")
-    _shape("weight", weight, x.shape, "as x")
+    expect_shape(names[0], target, x.shape, "as x")
+    expect_shape(names[1], weight, x.shape, "as x")
     for name, scalar in (("a", a), ("b", b), ("c", c), ("d", d)):
         if scalar.numel() != 1:
             raise ValueError(

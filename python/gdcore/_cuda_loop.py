@@ -1,4 +1,4 @@
-"""Full-batch loops on CUDA: a problem, an optimizer's groups and state, and the launches."""
+"""Loops on CUDA: a problem, an optimizer's groups and state, and the launches."""
 
 from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple
@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _checks, _cuda_ops
+from . import _cuda_ops
+from ._optimizer import not_native
+from ._problem import Problem
+
+__all__ = ["CudaLoop", "unsuited"]
 
 _Group = dict[str, Any]
 _States = MutableMapping[Tensor, dict[str, Any]]
@@ -15,171 +19,170 @@ _KINDS = {
     "rmsprop": _cuda_ops.native.Kind.RMSprop,
     "adam": _cuda_ops.native.Kind.Adam,
 }
+_MOST_COUNTED = 2**24
+"""Where torch's count of steps, a float32, stays."""
 
 
-class CudaLoop(NamedTuple):
-    """What `train_cuda` has put on the stream, still on the device.
+class CudaLoop:
+    """Steps of one problem, put on the current stream as they are asked for; nothing waits.
 
-    Args:
-        losses: of each epoch, before its update; undefined after the epoch in ``status``.
-        status: -1, or the first epoch whose loss is not finite, at which the parameters stopped.
-        previous: θ before the last update: the last finite values, where θ itself is not.
-        records: θ after epochs 0, record_every, 2 record_every, …, or None.
-    """
-
-    losses: Tensor
-    status: Tensor
-    previous: Tensor
-    records: Tensor | None
-
-
-def train_cuda(
-    kernel: str,
-    parameters: Sequence[Tensor],
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    mean: bool,
-    rule: str,
-    groups: Sequence[_Group],
-    state: _States,
-    epochs: int,
-    *,
-    stops: bool = True,
-    record_every: int = 0,
-) -> CudaLoop:
-    """Put so many full-batch epochs on the current stream; parameters and state are updated there.
-
-    One launch where one block is enough, else two an epoch. Nothing waits for the device: whoever
-    reads ``status`` does. The state's counts of steps, which are on the CPU, move on by
-    ``epochs`` at once; `finish` takes back those that a divergence has left out.
+    The settings are the optimizer's when the loop was made. Parameters and state are updated in
+    place; the counts of steps in the state, which are on the CPU, move on at once, and `wait` takes
+    back those that a divergence has left out.
 
     Args:
-        kernel: ``"linear"``, ``"polynomial"`` or ``"legendre"``.
-        parameters: in θ's order: weight and bias, coefficients, or a, b, c, d. Contiguous.
-        x: the kernel's input.
-        y: target.
-        weight: a loss weight for each element of ``y``, or None.
-        mean: whether the loss is Σ w r² / Σ w, else Σ w r².
+        problem: as `gdcore._problem.checked` returns it.
         rule: ``"sgd"``, ``"rmsprop"`` or ``"adam"``.
-        groups: an optimizer's, or such as name other parameters than its own.
-        state: the optimizer's, or another, by parameter; made where there is none.
-        epochs: how many.
+        groups: an optimizer's.
+        state: the optimizer's, by parameter; made where there is none.
+        steps: how many there will be at most.
         stops: whether a loss that is not finite ends the loop.
-        record_every: record θ after every so many epochs; 0 for never.
+        record_every: record θ after every so many steps; 0 for never.
 
-    Raises:
-        TypeError: dtypes differ, or are none of the kernels'.
-        ValueError: shapes or devices differ; what `unsuited` says of model and optimizer.
+    Attributes:
+        losses: of each step, before its update; undefined after the one at which the loop ended.
+        records: θ after steps 0, record_every, 2 record_every, …, or None.
     """
-    reason = unsuited(kernel, parameters, x, groups)
-    if reason is not None:
-        raise ValueError(reason)
-    names = [f"parameters[{i}]" for i in range(len(parameters))]
-    tensors: list[Tensor | None] = [x, y, weight, *parameters]
-    _checks.any_dtype(["x", "y", "weight", *names], tensors)
-    _check_shapes(kernel, parameters, x, y, weight)
-    settings = [_Settings.of(rule, _group_of(groups, p), state.get(p, {})) for p in parameters]
-    status = torch.full((), -1, dtype=torch.int64, device=x.device)
-    losses = x.new_empty(epochs)
-    count = sum(p.numel() for p in parameters)
-    previous = torch.cat([p.detach().reshape(-1) for p in parameters])
-    records = x.new_empty(-(-epochs // record_every), count) if record_every > 0 else None
-    states = [own.tensors(state, p) for own, p in zip(settings, parameters, strict=True)]
-    data = (x, y, weight)
-    written = [*parameters, *(s for own in states for s in own if s is not None)]
-    torch.autograd.graph.increment_version(written)
-    _cuda_ops.native.train(
-        _cuda_ops.MODELS[kernel],
-        *data,
-        [p.detach() for p in parameters],
-        mean,
-        _KINDS[rule],
-        [own.numbers for own in settings],
-        states,
-        0,
-        epochs,
-        stops,
-        losses,
-        status,
-        previous,
-        records,
-        max(record_every, 1),
-        _cuda_ops.scratch(kernel, data, parameters, mean and weight is not None),
-    )
-    if epochs > 0:
-        _count(state, parameters, epochs)
-    return CudaLoop(losses, status, previous, records)
+
+    def __init__(
+        self,
+        problem: Problem,
+        rule: str,
+        groups: Sequence[_Group],
+        state: _States,
+        steps: int,
+        *,
+        stops: bool = True,
+        record_every: int = 0,
+    ) -> None:
+        self._problem, self._kind, self._stops = problem, _KINDS[rule], stops
+        parameters, x = problem.parameters, problem.x
+        settings = [_Settings.of(rule, _group_of(groups, p), state.get(p, {})) for p in parameters]
+        for own, p in zip(settings, parameters, strict=True):
+            own.check(state.get(p, {}), p)
+        self._numbers = [own.numbers for own in settings]
+        self._states = [own.tensors(state, p) for own, p in zip(settings, parameters, strict=True)]
+        counters = (
+            state[p].get("step") if own.counts else None
+            for own, p in zip(settings, parameters, strict=True)
+        )
+        self._counters = [(step, float(step)) for step in counters if step is not None]
+        self.losses = x.new_empty(steps)
+        self.made = 0
+        self._every = max(record_every, 1)
+        self._status = self._previous = self.records = None
+        if stops:
+            self._status = torch.full((), -1, dtype=torch.int64, device=x.device)
+            self._previous = torch.cat([p.detach().reshape(-1) for p in parameters])
+        if record_every > 0:
+            count = sum(p.numel() for p in parameters)
+            self.records = x.new_empty(-(-steps // record_every), count)
+        self._scratch: Tensor | None = None
+
+    def put(self, steps: int, batch: tuple[Tensor, Tensor, Tensor | None] | None = None) -> None:
+        """So many steps more; of these rows, of which there are never more than at first."""
+        problem = self._problem
+        data = (problem.x, problem.y, problem.weight) if batch is None else batch
+        if self._scratch is None:
+            weighted = problem.mean and problem.weight is not None
+            self._scratch = _cuda_ops.scratch(problem.kernel, data, problem.parameters, weighted)
+        torch.autograd.graph.increment_version(self.written)
+        _cuda_ops.native.train(
+            _cuda_ops.MODELS[problem.kernel],
+            *data,
+            [p.detach() for p in problem.parameters],
+            problem.mean,
+            self._kind,
+            self._numbers,
+            self._states,
+            self.made,
+            steps,
+            self._stops,
+            self.losses,
+            self._status,
+            self._previous,
+            self.records,
+            self._every,
+            self._scratch,
+        )
+        self._count(self.made + steps)
+
+    @property
+    def written(self) -> list[Tensor]:
+        """The parameters that are trained, and all states."""
+        trained = zip(self._problem.parameters, self._numbers, strict=True)
+        states = (state for own in self._states for state in own if state is not None)
+        return [*(p for p, numbers in trained if numbers), *states]
+
+    def wait(self) -> int | None:
+        """Until all is done; after a divergence, put back the last finite θ and say when it was."""
+        if self._status is None or self._previous is None:
+            return None
+        at = int(self._status.item())
+        if at < 0:
+            return None
+        self._count(at)
+        parameters = self._problem.parameters
+        if not all(bool(p.isfinite().all()) for p in parameters):
+            sizes = [p.numel() for p in parameters]
+            with torch.no_grad():
+                for p, before in zip(parameters, self._previous.split(sizes), strict=True):
+                    p.copy_(before.view_as(p))
+        return at
+
+    def go_back(self, made: int) -> None:
+        """To where so many steps were made, parameters and states being put back by the caller."""
+        self._count(made)
+        if self._status is not None:
+            self._status.fill_(-1)
+
+    def _count(self, made: int) -> None:
+        self.made = made
+        for step, start in self._counters:
+            count = start + made
+            if step.dtype != torch.float64:
+                count = max(min(count, _MOST_COUNTED), start)
+            step.fill_(count)
 
 
-def finish(loop: CudaLoop, parameters: Sequence[Tensor], state: _States) -> int | None:
-    """Wait for a loop; after a divergence, put back the last finite θ and say at which epoch."""
-    epoch = int(loop.status.item())
-    if epoch < 0:
-        return None
-    _count(state, parameters, epoch - len(loop.losses))
-    if not all(bool(p.isfinite().all()) for p in parameters):
-        sizes = [p.numel() for p in parameters]
-        with torch.no_grad():
-            for p, before in zip(parameters, loop.previous.split(sizes), strict=True):
-                p.copy_(before.view_as(p))
-    return epoch
-
-
-def unsuited(
-    kernel: str, parameters: Sequence[Tensor], x: Tensor, groups: Sequence[_Group]
-) -> str | None:
-    """Why `train_cuda` does not take a model with these groups, or None where it does."""
-    if not x.is_cuda:
-        return f"x: expected a CUDA tensor, got one on {x.device}"
+def unsuited(kernel: str, parameters: Sequence[Tensor], groups: Sequence[_Group]) -> str | None:
+    """Why a `CudaLoop` does not take a model with these groups, or None where it does."""
     if kernel not in _cuda_ops.MODELS:
-        return f"kernel: expected one of {', '.join(_cuda_ops.MODELS)}, got {kernel}"
-    if kernel == "linear" and (x.dim() != 2 or not _cuda_ops.linear_fits(x, parameters[0])):
-        shapes = f"x of {tuple(x.shape)} and weight of {tuple(parameters[0].shape)}"
-        return f"x: expected rows and outputs of a linear model that has a kernel, got {shapes}"
-    if len(parameters) > 4 or not all(p.is_contiguous() for p in parameters):
-        return "parameters: expected at most four contiguous tensors"
-    for p in parameters:
-        group = _group_of(groups, p)
-        if group is None:
-            return "optimizer: expected one that holds all parameters of the model"
-        if any(isinstance(v, Tensor) for v in (group["lr"], *group.get("betas", ()))):
-            return "optimizer: expected a rate and betas that are numbers, not tensors"
-        if group.get("capturable") or group.get("differentiable") or group.get("fused"):
-            return "optimizer: expected capturable, differentiable and fused to be off"
-    return None
+        return "model: expected one that has a kernel of its own to step on CUDA"
+    if kernel == "linear" and not _cuda_ops.linear_fits(parameters[0]):
+        shape = tuple(parameters[0].shape)
+        return f"model: expected at most 512 columns and 16 outputs on CUDA, got weight of {shape}"
+    if not all(p.is_contiguous() for p in parameters):
+        return "model: expected contiguous parameters on CUDA"
+    if all(_group_of(groups, p) is None for p in parameters):
+        return "optimizer: expected to hold a parameter of model that requires grad, got none"
+    return not_native(groups)
 
 
 def _group_of(groups: Sequence[_Group], parameter: Tensor) -> _Group | None:
+    """None for a parameter that is not trained."""
+    if not parameter.requires_grad:
+        return None
     for group in groups:
         if any(p is parameter for p in group["params"]):
             return group
     return None
 
 
-def _check_shapes(
-    kernel: str, parameters: Sequence[Tensor], x: Tensor, y: Tensor, weight: Tensor | None
-) -> None:
-    if kernel == "linear":
-        bias = parameters[1] if len(parameters) > 1 else None
-        _checks.linear_mse(x, parameters[0], bias, y, weight)
-    elif kernel == "polynomial":
-        _checks.polynomial_mse(x, parameters[0], y, weight, max_degree=_cuda_ops.native.max_degree)
-    else:
-        a, b, c, d = parameters
-        _checks.legendre_mse(x, a, b, c, d, y, weight)
-
-
 class _Settings(NamedTuple):
     """One parameter's, in the order of ``csrc/cuda/arguments.h``, and the names of its states."""
 
     numbers: list[float]
+    """Empty for a parameter that is frozen."""
     states: tuple[str | None, str | None, str | None]
-    counts: bool
+    counts: bool = False
+    fused: bool = False
+    """Whether torch counts the steps on the device."""
 
     @classmethod
     def of(cls, rule: str, group: _Group | None, own: dict[str, Any]) -> "_Settings":
-        assert group is not None
+        if group is None:
+            return cls([], (None, None, None))
 
         def numbers(*names: str) -> list[float]:
             return [float(group[name]) for name in names]
@@ -189,7 +192,7 @@ class _Settings(NamedTuple):
             found = numbers("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
             fresh = own.get("momentum_buffer") is None
             buffer = "momentum_buffer" if group["momentum"] != 0 else None
-            return cls([*found, 0.0, 0.0, float(fresh)], (buffer, None, None), False)
+            return cls([*found, 0.0, 0.0, float(fresh)], (buffer, None, None))
         if rule == "rmsprop":
             found = numbers("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
             buffer = "momentum_buffer" if group["momentum"] > 0 else None
@@ -199,23 +202,36 @@ class _Settings(NamedTuple):
         single = isinstance(group["lr"], Tensor) and group["lr"].dtype != torch.float64
         found = [*numbers("lr"), float(single), *map(float, group["betas"]), *rest, steps]
         largest = "max_exp_avg_sq" if group["amsgrad"] else None
-        return cls(found, ("exp_avg", "exp_avg_sq", largest), True)
+        return cls(found, ("exp_avg", "exp_avg_sq", largest), True, bool(group.get("fused")))
+
+    def check(self, own: dict[str, Any], parameter: Tensor) -> None:
+        """That what states there are lie in memory as the parameter does."""
+        for name in self.states:
+            state = None if name is None else own.get(name)
+            if state is not None and not (
+                state.is_contiguous()
+                and (state.shape, state.dtype) == (parameter.shape, parameter.dtype)
+                and state.device == parameter.device
+            ):
+                raise ValueError(
+                    f"optimizer: expected {name} contiguous, of shape {tuple(parameter.shape)} and "
+                    f"{parameter.dtype}, on {parameter.device} as its parameter, got shape "
+                    f"{tuple(state.shape)}, {state.dtype}, on {state.device}"
+                )
 
     def tensors(self, state: _States, parameter: Tensor) -> list[Tensor | None]:
-        """The states, made where there are none."""
+        """The states, made as torch makes them where there are none."""
         if not any(self.states):
             return [None, None, None]
         own = state.setdefault(parameter, {})
         if self.counts and "step" not in own:
-            own["step"] = torch.tensor(0.0)
+            double = torch.get_default_dtype() == torch.float64
+            own["step"] = torch.zeros(
+                (),
+                dtype=torch.float64 if double and not self.fused else torch.float32,
+                device=parameter.device if self.fused else "cpu",
+            )
         for name in self.states:
             if name is not None and own.get(name) is None:
                 own[name] = torch.zeros_like(parameter, requires_grad=False)
         return [None if name is None else own[name] for name in self.states]
-
-
-def _count(state: _States, parameters: Sequence[Tensor], epochs: int) -> None:
-    for p in parameters:
-        step = state[p].get("step") if p in state else None
-        if step is not None:
-            step += epochs

@@ -103,12 +103,12 @@ def _extent(model: str, x: Tensor, parameters: Sequence[Tensor]) -> tuple[int, i
     return (x.shape[1], parameters[0].shape[0]) if model == "linear" else (1, 1)
 
 
-def linear_fits(x: Tensor, weight: Tensor, dx: bool = False) -> bool:
-    """Whether the kernels take a linear model of these shapes, else it is for matrix products."""
-    columns, outputs = x.shape[1], weight.shape[0]
+def linear_fits(weight: Tensor, dx: bool = False) -> bool:
+    """Whether the kernels take a linear model of this shape, else it is for matrix products."""
+    outputs, columns = weight.shape
     if columns < 1 or outputs < 1 or not native.linear_fits(columns, outputs):
         return False
-    writes: bool = native.linear_writes_dx(STORAGES[x.dtype], columns, outputs)
+    writes: bool = native.linear_writes_dx(STORAGES[weight.dtype], columns, outputs)
     return writes or not dx
 
 
@@ -123,7 +123,7 @@ def linear_mse(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     _checks.native_dtype(x=x, target=target, weight=weight, bias=bias, loss_weight=loss_weight)
     _checks.linear_mse(x, weight, bias, target, loss_weight)
-    if not linear_fits(x, weight, dx):
+    if not linear_fits(weight, dx):
         return _linear_mse_by_products(x, weight, bias, target, reduction, dx, loss_weight)
     parameters = (weight,) if bias is None else (weight, bias)
     slope = _dense(x) if dx else None

@@ -23,6 +23,7 @@ Rows = Callable[[int, int], Tensor]
 """Rows [start, stop) of a matrix, in float64."""
 
 _BLOCK_ELEMENTS = 2**18
+_DEVICE_BLOCK_ELEMENTS = 2**24
 _LANES = 4
 _MEMORY_ELEMENTS = 2**23
 """What all lanes' blocks may hold: 64 MB."""
@@ -50,18 +51,21 @@ def _r(matrix: Tensor) -> Tensor:
     return factor
 
 
-def triangle(rows: Rows, count: int, columns: int) -> Tensor:
+def triangle(rows: Rows, count: int, columns: int, device: torch.device) -> Tensor:
     """R of the QR factorisation of a matrix that is read by blocks of rows.
 
     Args:
         rows: reads them.
         count: how many there are.
         columns: how many each has.
+        device: where they are, and the result.
 
     Returns:
         (min(count, columns), columns) in float64. What is not finite in the rows makes it not
         finite.
     """
+    if device.type != "cpu":  # which factorises large blocks best, in its current stream
+        return _chain(rows, 0, count, max(_DEVICE_BLOCK_ELEMENTS // columns, columns))
     block = max(_BLOCK_ELEMENTS // columns, columns)
     each = _COPIES * (block + columns) * columns
     lanes = max(min(_LANES, _MEMORY_ELEMENTS // each, -(-count // block)), 1)
@@ -69,14 +73,7 @@ def triangle(rows: Rows, count: int, columns: int) -> Tensor:
 
     def lane(number: int) -> Tensor:
         start, stop = number * count // lanes, (number + 1) * count // lanes
-        factor = None
-        for first in range(start, stop, block):
-            part = rows(first, min(first + block, stop))
-            factor = _r(part if factor is None else torch.cat((factor, part)))
-            if stopped.is_set():
-                break
-        assert factor is not None
-        return factor
+        return _chain(rows, start, stop, block, stopped)
 
     with _single_threaded() as threads:
         if lanes == 1:
@@ -89,6 +86,20 @@ def triangle(rows: Rows, count: int, columns: int) -> Tensor:
                 stopped.set()
                 raise
         return _r(torch.cat(factors))
+
+
+def _chain(
+    rows: Rows, start: int, stop: int, block: int, stopped: threading.Event | None = None
+) -> Tensor:
+    """R of rows [start, stop), each block of them stacked under the last R."""
+    factor = None
+    for first in range(start, stop, block):
+        part = rows(first, min(first + block, stop))
+        factor = _r(part if factor is None else torch.cat((factor, part)))
+        if stopped is not None and stopped.is_set():
+            break
+    assert factor is not None
+    return factor
 
 
 def features(problem: Problem) -> tuple[Rows, Tensor]:
@@ -122,7 +133,7 @@ def features(problem: Problem) -> tuple[Rows, Tensor]:
     bias = torch.arange(outputs * columns, outputs * (columns + 1)).unsqueeze(1)
 
     def with_ones(start: int, stop: int) -> Tensor:
-        part = torch.ones(stop - start, columns + 1, dtype=torch.float64)
+        part = torch.ones(stop - start, columns + 1, dtype=torch.float64, device=x.device)
         part[:, :columns] = x[start:stop]
         return part
 

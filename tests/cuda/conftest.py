@@ -3,9 +3,12 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from . import emulator
 
@@ -22,6 +25,33 @@ def emulated(compiled: emulator.Emulator) -> Iterator[emulator.Emulator]:
     """The kernels on the host, threads and blocks in their order."""
     yield compiled
     compiled.backwards = False
+
+
+@pytest.fixture
+def on_host(emulated: emulator.Emulator, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`_cuda_ops` with its launches on the host."""
+    _cuda_ops = pytest.importorskip("gdcore._cuda_ops", reason="built without the CUDA path")
+    native = _cuda_ops.native
+
+    def mse(*arguments: Any) -> None:
+        emulated.mse(*arguments[:-1])
+
+    def loss(model: Any, x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> None:
+        parameters, mean, loss, gradients, dx, _ = rest
+        emulated.loss(model.name, (x, target, weight), parameters, mean, loss, gradients, dx)
+
+    def train(model: Any, x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> None:
+        parameters, mean, kind, settings, states, first, epochs, stops, *results = rest
+        losses, status, previous, records, every, _ = results
+        emulated.train(
+            *(model.name, (x, target, weight), parameters, mean, kind.name, settings, states),
+            *(range(first, first + epochs), losses, status, previous, stops, records, every),
+        )
+
+    names = {name: getattr(native, name) for name in dir(native) if not name.startswith("__")}
+    calls = {"mse": mse, "loss": loss, "train": train}
+    monkeypatch.setattr(_cuda_ops, "native", SimpleNamespace(**{**names, **calls}))
+    return _cuda_ops
 
 
 @pytest.fixture

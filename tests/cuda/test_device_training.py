@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 import gdcore
+from gdcore._optimizer import rule_of
+from gdcore._problem import Problem, checked
 
 from ..api.optimizers import FULL, NAMES, everything, ours, theirs
 from .conftest import no_waiting
@@ -17,7 +19,6 @@ from .test_emulated_training import name as case_name
 
 pytestmark = pytest.mark.cuda
 _cuda_loop = pytest.importorskip("gdcore._cuda_loop", reason="built without the CUDA path")
-RULES = {"SGD": "sgd", "RMSprop": "rmsprop", "Adam": "adam", "AdamW": "adam"}
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -102,6 +103,20 @@ def bare(p: Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(p.clone())
 
 
+def loop_of(
+    model: str,
+    parameters: list[Any],
+    data: Any,
+    optimizer: torch.optim.Optimizer,
+    *rest: Any,
+    **kw: Any,
+) -> Any:
+    names = tuple(f"parameters[{i}]" for i in range(len(parameters)))
+    problem = checked(Problem(model, names, tuple(parameters), *data, True))
+    held = (rule_of(optimizer), optimizer.param_groups, optimizer.state)
+    return _cuda_loop.CudaLoop(problem, *held, *rest, **kw)
+
+
 def run(
     device: torch.device,
     model: str,
@@ -113,9 +128,9 @@ def run(
 ) -> tuple[Any, list[torch.nn.Parameter], torch.optim.Optimizer]:
     own = [bare(p.to(device)) for p in parameters]
     optimizer = getattr(torch.optim, name)(own, **options)
-    x, y, w = (None if t is None else t.to(device) for t in data)
-    held = (RULES[name], optimizer.param_groups, optimizer.state)
-    loop = _cuda_loop.train_cuda(model, own, x, y, w, True, *held, epochs, record_every=1)
+    there = [None if t is None else t.to(device) for t in data]
+    loop = loop_of(model, own, there, optimizer, epochs, record_every=1)
+    loop.put(epochs)
     return loop, own, optimizer
 
 
@@ -126,7 +141,7 @@ def test_loops_are_torch_s(
 ) -> None:
     data, parameters = problem(model, rows, d, k, torch.float64)
     loop, own, optimizer = run(cuda, model, data, parameters, 12, name, **FULL[name])
-    assert _cuda_loop.finish(loop, own, optimizer.state) is None
+    assert loop.wait() is None
 
     twins = [bare(p) for p in parameters]
     plain = getattr(torch.optim, name)(twins, **FULL[name])
@@ -180,9 +195,8 @@ def test_loops_go_on(cuda: torch.device) -> None:
     for chunks in ((30,), (11, 19)):
         own = [bare(p.to(cuda)) for p in parameters]
         optimizer = torch.optim.SGD(own, lr=0.1, momentum=0.9)
-        held = ("sgd", optimizer.param_groups, optimizer.state)
         for epochs in chunks:
-            _cuda_loop.train_cuda("linear", own, x, y, None, True, *held, epochs)
+            loop_of("linear", own, (x, y, None), optimizer, epochs).put(epochs)
         results.append(copy.deepcopy(own))
     assert all(map(torch.equal, *results))
 
@@ -190,8 +204,8 @@ def test_loops_go_on(cuda: torch.device) -> None:
 @pytest.mark.parametrize("rows", [20, 50_000])
 def test_divergence(cuda: torch.device, rows: int) -> None:
     data, parameters = problem("linear", rows, 3, 1, torch.float32)
-    loop, own, optimizer = run(cuda, "linear", data, parameters, 60, "SGD", lr=1e5)
-    epoch = _cuda_loop.finish(loop, own, optimizer.state)
+    loop, own, _ = run(cuda, "linear", data, parameters, 60, "SGD", lr=1e5)
+    epoch = loop.wait()
     assert epoch is not None
     assert 0 < epoch < 60
     assert not loop.losses[epoch].isfinite()
@@ -205,24 +219,4 @@ def test_loops_do_not_wait(cuda: torch.device) -> None:
     own = [bare(p.to(cuda)) for p in parameters]
     optimizer = torch.optim.SGD(own, lr=1e-3)
     with no_waiting():
-        held = ("sgd", optimizer.param_groups, optimizer.state)
-        _cuda_loop.train_cuda("polynomial", own, x, y, None, True, *held, 10)
-
-
-def test_unsuited(cuda: torch.device) -> None:
-    data, parameters = problem("linear", 20, 3, 1, torch.float32)
-    x, y, _ = (None if t is None else t.to(cuda) for t in data)
-    own = [bare(p.to(cuda)) for p in parameters]
-    for optimizer, why in (
-        (torch.optim.SGD(own[:1], lr=0.1), "holds all parameters"),
-        (torch.optim.Adam(own, capturable=True), "capturable"),
-    ):
-        held = ("adam", optimizer.param_groups, optimizer.state)
-        with pytest.raises(ValueError, match=why):
-            _cuda_loop.train_cuda("linear", own, x, y, None, True, *held, 3)
-    optimizer = torch.optim.SGD(own, lr=0.1)
-    held = ("sgd", optimizer.param_groups, optimizer.state)
-    with pytest.raises(ValueError, match="expected a CUDA tensor"):
-        _cuda_loop.train_cuda("linear", own, data[0], y, None, True, *held, 3)
-    with pytest.raises(ValueError, match=r"y: expected a tensor on cuda"):
-        _cuda_loop.train_cuda("linear", own, x, data[1], None, True, *held, 3)
+        loop_of("polynomial", own, (x, y, None), optimizer, 10).put(10)

@@ -6,20 +6,17 @@ The Python runs on CPU tensors here, its native calls going to the emulated kern
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gdcore
 from gdcore import _ops
 
 from ..api.optimizers import FULL, NAMES
-from .emulator import Emulator
-from .test_device_training import RULES, bare, predicted
+from .test_device_training import bare, loop_of, predicted
 from .test_emulated_training import SMALL, problem
 
 _cuda_ops = pytest.importorskip("gdcore._cuda_ops", reason="built without the CUDA path")
@@ -111,37 +108,6 @@ def test_fits() -> None:
     assert not native.linear_fits(1, 17)
 
 
-@pytest.fixture
-def on_host(emulated: Emulator, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`_cuda_ops` with its launches on the host."""
-
-    def mse(*arguments: Any) -> None:
-        emulated.mse(*arguments[:-1])
-
-    def loss(model: Any, x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> None:
-        parameters, mean, loss, gradients, dx, _ = rest
-        emulated.loss(model.name, (x, target, weight), parameters, mean, loss, gradients, dx)
-
-    def train(model: Any, x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> None:
-        parameters, mean, kind, settings, states, first, epochs, stops, *results = rest
-        losses, status, previous, records, every, _ = results
-        emulated.train(
-            *(model.name, (x, target, weight), parameters, mean, kind.name, settings, states),
-            *(range(first, first + epochs), losses, status, previous, stops, records, every),
-        )
-
-    names = {name: getattr(native, name) for name in dir(native) if not name.startswith("__")}
-    calls = {"mse": mse, "loss": loss, "train": train}
-    monkeypatch.setattr(_cuda_ops, "native", SimpleNamespace(**{**names, **calls}))
-    suited = _cuda_loop.unsuited
-    monkeypatch.setattr(
-        _cuda_loop,
-        "unsuited",
-        lambda *a: None if "expected a CUDA tensor" in (reason := suited(*a) or "") else reason,
-    )
-    return _cuda_ops
-
-
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize(("d", "k"), [(3, 2), (1, 1), (600, 1), (2, 20)])
 def test_linear_mse(on_host: Any, reduction: str, d: int, k: int) -> None:
@@ -178,9 +144,9 @@ def test_train(on_host: Any, model: str, rows: int, d: int, k: int, name: str) -
     theirs = getattr(torch.optim, name)(twins, **FULL[name])
     losses = []
     for epochs in (1, 4, 3):
-        held = (RULES[name], ours.param_groups, ours.state)
-        loop = _cuda_loop.train_cuda(model, own, x, y, None, True, *held, epochs, record_every=2)
-        assert _cuda_loop.finish(loop, own, ours.state) is None
+        loop = loop_of(model, own, (x, y, None), ours, epochs, record_every=2)
+        loop.put(epochs)
+        assert loop.wait() is None
         assert loop.records.shape[0] == -(-epochs // 2)
         losses.append(loop.losses)
     for epoch in range(8):
@@ -201,18 +167,24 @@ def test_divergence_is_put_right(on_host: Any) -> None:
     (x, y, _), parameters = problem("linear", 20, 3, 1, torch.float32)
     own = [bare(p) for p in parameters]
     optimizer = torch.optim.Adam(own, lr=1e25)
-    held = ("adam", optimizer.param_groups, optimizer.state)
-    loop = _cuda_loop.train_cuda("linear", own, x, y, None, True, *held, 30)
-    epoch = _cuda_loop.finish(loop, own, optimizer.state)
+    loop = loop_of("linear", own, (x, y, None), optimizer, 30)
+    loop.put(30)
+    epoch = loop.wait()
     assert epoch is not None
     assert all(p.isfinite().all() for p in own)
     assert optimizer.state[own[0]]["step"] == epoch
 
 
 def test_unsuited() -> None:
-    p, x = torch.nn.Parameter(torch.ones(1, 3)), torch.ones(5, 3)
-    reason = _cuda_loop.unsuited("linear", [p], x, [{"params": [p], "lr": 0.1}])
-    assert reason == "x: expected a CUDA tensor, got one on cpu"
+    p, groups = torch.nn.Parameter(torch.ones(1, 3)), [{"params": []}]
+    assert "to hold a parameter" in _cuda_loop.unsuited("linear", [p], groups)
+    groups = [{"params": [p], "lr": 0.1, "capturable": True}]
+    assert "capturable=False" in _cuda_loop.unsuited("linear", [p], groups)
+    assert "has a kernel of its own" in _cuda_loop.unsuited("indexed", [p], groups)
+    wide = torch.nn.Parameter(torch.ones(1, 600))
+    assert "at most 512 columns" in _cuda_loop.unsuited("linear", [wide], [{"params": [wide]}])
+    across = torch.nn.Parameter(torch.ones(3, 2).t())
+    assert "contiguous" in _cuda_loop.unsuited("linear", [across], [{"params": [across]}])
 
 
 def run_kernels(tmp_path: Path, log: str) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,7 @@ then tested where no device is. The same launches are compiled as for a device, 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import subprocess
@@ -21,6 +22,8 @@ HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
 STORAGES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 MODELS = {"linear": 0, "polynomial": 1, "legendre": 2}
+_NUMBERS = 9
+"""Settings of a parameter, all NaN for one that is frozen."""
 KINDS = {"SGD": 0, "RMSprop": 1, "Adam": 2}
 
 
@@ -92,7 +95,7 @@ def _sizes(tensors: Sequence[Tensor]) -> Any:
 
 
 def _numbers(settings: Sequence[Sequence[float]]) -> Any:
-    flat = [number for numbers in settings for number in numbers]
+    flat = [number for numbers in settings for number in numbers or [math.nan] * _NUMBERS]
     return (ctypes.c_double * len(flat))(*flat)
 
 
@@ -157,8 +160,8 @@ class Emulator:
         states: Sequence[Sequence[Tensor | None]],
         epochs: range,
         losses: Tensor,
-        status: Tensor,
-        previous: Tensor,
+        status: Tensor | None,
+        previous: Tensor | None,
         stops: bool = True,
         records: Tensor | None = None,
         record_every: int = 1,

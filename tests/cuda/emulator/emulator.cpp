@@ -1,4 +1,5 @@
 // The launches of csrc/cuda on the host, for ctypes: see emulator.py beside this.
+#include <cmath>
 #include <cstdio>
 #include <exception>
 
@@ -127,7 +128,8 @@ int emulate_train(int storage, int backwards, int model, const Tensor* data, voi
   lay_out(loop, tensors, sizes);
   loop.empty = p.rows == 0;
   for (int i = 0; i < tensors; ++i) {
-    loop.ranges[i].settings = settings_of(static_cast<Kind>(kind), settings + i * kNumbers);
+    const bool frozen = std::isnan(settings[i * kNumbers]);
+    loop.ranges[i].settings = settings_of(frozen ? Kind::kFrozen : static_cast<Kind>(kind), settings + i * kNumbers);
     loop.ranges[i].slots.parameter = theta[i];
     for (int k = 0; k < kMaxState; ++k) loop.ranges[i].slots.state[k] = states[i * kMaxState + k];
   }
