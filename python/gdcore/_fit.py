@@ -184,8 +184,13 @@ def fit(
             rule = rule._replace(loss_below=None, no_improvement_for=None)
         rule = rule if any(condition is not None for condition in rule) else None
     tqdm = import_tqdm() if s.progress else None
+    try:
+        epochs = _epochs(rows, chosen, optimizer, tensors, s)
+    except BaseException as error:  # Ctrl-C while rows are compressed, say
+        error.history = recorder.history()  # type: ignore[attr-defined]
+        raise
     loop = Loop(
-        _epochs(rows, chosen, optimizer, tensors, s),
+        epochs,
         recorder,
         optimizer,
         events,

@@ -66,11 +66,14 @@ class FullBatch:
 
     def limit(self, rate: float) -> float | None:
         runner, costs = self._runner, self._costs
-        if costs is None or costs.compressed is None or runner.surely_stable(rate):
+        if costs is None or costs.compressed is None:
             return None
+        if runner.method == "compressed":
+            return None if runner.surely_stable(rate) else runner.largest_stable_lr
         allowed = max(_QUICK, _SHARE * costs.total(runner.method))
-        dear = runner.method != "compressed" and costs.compressed.prepare > allowed
-        return None if dear else runner.largest_stable_lr
+        if costs.stepwise.epoch > allowed or runner.surely_stable(rate):
+            return None
+        return runner.largest_stable_lr if costs.compressed.prepare <= allowed else None
 
     def largest_stable_lr(self) -> float | None:
         return self._runner.largest_stable_lr

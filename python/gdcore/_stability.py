@@ -3,10 +3,13 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ._problem import Problem
 
 __all__ = ["curvature_bound", "largest_stable_lr"]
+
+_BLOCK_ELEMENTS = 2**16
 
 
 def curvature_bound(problem: Problem) -> float | None:
@@ -19,20 +22,37 @@ def curvature_bound(problem: Problem) -> float | None:
         The largest eigenvalue of a matrix that is positive semidefinite is at most its trace.
     """
     x, weight = problem.x, problem.weight
-    norm: Any = torch.linalg.vector_norm(x, dtype=torch.float64)
-    squares = float(norm) ** 2
     rows, outputs = x.shape[0], max(problem.y.numel() // x.shape[0], 1)
+    index = problem.index
     if problem.kernel == "linear":
-        squares += rows if len(problem.parameters) > 1 else 0
+        squares = _squares(x) + (rows if len(problem.parameters) > 1 else 0)
     elif problem.kernel == "polynomial":
-        powers: Any = torch.vander(x.double(), problem.parameters[0].numel())
-        squares = float(powers.square().sum())
-    elif problem.index is None or problem.index.unique().numel() < problem.index.numel():
+        squares = _squares(x, problem.parameters[0].numel())
+    elif index is not None and index.unique().numel() == index.numel():
+        squares = _squares(x)
+    else:
         return None
     largest, divisor = 1.0, float(rows * outputs)
     if weight is not None:
         largest, divisor = float(weight.max()), float(weight.sum(dtype=torch.float64))
     return 2 * largest * squares / (divisor if problem.mean else 1.0)
+
+
+def _squares(x: Tensor, powers: int | None = None) -> float:
+    """Σ x², or that of so many powers of x, rounded up.
+
+    In blocks, each rounded by at most its size times ε; Ctrl-C is answered between them.
+    """
+    total = 0.0
+    columns = max(powers or x.numel() // x.shape[0], 1)
+    rows = max(_BLOCK_ELEMENTS // columns, 1)
+    for start in range(0, x.shape[0], rows):
+        block = x[start : start + rows]
+        if powers is not None:
+            block = torch.vander(block.double(), powers)
+        norm: Any = torch.linalg.vector_norm(block)
+        total += float(norm) ** 2
+    return total * (1 + min(rows * columns, x.numel()) * torch.finfo(x.dtype).eps)
 
 
 def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:

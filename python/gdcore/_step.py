@@ -1,6 +1,5 @@
 """What the optimizers share: a step that is one native call, and torch's own for the rest."""
 
-import functools
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,7 +9,6 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from . import _ops
-from ._turns import turn_of
 
 _Group = dict[str, Any]
 _States = dict[Tensor, dict[str, Any]]
@@ -89,18 +87,13 @@ class NativeStep(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         groups, own = self.param_groups, self.__dict__
-        with self._turn:
-            if own.get("grad_scale") is None and own.get("found_inf") is None and not _ops.traced():
-                left = self._kernels(groups, self.state)
-                if left is not None:
-                    self._step_apart(*left)
-            else:
-                self._torch_step(groups)
+        if own.get("grad_scale") is None and own.get("found_inf") is None and not _ops.traced():
+            left = self._kernels(groups, self.state)
+            if left is not None:
+                self._step_apart(*left)
+        else:
+            self._torch_step(groups)
         return loss
-
-    @functools.cached_property
-    def _turn(self) -> Any:
-        return turn_of(self)
 
     def _step_apart(self, unsuited: list[Tensor], stateless: list[Tensor]) -> None:
         """A step in which some parameters are torch's to update, or have no state yet.

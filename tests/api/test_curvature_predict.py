@@ -92,6 +92,7 @@ def test_a_badly_scaled_problem(settings: str) -> None:
     assert agrees(predicted, stepwise(model, nn.MSELoss(), optimizer, (x, y), epochs=500))
 
 
+@pytest.mark.filterwarnings("ignore:optimizer. lr=.* is above:RuntimeWarning")
 def test_a_descent_that_diverges() -> None:
     """While the numbers last, the relative error grows by some ε each epoch; then it is infinite.
     Directions at rest stay there."""

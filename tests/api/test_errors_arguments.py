@@ -57,11 +57,10 @@ def test_data_that_are_not_a_pair() -> None:
     _, x, y = case
     for data, got in (
         ((x,), "1 of them"),
-        ((x, y, y), "3 of them"),
+        ((x, y, y, y), "4 of them"),
         ((), "0 of them"),
         (x, "Tensor"),
         ({"x": x, "y": y}, "dict"),
-        (torch.utils.data.TensorDataset(x, y), "TensorDataset"),
         (iter((x, y)), "tuple_iterator"),
         (1, "int"),
     ):
@@ -148,7 +147,7 @@ FLATTENS = [(1, 0), (0, 2), (2, -1), (-3, 1), (0, 3), (0, -3)]
 
 @pytest.mark.parametrize(("start", "end"), FLATTENS)
 def test_dimensions_that_a_prediction_does_not_have(start: int, end: int) -> None:
-    """torch's own Flatten fails on them."""
+    """torch's own Flatten fails on them, and its error is the one that comes."""
     model = nn.Sequential(nn.Linear(1, 2), nn.Flatten(start, end))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x = torch.ones(3, 1)
@@ -157,7 +156,7 @@ def test_dimensions_that_a_prediction_does_not_have(start: int, end: int) -> Non
     for y in (torch.ones(3, 2), torch.ones(6)):
         with (
             nothing_written(model=model, optimizer=optimizer),
-            pytest.raises((TypeError, ValueError), match=r"^model: expected "),
+            pytest.raises((IndexError, RuntimeError)),
         ):
             gdcore.train_step(model, nn.MSELoss(), optimizer)(x, y)
 

@@ -193,6 +193,7 @@ def test_descent_of_many_parameters_shows_the_slowest_two() -> None:
         assert abs(along[3, column] / along[2, column]) == pytest.approx(factor, rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:optimizer. lr=.* is above:RuntimeWarning")
 def test_a_descent_that_diverges_is_cut() -> None:
     model = line()
     found = gdcore.curvature(model, LOSS, (X, 2 * X))

@@ -68,25 +68,6 @@ def test_no_update_is_lost(way: str, momentum: float) -> None:
     assert all(map(torch.equal, together, alone))
 
 
-@pytest.mark.parametrize("kind", ["SGD", "RMSprop", "Adam", "AdamW"])
-def test_no_step_is_lost(kind: str) -> None:
-    """Steps of gdcore.optim alone, of so many elements that threads run at the same time."""
-
-    def stepped(together: bool) -> list[Tensor]:
-        weight = nn.Parameter(torch.ones(4_000_000))
-        weight.grad = torch.linspace(-1, 1, weight.numel())
-        optimizer = getattr(gdcore.optim, kind)([weight], lr=0.1)
-        optimizer.step()
-        if together:
-            at_once(optimizer.step)
-        else:
-            for _ in range(STEPS * THREADS):
-                optimizer.step()
-        return [weight, *(v for v in optimizer.state[weight].values() if v is not None)]
-
-    assert all(map(torch.equal, stepped(True), stepped(False)))
-
-
 def test_losses_at_once() -> None:
     x, y = data()
     results: list[tuple[Tensor, ...]] = []

@@ -28,11 +28,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def problem_of(x: Tensor, y: Tensor, weight: Tensor | None = None, *, mean: bool = True) -> Problem:
-    parameters = (
-        nn.Parameter(random(y.shape[1], x.shape[1], seed=9)),
-        nn.Parameter(y.new_zeros(1)),
-    )
-    parameters = (parameters[0], nn.Parameter(y.new_zeros(y.shape[1])))
+    start = random(y.shape[1], x.shape[1], seed=9).to(x.dtype)
+    parameters = (nn.Parameter(start), nn.Parameter(y.new_zeros(y.shape[1])))
     return Problem("linear", ("weight", "bias"), parameters, x, y, weight, mean)
 
 

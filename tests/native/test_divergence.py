@@ -43,7 +43,9 @@ def fit(
     model, x, y = make(dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=momentum)
     try:
-        history = gdcore.fit(model, torch.nn.MSELoss(), optimizer, (x, y), epochs=epochs)
+        history = gdcore.fit(
+            model, torch.nn.MSELoss(), optimizer, (x, y), epochs=epochs, method="stepwise"
+        )
         last = epochs - 1
     except gdcore.DivergenceError as error:
         history, last = error.history, error.epoch
@@ -75,6 +77,7 @@ def first_epochs_that_overflow(
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("make", [line, many_outputs, polynomial, legendre])
 @pytest.mark.usefixtures("instruction_set")
+@pytest.mark.filterwarnings("ignore:optimizer. lr=50 is above:RuntimeWarning")
 def test_divergence(
     make: Callable[[torch.dtype], Problem], dtype: torch.dtype, momentum: float
 ) -> None:

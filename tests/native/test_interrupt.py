@@ -29,8 +29,8 @@ def problem():
 """,
     "long epochs": """
 def problem():
-    x = torch.linspace(-1, 1, 64).expand(5_000_000, 64)
-    return nn.LinearRegression(64), x, torch.ones(1, 1).expand(5_000_000, 1)
+    x = torch.linspace(-1, 1, 64).repeat(1_000_000, 1)
+    return nn.LinearRegression(64), x, torch.ones(1, 1).expand(1_000_000, 1)
 """,
     "many parameters": """
 def problem():
@@ -53,13 +53,15 @@ FIT = """
 import json, signal, sys, time, torch, gdcore
 from gdcore import nn
 
+METHOD = "stepwise"
+
 def fit(epochs):
     torch.manual_seed(0)
     model, x, y = problem()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.5)
     try:
         history = gdcore.fit(
-            model, nn.MSELoss(), optimizer, (x, y), epochs=epochs, record_every=1000
+            model, nn.MSELoss(), optimizer, (x, y), epochs=epochs, record_every=1000, method=METHOD
         )
     except Stopped as stopped:
         answered.append(time.monotonic())
@@ -111,14 +113,28 @@ def stop(code: str, after: float, with_signal: int = signal.SIGINT) -> tuple[dic
     return report, report["answered"] - sent
 
 
+COMPRESSED = 'METHOD = "compressed"\n'
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_ctrl_c(model: str) -> None:
     """KeyboardInterrupt comes soon, and all is as after a fit of exactly the epochs that ended."""
     code = "Stopped = KeyboardInterrupt\n" + FIT + MODELS[model] + STOP_AND_REPEAT
-    report, seconds = stop(code, after=0.5)
+    report, seconds = stop(code, after=1.0)
     assert seconds < ALLOWED_SECONDS
     one_takes_longer = model in ("many parameters", "a large square model", "very long epochs")
     assert (report["epochs"] == 0) == one_takes_longer
+
+
+@pytest.mark.parametrize("rows", [3, 5_000_000])
+def test_ctrl_c_of_a_compressed_fit(rows: int) -> None:
+    """Among its epochs, or while the rows are compressed."""
+    problem = MODELS["very long epochs"].replace("1_000_000_000", str(rows))
+    code = "Stopped = KeyboardInterrupt\n" + FIT + COMPRESSED + problem + STOP_AND_REPEAT
+    code = code.replace("parameters < 100", f"{rows} < 100")
+    report, seconds = stop(code, after=0.5)
+    assert seconds < ALLOWED_SECONDS
+    assert (report["epochs"] == 0) == (rows > 100)
 
 
 def test_a_handler_that_raises() -> None:

@@ -92,7 +92,9 @@ def _fit(settings: Settings, reduction: str, lr: float) -> Run:
     loss_fn = nn.MSELoss(reduction=reduction)
     optimizer = optim.SGD(model.parameters(), lr=lr)
     run = Run()
-    history = fit(model, loss_fn, optimizer, (x, y), epochs=settings.epochs, record_every=1)
+    history = fit(
+        model, loss_fn, optimizer, (x, y), epochs=settings.epochs, record_every=1, method="stepwise"
+    )
     # The seed prints W before the update and the cost as a mean, whatever is descended.
     run.costs = history.loss / len(x) if reduction == "sum" else history.loss
     before = torch.cat([W, history.parameters["weight"].flatten()[:-1, None]])

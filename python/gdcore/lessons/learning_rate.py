@@ -63,7 +63,13 @@ def fused(settings: Settings) -> Run:
         optimizer = optim.SGD(model.parameters(), lr=lr)
         try:
             history = fit(
-                model, nn.MSELoss(), optimizer, (x, y), epochs=settings.epochs, record_every=1
+                model,
+                nn.MSELoss(),
+                optimizer,
+                (x, y),
+                epochs=settings.epochs,
+                record_every=1,
+                method="stepwise",
             )
         except DivergenceError as error:
             # Its history ends with the first cost that is not finite.

@@ -84,7 +84,14 @@ def fused(settings: Settings) -> Run:
     optimizer = optim.SGD(model.parameters(), lr=settings.lr)
     loss_fn = nn.MSELoss(reduction="sum")
     run = Run()
-    history = fit(model, loss_fn, optimizer, (settings.x, settings.y), epochs=settings.epochs)
+    history = fit(
+        model,
+        loss_fn,
+        optimizer,
+        (settings.x, settings.y),
+        epochs=settings.epochs,
+        method="stepwise",
+    )
     run.costs = history.loss
     for t in range(settings.every - 1, settings.epochs, settings.every):
         run.record(t, cost=history.loss[t])

@@ -62,7 +62,13 @@ def fit_line(model: nn.Linear, settings: Settings) -> Run:
     data = (settings.x, settings.y)
     run = Run()
     history = fit(
-        model, nn.MSELoss(), optimizer, data, epochs=settings.epochs, record_every=settings.every
+        model,
+        nn.MSELoss(),
+        optimizer,
+        data,
+        epochs=settings.epochs,
+        record_every=settings.every,
+        method="stepwise",
     )
     run.costs = history.loss
     W, b = history.parameters["weight"], history.parameters["bias"]

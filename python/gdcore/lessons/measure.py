@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -24,17 +25,18 @@ def train(version: Version, settings: Settings) -> Run:
     to there. The loops by hand and by autograd go on with infinities, as their seeds would, and
     record that they did.
     """
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
+        # Its table shows what too high a rate does; the warning would only say it beforehand.
+        warnings.filterwarnings("ignore", "optimizer: lr=", RuntimeWarning)
+        try:
             run = version(settings)
-        if run.diverged is None and not all_finite(run.final):
-            run.diverged = settings.epochs
-        return run
-    except DivergenceError as error:
-        finite = replace(settings, epochs=error.epoch)
-        run = version(finite) if error.epoch > 0 else Run().finish()
-        run.diverged = error.epoch
-        run.largest_stable_lr = error.largest_stable_lr
+            if run.diverged is None and not all_finite(run.final):
+                run.diverged = settings.epochs
+        except DivergenceError as error:
+            finite = replace(settings, epochs=error.epoch)
+            run = version(finite) if error.epoch > 0 else Run().finish()
+            run.diverged = error.epoch
+            run.largest_stable_lr = error.largest_stable_lr
         return run
 
 

@@ -113,7 +113,7 @@ def fit_plane(model: nn.Linear, settings: Settings) -> tuple[Run, Tensor]:
     optimizer = optim.SGD(model.parameters(), lr=settings.lr)
     data = (settings.x, settings.y)
     run = Run()
-    history = fit(model, nn.MSELoss(), optimizer, data, epochs=settings.epochs)
+    history = fit(model, nn.MSELoss(), optimizer, data, epochs=settings.epochs, method="stepwise")
     run.costs = history.loss
     for epoch in range(0, settings.epochs, settings.every):
         run.record(epoch, cost=history.loss[epoch])
