@@ -71,7 +71,7 @@ class FullBatch:
         if runner.method == "compressed":
             return None if runner.surely_stable(rate) else runner.largest_stable_lr
         allowed = max(_QUICK, _SHARE * costs.total(runner.method))
-        if costs.stepwise.epoch > allowed or runner.surely_stable(rate):
+        if costs.stepwise is None or costs.stepwise.epoch > allowed or runner.surely_stable(rate):
             return None
         return runner.largest_stable_lr if costs.compressed.prepare <= allowed else None
 

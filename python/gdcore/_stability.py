@@ -10,6 +10,7 @@ from ._problem import Problem
 __all__ = ["curvature_bound", "largest_stable_lr"]
 
 _BLOCK_ELEMENTS = 2**16
+_DEVICE_BLOCK_ELEMENTS = 2**24
 
 
 def curvature_bound(problem: Problem) -> float | None:
@@ -45,14 +46,16 @@ def _squares(x: Tensor, powers: int | None = None) -> float:
     """
     total = 0.0
     columns = max(powers or x.numel() // x.shape[0], 1)
-    rows = max(_BLOCK_ELEMENTS // columns, 1)
+    rows = max((_BLOCK_ELEMENTS if x.is_cpu else _DEVICE_BLOCK_ELEMENTS) // columns, 1)
+    # A device's double costs nothing beside its memory, and its blocks are too large for a float.
+    dtype = x.dtype if x.is_cpu else torch.float64
     for start in range(0, x.shape[0], rows):
         block = x[start : start + rows]
         if powers is not None:
             block = torch.vander(block.double(), powers)
-        norm: Any = torch.linalg.vector_norm(block)
+        norm: Any = torch.linalg.vector_norm(block, dtype=None if x.is_cpu else dtype)
         total += float(norm) ** 2
-    return total * (1 + min(rows * columns, x.numel()) * torch.finfo(x.dtype).eps)
+    return total * (1 + min(rows * columns, x.numel()) * torch.finfo(dtype).eps)
 
 
 def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
