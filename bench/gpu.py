@@ -8,7 +8,6 @@ same rounds. Needs nothing of the rest of the bench.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import re
 import statistics
@@ -86,10 +85,15 @@ def time_in_turns(runs: Sequence[Run], seconds: float, least: int) -> list[list[
 def agree(ours: Sequence[Tensor], theirs: Sequence[Tensor], rtol: float, what: str) -> None:
     """Raise unless every tensor is within ``rtol`` of the other's largest element."""
     for mine, other in zip(ours, theirs, strict=True):
+        mine, other = mine.detach(), other.detach()
         scale = float(other.double().abs().max())
         off = float((mine.double() - other.double()).abs().max())
         if not off <= rtol * scale:
             raise AssertionError(f"{what}: off by {off:.3g} of {scale:.3g}")
+
+
+def in_threes(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
 
 
 def copies(parameters: Sequence[Tensor]) -> list[nn.Parameter]:
@@ -97,30 +101,38 @@ def copies(parameters: Sequence[Tensor]) -> list[nn.Parameter]:
 
 
 class Fit:
-    """A model's full-batch loop by gdcore, by eager PyTorch, and by a graph of the latter."""
+    """A model's full-batch loop by gdcore, by eager PyTorch, and by a graph of the latter.
+
+    Args:
+        make: A new model, always the same, whose parameters are ``predict``'s in their order.
+        predict: What eager PyTorch runs.
+        method: `gdcore.fit`'s, or None for `gdcore.train_step`.
+    """
 
     def __init__(
         self,
-        kernel: str,
-        start: Sequence[Tensor],
+        make: Callable[[], nn.Module],
+        predict: Callable[..., Tensor],
         x: Tensor,
         y: Tensor,
-        predict: Callable[..., Tensor],
         lr: float,
+        method: str | None,
     ) -> None:
-        self.kernel, self.start, self.x, self.y = kernel, start, x, y
-        self.predict, self.lr = predict, lr
+        self.make, self.predict, self.x, self.y = make, predict, x, y
+        self.lr, self.method = lr, method
 
     def ours(self, epochs: int) -> tuple[list[nn.Parameter], Run]:
-        theta = copies(self.start)
-        optimizer = torch.optim.SGD(theta, lr=self.lr)
-        train = importlib.import_module("gdcore._cuda_loop").train_cuda
-        held = ("sgd", optimizer.param_groups, optimizer.state)
-        data = (self.x, self.y, None)
-        return theta, lambda: train(self.kernel, theta, *data, True, *held, epochs)
+        model = self.make()
+        theta, data = list(model.parameters()), (self.x, self.y)
+        parts = (model, nn.MSELoss(), torch.optim.SGD(theta, lr=self.lr))
+        if self.method is None:
+            step = gdcore.train_step(*parts, strict=True)
+            return theta, lambda: [step(*data) for _ in range(epochs)]
+        how: dict[str, Any] = {"epochs": epochs, "method": self.method, "strict": True}
+        return theta, lambda: gdcore.fit(*parts, data, **how)
 
     def eager(self, epochs: int) -> tuple[list[nn.Parameter], Run]:
-        theta = copies(self.start)
+        theta = list(self.make().parameters())
         optimizer = torch.optim.SGD(theta, lr=self.lr)
 
         def run() -> None:
@@ -160,28 +172,39 @@ class Fit:
         return Case(name, runs, moved, epochs, "epoch", goal)
 
 
+def zero_line(columns: int) -> nn.Linear:
+    model = nn.Linear(columns, 1, device="cuda")
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    return model
+
+
 def linear_steps(rows: int, columns: int, goal: Goal) -> Case:
     x = torch.randn(rows, columns, device="cuda")
     truth = torch.randn(1, columns, device="cuda")
     y = x @ truth.t() + 0.1
-    start = [torch.zeros(1, columns, device="cuda"), torch.zeros(1, device="cuda")]
-    fit = Fit("linear", start, x, y, F.linear, 0.1)
-    name = f"full batch step ({rows:,}, {columns}) float32".replace(",", " ")
+    fit = Fit(lambda: zero_line(columns), F.linear, x, y, 0.1, None)
+    name = f"full batch step ({in_threes(rows)}, {columns}) float32"
     # A float32 sum of so many rows, in any order: eager's own error is the larger.
-    return fit.case(name, 1, 4 * rows * (columns + 1), goal, 1e-3)
+    return fit.case(name, 10, 4 * rows * (columns + 1), goal, 1e-3)
 
 
 def lesson_line(epochs: int) -> Case:
     x = torch.tensor([[1.0], [2.0], [3.0]], device="cuda")
-    start = [torch.zeros(1, 1, device="cuda"), torch.zeros(1, device="cuda")]
-    fit = Fit("linear", start, x, 2 * x, F.linear, 0.01)
+    fit = Fit(lambda: zero_line(1), F.linear, x, 2 * x, 0.01, "auto")
     return fit.case(f"linear_regression lesson, {epochs} epochs", epochs, None, Goal(500), 1e-5)
+
+
+def cubic() -> nn.Module:
+    model = gdcore.nn.PolynomialRegression(3).to("cuda")
+    with torch.no_grad():
+        model.coefficients.copy_(torch.linspace(-0.5, 0.5, 4))
+    return model
 
 
 def sin_cubic(points: int, epochs: int) -> Case:
     x = torch.linspace(-torch.pi, torch.pi, points, device="cuda")
-    start = [torch.linspace(-0.5, 0.5, 4, device="cuda")]
-    fit = Fit("polynomial", start, x, torch.sin(x), gdcore.reference.polynomial, 1e-4)
+    fit = Fit(cubic, gdcore.reference.polynomial, x, torch.sin(x), 1e-4, "stepwise")
     return fit.case(f"sin cubic, {points} x {epochs}, stepwise", epochs, None, Goal(100), 1e-4)
 
 
@@ -202,7 +225,7 @@ def updates(count: int, size: int, goal: Goal) -> Case:
     theirs = optimizers["fused"].param_groups[0]["params"]
     agree(optimizers["gdcore"].param_groups[0]["params"], theirs, 1e-6, "SGD.step()")
     runs: dict[str, Run] = {name: optimizer.step for name, optimizer in optimizers.items()}
-    name = f"SGD.step() with momentum, {count} tensors of {size:,}".replace(",", " ")
+    name = f"SGD.step() with momentum, {count} tensors of {in_threes(size)}"
     return Case(name, runs, 4 * 5 * count * size if size > 10**6 else None, 1, "step", goal)
 
 
@@ -220,7 +243,7 @@ def loss_alone(rows: int) -> Case:
         "gdcore": lambda: run(gdcore.functional.mse_loss),
         "eager": lambda: run(F.mse_loss),
     }
-    name = f"mse_loss and gradient, {rows:,}".replace(",", " ")
+    name = f"mse_loss and gradient, {in_threes(rows)}"
     return Case(name, runs, 12 * rows, 1, "call", None)
 
 

@@ -96,6 +96,16 @@ def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.d
     return first.dtype
 
 
+def beside_parameters(device: torch.device, **tensors: Tensor | None) -> None:
+    """That all tensors are where the parameters are."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.device != device:
+            raise ValueError(
+                f"{name}: expected a tensor on {device} as the parameters, got one on "
+                f"{tensor.device}"
+            )
+
+
 def alike(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
     """One device and one dtype: the first one's."""
     first = tensors[0]

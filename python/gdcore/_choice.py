@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _cuda_cost, _ops
+from . import _checks, _cuda_cost, _ops
 from ._batches import Batches, Data, Inputs, Rows
 from ._cost import Costs, choose
 from ._eager import EagerStep
@@ -240,15 +240,13 @@ def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:
 
 def _check_device(rows: Rows, device: torch.device) -> None:
     xs = rows.x if isinstance(rows.x, tuple) else (rows.x,)
-    names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
-    for name, tensor in zip([*names, "y", "weight"], [*xs, rows.y, rows.weight], strict=True):
-        if tensor is None or tensor.device == device:
-            continue
-        if "cuda" in (tensor.device.type, device.type):
-            raise ValueError(
-                f"{name}: expected a tensor on {device} as the parameters, got one on "
-                f"{tensor.device}"
-            )
+    if (
+        any(t is not None and t.is_cuda for t in (*xs, rows.y, rows.weight))
+        or device.type == "cuda"
+    ):
+        names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
+        named = dict(zip(names, xs, strict=True))
+        _checks.beside_parameters(device, **named, y=rows.y, weight=rows.weight)
 
 
 def _shapes(y: Tensor, batch_size: int | None) -> list[tuple[int, ...]]:

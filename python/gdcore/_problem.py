@@ -56,6 +56,7 @@ def checked(problem: Problem) -> Problem:
     """
     parameters, x, y, weight = problem.parameters, problem.x, problem.y, problem.weight
     names = ["x", "y", "weight", *problem.names]
+    _checks.beside_parameters(parameters[0].device, x=x, y=y, weight=weight)
     _checks.alike(names, [x, y, weight, *parameters])
     mine = ("y", "weight")
     if problem.kernel == "linear":

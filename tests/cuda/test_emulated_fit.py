@@ -3,7 +3,6 @@
 CPU tensors pass for CUDA's where the way is chosen; the launches go to the emulator.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 import gdcore
 from gdcore import _choice
 from gdcore._native_model import Recognised
-from gdcore._problem import Problem, StopRule
+from gdcore._problem import Problem, StopRule, checked
 from gdcore._runners import StepwiseRunner
 from gdcore.plan import NativeModel
 
@@ -26,12 +25,11 @@ CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
 
 
 @pytest.fixture
-def pretended(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def pretended(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda", 0)
     monkeypatch.setattr(Recognised, "device", property(lambda self: device))
     monkeypatch.setattr(NativeModel, "on_cuda", property(lambda self: True))
     monkeypatch.setattr(_choice, "_check_device", lambda *_: None)
-    return
 
 
 def runners(problem: Problem, name: str = "SGD with all options") -> tuple[Any, StepwiseRunner]:
@@ -119,6 +117,22 @@ def test_stop(on_host: Any, rule: StopRule, first: int) -> None:
     plain.run(ours.updates)
     for p, q in zip(problem.parameters, plain._problem.parameters, strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_dtypes(on_host: Any, dtype: torch.dtype) -> None:
+    """Where a fit ends is where an update no longer moves what is stored: some units there."""
+    from gdcore._cuda_runner import CudaRunner
+
+    wanted = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
+    x = torch.randn(3000, 3, dtype=torch.float64)
+    weight = nn.Parameter(torch.zeros(1, 3, dtype=dtype))
+    data = (x.to(dtype), (x @ wanted.t()).to(dtype), None)
+    problem = Problem("linear", ("weight",), (weight,), *data, mean=True)
+    ran = CudaRunner(problem, torch.optim.SGD([weight], lr=0.25)).run(40)
+    assert ran.losses.dtype == dtype
+    unit = torch.finfo(dtype).eps
+    torch.testing.assert_close(weight.detach().double(), wanted, rtol=0, atol=16 * unit)
 
 
 def test_gradient_norms_are_refused(on_host: Any) -> None:
@@ -275,9 +289,14 @@ def test_divergence_of_a_fit(pretended: None) -> None:
 def test_steps(pretended: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from gdcore._cuda_runner import CudaStep
 
-    calls = []
+    calls: list[Any] = []
     called = CudaStep.__call__
-    monkeypatch.setattr(CudaStep, "__call__", lambda *a: calls.append(1) or called(*a))
+
+    def counted(step: Any, x: Tensor, y: Tensor) -> Any:
+        calls.append(x)
+        return called(step, x, y)
+
+    monkeypatch.setattr(CudaStep, "__call__", counted)
     model, other = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
     other.load_state_dict(model.state_dict())
     x, y = torch.randn(50, 3).double(), torch.randn(50, 2).double()
@@ -296,9 +315,14 @@ def test_steps_that_are_torch_s(
     pretended: None, on_host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An option that its kernels do not have, set between two steps, makes the step eager."""
-    launches = []
+    launches: list[Any] = []
     train = on_host.native.train
-    monkeypatch.setattr(on_host.native, "train", lambda *a: launches.append(1) or train(*a))
+
+    def counted(*arguments: Any) -> None:
+        launches.append(arguments)
+        train(*arguments)
+
+    monkeypatch.setattr(on_host.native, "train", counted)
     model = nn.Linear(3, 1)
     how = torch.optim.Adam(model.parameters())
     step = gdcore.train_step(model, nn.MSELoss(), how)
@@ -309,6 +333,14 @@ def test_steps_that_are_torch_s(
         assert not torch.equal(model.weight, before)
     assert len(launches) == 2
     assert how.state[model.weight]["step"] == 3
+
+
+def test_other_devices() -> None:
+    """What is not where the parameters are is named before anything else is looked at."""
+    weight = nn.Parameter(torch.zeros(1, 3))
+    problem = Problem("linear", ("weight",), (weight,), X.to("meta"), Y, None, mean=True)
+    with pytest.raises(ValueError, match="x: expected a tensor on cpu as the parameters, got one"):
+        checked(problem)
 
 
 def test_what_does_not_fit(pretended: None) -> None:

@@ -125,6 +125,16 @@ def test_linear_mse(on_host: Any, reduction: str, d: int, k: int) -> None:
                     torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_legendre_mse(on_host: Any, reduction: str) -> None:
+    x, y, w = torch.rand(3, 700, dtype=torch.float64)
+    theta = torch.randn(4, 1, dtype=torch.float64)
+    for weight in (None, w):
+        ours, theirs = (m.legendre_mse(x, *theta, y, reduction, weight) for m in (on_host, _ops))
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-12)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_elementwise(on_host: Any, reduction: str) -> None:
     x, y = torch.randn(3, 4, 5, dtype=torch.float64).transpose(0, 2), torch.randn(5, 4, 3).double()
