@@ -1,21 +1,30 @@
-"""The figures that gdcore is to reach, beside what this run measured."""
+"""The figures that gdcore is to reach, beside what a run measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import compression
+import insight
 import lessons
 import linear_mse
 import loss_steps
+import memory
+import minibatches
+import neighbour
 import optim
+import recognised
 import small_models
-from lesson_line import NN_LOOP, SEED_LOOP
+import stepwise
+import threads
+from available import JAX, SCIKIT_LEARN
+from lesson_line import SEED_LOOP
 from loops import FIT, FIT_ALONE
-from memory import share_of_bandwidth
+from table import Table
 from timing import Measured
 
-Measure = Callable[[Sequence[Measured], float], float | None]
+Measure = Callable[[Sequence[Measured]], float | None]
 
 
 @dataclass(frozen=True)
@@ -25,27 +34,27 @@ class Goal:
     Args:
         what: In words.
         suite: Where it is measured.
-        case: The case, or None for all of the suite.
-        bound: What it must be at least, or for a time at most.
-        unit: ``x`` for a ratio, ``us`` for a time, ``%`` for a share.
-        measure: From the measured cases and the read bandwidth.
+        case: The case, or how the cases' names begin; for a table, the figure's name.
+        bound: What it must be at least or, with ``at_most``, at most.
+        unit: ``×``, ``µs``, ``%`` or ``MB``.
+        measure: From the cases; None for a figure of a table.
     """
 
     what: str
     suite: str
-    case: str | None
+    case: str
     bound: float
     unit: str
-    measure: Measure
+    measure: Measure | None
+    at_most: bool = False
 
-    @property
-    def at_most(self) -> bool:
-        return self.unit == "us"
+    def wants(self, suite: str, case: str) -> bool:
+        return suite == self.suite and case.startswith(self.case)
 
 
 @dataclass(frozen=True)
 class Result:
-    """A goal and what was measured; None where its case was not run, or fits the caches."""
+    """A goal and what was measured; None where its case was not run, or a contender is missing."""
 
     goal: Goal
     measured: float | None
@@ -59,107 +68,221 @@ class Result:
         return self.measured >= self.goal.bound
 
 
-def ratio_to(contender: str) -> Measure:
-    return lambda measured, _: measured[0].row(contender).ratio.median
+def over(contender: str, ours: str | None = None) -> Measure:
+    """The time of a contender over that of one of gdcore's, the first if none is named."""
+
+    def measure(measured: Sequence[Measured]) -> float | None:
+        m = measured[0]
+        row, base = m.find(contender), m.rows[0] if ours is None else m.find(ours)
+        return None if row is None or base is None else row.ratio.median / base.ratio.median
+
+    return measure
 
 
-def microseconds(measured: Sequence[Measured], _: float) -> float:
+def microseconds(measured: Sequence[Measured]) -> float:
     return measured[0].rows[0].seconds.median * 1e6
 
 
-def percent_of_bandwidth(measured: Sequence[Measured], bandwidth: float) -> float | None:
-    share = share_of_bandwidth(measured[0], measured[0].rows[0], bandwidth)
-    return None if share is None else 100 * share
+def percent_of_limit(measured: Sequence[Measured]) -> float | None:
+    bound = measured[0].bound
+    return None if bound is None else 100 * bound.share.median
 
 
-def over(which: str, contender: str, fused: str) -> Measure:
-    """The geometric mean or the least of a contender's time over that of one of gdcore's."""
-    return lambda measured, _: getattr(small_models.summary_of(measured, contender, fused), which)
+def summarised(which: str, contender: str, fused: str = FIT) -> Measure:
+    """The geometric mean or the least over cases."""
+    return lambda measured: getattr(small_models.summary_of(measured, contender, fused), which)
+
+
+def better_of_torch(measured: Sequence[Measured]) -> float:
+    peers = ("eager", "foreach", "fused")
+    return min(row.ratio.median for row in measured[0].rows if row.contender in peers)
+
+
+def times_the_product(measured: Sequence[Measured]) -> float:
+    return 1 / measured[0].row(compression.PRODUCT).ratio.median
+
+
+def least_over(contender: str) -> Measure:
+    return lambda measured: min(m.row(contender).ratio.median for m in measured)
+
+
+def chosen_well(measured: Sequence[Measured]) -> float:
+    """In how many of a hundred cases the chosen method is within 1.5 of the fastest."""
+    return (
+        100
+        * sum(min(row.ratio.median for row in m.rows) >= 1 / 1.5 for m in measured)
+        / len(measured)
+    )
 
 
 def lesson(what: str, name: str, bound: float, measure: Measure) -> Goal:
-    return Goal(what, lessons.SUITE, name, bound, "x", measure)
+    return Goal(f"{name}: {what}", lessons.SUITE, name, bound, "×", measure)
 
 
-def linear(what: str, size: tuple[int, int], work: str, bound: float, unit: str) -> Goal:
-    measures: dict[str, Measure] = {
-        "x": ratio_to("eager"),
-        "us": microseconds,
-        "%": percent_of_bandwidth,
-    }
+def linear(what: str, size: tuple[int, int], work: str, bound: float, measure: Measure) -> Goal:
     case = linear_mse.name_of(*size, work)
-    return Goal(what, linear_mse.SUITE, case, bound, unit, measures[unit])
-
-
-def small(what: str, bound: float, which: str, fused: str) -> Goal:
-    return Goal(what, small_models.SUITE, None, bound, "x", over(which, "eager", fused))
-
-
-def parts(what: str, case: str, bound: float) -> Goal:
-    return Goal(f"(32, 10), {what}, against eager", loss_steps.SUITE, case, bound, "x", to_eager)
-
-
-def to_eager(measured: Sequence[Measured], _: float) -> float:
-    """Against the fastest of PyTorch's own: plain, ``foreach`` or ``fused``."""
-    rows = [row for row in measured[0].rows if row.contender.startswith("eager")]
-    return min(row.ratio.median for row in rows)
-
-
-def better_of_torch(measured: Sequence[Measured], _: float) -> float:
-    rows = [row for row in measured[0].rows if row.contender.startswith("torch.optim")]
-    return min(row.ratio.median for row in rows)
+    return Goal(f"{case}: {what}", linear_mse.SUITE, case, bound, "×", measure)
 
 
 def step(kind: str, tensors: str, bound: float) -> Goal:
-    what = f"optim, {kind}, {tensors}: step against the better of torch's"
-    return Goal(what, optim.SUITE, f"{tensors}, {kind}", bound, "x", better_of_torch)
+    case = f"{tensors}, {kind}"
+    return Goal(f"{case}: the better of torch's", optim.SUITE, case, bound, "×", better_of_torch)
 
 
-LINE = "linear_regression, fit against the seed's loop"
-PLANES = "small random models, fit against the eager loop"
+def moving(kind: str) -> Goal:
+    case = f"4 tensors of 4M, {kind}"
+    return Goal(f"{case}: share of copying", optim.SUITE, case, 85, "%", percent_of_limit)
+
+
+def per_step(case: str, jax: float, share: float | None) -> list[Goal]:
+    found = [Goal(f"{case}: JAX", stepwise.SUITE, case, jax, "×", over(JAX))]
+    if share is not None:
+        what = f"{case}: share of its limit"
+        found.append(Goal(what, stepwise.SUITE, case, share, "%", percent_of_limit))
+    return found
+
+
+def of_limit(batch: int, shuffled: bool, bound: float) -> Goal:
+    case = minibatches.name_of(batch, shuffled, minibatches.LARGE)
+    return Goal(f"{case}: share", minibatches.SUITE, case, bound, "%", percent_of_limit)
+
+
+def small(what: str, suite: str, case: str, which: str, bound: float, ours: str = FIT) -> Goal:
+    return Goal(f"{what}: {which}", suite, case, bound, "×", summarised(which, "eager", ours))
+
+
+LINE, SINE, NN_MODEL = "linear_regression", "sine_torch", "gdcore, nn model"
 LARGE, LONG, MIDDLE = (1_000_000, 64), (1_000_000, 1), (32, 10)
+MEAN, LEAST = "geometric_mean", "least"
+MODELS, LAMBDAS = "small models, eager", "small functions, eager"
 
 GOALS = [
-    lesson(LINE, "linear_regression", 500, ratio_to(SEED_LOOP)),
-    lesson(
-        f"{LINE}, the call alone", "linear_regression", 500, over("least", SEED_LOOP, FIT_ALONE)
+    lesson("the seed's loop", LINE, 500, over(SEED_LOOP)),
+    lesson("the eager loop", SINE, 30, over("eager")),
+    lesson("the nn model, eager", SINE, 800, over("eager", NN_MODEL)),
+    lesson("the nn model, JAX", SINE, 40, over(JAX, NN_MODEL)),
+    lesson("the eager loop", "legendre", 30, over("eager")),
+    Goal(
+        "(32, 10), train_step",
+        linear_mse.SUITE,
+        linear_mse.name_of(*MIDDLE, "train_step"),
+        5,
+        "µs",
+        microseconds,
+        at_most=True,
     ),
-    lesson("sine_torch, fit against the nn + SGD loop", "sine_torch", 30, ratio_to(NN_LOOP)),
-    lesson("legendre, fit against the nn + SGD loop", "legendre", 30, ratio_to(NN_LOOP)),
-    linear("(32, 10), train_step", MIDDLE, "train_step", 8, "us"),
-    linear("(1000000, 64), a full batch step in fit against eager", LARGE, "fit", 4, "x"),
-    linear("(1000000, 64), its share of the read bandwidth", LARGE, "fit", 70, "%"),
-    linear("(1000000, 64), train_step against eager", LARGE, "train_step", 4, "x"),
-    linear("(1000000, 64), train_step, share of the read bandwidth", LARGE, "train_step", 70, "%"),
-    linear("(1000000, 1), a full batch step in fit against eager", LONG, "fit", 15, "x"),
-    linear("(1000000, 1), train_step against eager", LONG, "train_step", 15, "x"),
-    parts("linear_mse_loss, forward and backward", loss_steps.GRADIENT, 1.5),
-    parts("loss, zero_grad, backward and step", loss_steps.STEP, 1.6),
-    step("SGD, plain", "2 small tensors", 3),
-    step("SGD, momentum", "100 tensors of 1 024", 1.5),
-    step("SGD, momentum", "4 tensors of 4M", 1),
-    step("RMSprop", "2 small tensors", 3),
-    step("RMSprop", "100 tensors of 1 024", 2),
-    step("RMSprop", "4 tensors of 4M", 1),
-    step("Adam", "2 small tensors", 2.5),
-    step("Adam", "100 tensors of 1 024", 1.3),
-    step("Adam", "4 tensors of 4M", 1),
-    small(f"{PLANES}: geometric mean", 400, "geometric_mean", FIT),
-    small(f"{PLANES}: least", 150, "least", FIT),
-    small(f"{PLANES}, the call alone: geometric mean", 400, "geometric_mean", FIT_ALONE),
-    small(f"{PLANES}, the call alone: least", 150, "least", FIT_ALONE),
+    linear("eager", LARGE, "fit", 4, over("eager")),
+    linear("eager", LARGE, "train_step", 4, over("eager")),
+    Goal(
+        f"{linear_mse.name_of(*LARGE, 'train_step')}: share of reading",
+        linear_mse.SUITE,
+        linear_mse.name_of(*LARGE, "train_step"),
+        70,
+        "%",
+        percent_of_limit,
+    ),
+    linear("eager", LONG, "fit", 15, over("eager")),
+    linear("eager", LONG, "train_step", 15, over("eager")),
+    *(
+        Goal(f"{case}: the better of eager's", loss_steps.SUITE, case, bound, "×", better_of_torch)
+        for case, bound in ((loss_steps.GRADIENT, 1.5), (loss_steps.STEP, 1.6))
+    ),
+    *(
+        step(kind, tensors, bound)
+        for tensors, bounds in (
+            ("2 small tensors", {"SGD, plain": 3, "RMSprop": 3, "Adam": 2.5}),
+            ("100 tensors of 1 024", {"SGD, momentum": 1.5, "RMSprop": 2, "Adam": 1.3}),
+            ("4 tensors of 4M", {"SGD, momentum": 1, "RMSprop": 1, "Adam": 1}),
+        )
+        for kind, bound in bounds.items()
+    ),
+    *(moving(kind) for kind in optim.KINDS),
+    small(MODELS, small_models.SUITE, "", MEAN, 1200),
+    small(MODELS, small_models.SUITE, "", LEAST, 400),
+    small(f"{MODELS}, the call alone", small_models.SUITE, "", MEAN, 1200, FIT_ALONE),
+    small(LAMBDAS, recognised.SUITE, "x @ W", MEAN, 150),
+    small(LAMBDAS, recognised.SUITE, "x @ W", LEAST, 60),
+    *(
+        Goal(f"{recognised.LONG_NAME}: {peer}", recognised.SUITE, "(", bound, "×", over(peer))
+        for peer, bound in ((JAX, 35), ("eager", 100))
+    ),
+    Goal("the chosen method within 1.5 ×", recognised.CHOICE, "", 95, "%", chosen_well),
+    *per_step(stepwise.name_of(3, 1), 1, None),
+    *per_step(stepwise.CUBIC, 6, 40),
+    *per_step(stepwise.LEGENDRE, 2, None),
+    *per_step(stepwise.name_of(256, 64), 2, 40),
+    *per_step(stepwise.name_of(10_000, 10), 4, 40),
+    *per_step(stepwise.name_of(100_000, 64), 2.5, 75),
+    *per_step(stepwise.name_of(1_000_000, 64), 3, 85),
+    *per_step(stepwise.name_of(1_000_000, 1), 3, 85),
+    *per_step(stepwise.name_of(1_000_000, 8), 3, 70),
+    *per_step(stepwise.name_of(*stepwise.MANY, stepwise.OUTPUTS), 1.5, 60),
+    Goal("shuffled: eager", minibatches.SUITE, minibatches.AGAINST_PEERS, 500, "×", over("eager")),
+    Goal(
+        f"shuffled: {SCIKIT_LEARN}",
+        minibatches.SUITE,
+        minibatches.AGAINST_PEERS,
+        15,
+        "×",
+        over(SCIKIT_LEARN),
+    ),
+    of_limit(64, True, 60),
+    of_limit(1024, True, 60),
+    of_limit(64, False, 80),
+    of_limit(1024, False, 80),
+    *(
+        Goal(f"compress {case}", compression.SUITE, case, 3, "×", times_the_product, at_most=True)
+        for case in (compression.name_of(100_000, 64), compression.name_of(1_000_000, 64))
+    ),
+    Goal("fit (1000000, 64) adds", memory.SUITE, memory.FIGURE, 32, "MB", None, at_most=True),
+    Goal(
+        "compress (1000000, 64) adds",
+        memory.SUITE,
+        memory.COMPRESS_FIGURE,
+        64,
+        "MB",
+        None,
+        at_most=True,
+    ),
+    # A thousand runs of a thousand epochs in the time of the eager loop's fifty of one.
+    Goal(
+        f"{insight.SWEEP_NAME}: eager",
+        insight.SUITE,
+        insight.SWEEP_NAME,
+        20_000,
+        "×",
+        over("eager"),
+    ),
+    *(
+        Goal(f"threads, {case}", threads.SUITE, case, 1.7, "×", over(threads.ONE_THREAD))
+        for case in threads.ARITHMETIC
+    ),
+    Goal(
+        "threads, least (5 % of noise)",
+        threads.SUITE,
+        "",
+        0.95,
+        "×",
+        least_over(threads.ONE_THREAD),
+    ),
+    Goal(neighbour.MEAN, neighbour.SUITE, neighbour.MEAN, 2.5, "×", None, at_most=True),
+    Goal(neighbour.TAIL, neighbour.SUITE, neighbour.TAIL, 10, "×", None, at_most=True),
 ]
 
 
 def wanted(suite: str, case: str) -> bool:
     """Whether a goal is measured by a case."""
-    return any(goal.suite == suite and goal.case in (None, case) for goal in GOALS)
+    return any(goal.wants(suite, case) for goal in GOALS)
 
 
-def results(measured: Sequence[Measured], bandwidth: float) -> list[Result]:
+def results(measured: Sequence[Measured], tables: Sequence[Table]) -> list[Result]:
     """Every goal, with what was measured for it."""
+    figures = {(t.suite, name): value for t in tables for name, value in t.figures.items()}
     found = []
     for goal in GOALS:
-        cases = [m for m in measured if m.suite == goal.suite and goal.case in (None, m.name)]
-        found.append(Result(goal, goal.measure(cases, bandwidth) if cases else None))
+        if goal.measure is None:
+            found.append(Result(goal, figures.get((goal.suite, goal.case))))
+            continue
+        cases = [m for m in measured if goal.wants(m.suite, m.name)]
+        found.append(Result(goal, goal.measure(cases) if cases else None))
     return found

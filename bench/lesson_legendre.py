@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 import gdcore
 from agreement import Array, Evaluation, as_float64
+from available import JAX, missing
+from case import Case, Contender
 from gdcore.lessons.golden import golden
 from gdcore.lessons.legendre import LegendrePolynomial3
-from lesson_line import NN_LOOP, SEED_LOOP
+from jax_peer import legendre as jax_legendre
+from jax_peer import scan
+from lesson_line import SEED_LOOP
 from lesson_sine import points
-from loops import FIT, Training, descent_case
-from timing import Case, Contender
+from loops import BY_HAND, FEW, FIT, NUMPY, Training, descent_case
 
 
 class LegendreCurve:
@@ -121,16 +124,28 @@ def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
     def contenders(epochs: int) -> list[Contender]:
         runs = {FIT: native.fit(epochs)}
         for name, options in loops.items():
-            runs[name.replace("eager", NN_LOOP)] = module.eager(epochs, options)
+            runs[name] = module.eager(epochs, options)
         tensors = (x, y, torch.tensor(start))
         arrays = (x.numpy(), y.numpy(), torch.tensor(start).numpy())
         runs |= {
             SEED_LOOP: functools.partial(seed_loop, x, y, start, lr, epochs),
-            "no_grad, by hand": functools.partial(by_hand, *tensors, lr, epochs),
-            "NumPy": functools.partial(by_hand, *arrays, lr, epochs),
+            BY_HAND: functools.partial(by_hand, *tensors, lr, epochs),
+            NUMPY: functools.partial(by_hand, *arrays, lr, epochs),
         }
         return [Contender(*run) for run in runs.items()]
 
     targets, at_start = as_float64(y), as_float64(torch.tensor(start))
     curve = LegendreCurve(x.numpy())
-    return descent_case(contenders, epochs, curve, targets, at_start, lr, mean=False)
+    scanned = scan(jax_legendre, start, x, y, lr, epochs, mean=False)
+    return descent_case(
+        contenders,
+        epochs,
+        curve,
+        targets,
+        at_start,
+        lr,
+        mean=False,
+        at_end=scanned,
+        few=FEW,
+        missing=missing(JAX),
+    )

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 import gdcore
 from agreement import Affine, as_float64
+from available import JAX, missing
+from case import Case, Contender
 from gdcore.lessons.golden import golden
-from loops import FIT, Run, Training, descent_case
-from timing import Case, Contender
+from jax_peer import linear, scan
+from loops import BY_HAND, FEW, FIT, NUMPY, Run, Training, descent_case
 
 SEED_LOOP = "the seed's loop"
-NN_LOOP = "nn + SGD loop"
 
 
 def line() -> nn.Module:
@@ -30,13 +31,13 @@ def line() -> nn.Module:
     return model
 
 
-def seed_loop(x: Tensor, y: Tensor, lr: float, epochs: int, options: Mapping[str, bool]) -> Run:
+def seed_loop(x: Tensor, y: Tensor, lr: float, epochs: int) -> Run:
     """As the seed writes it, without printing."""
 
     def run() -> Any:
         W = torch.zeros(1, requires_grad=True)
         b = torch.zeros(1, requires_grad=True)
-        optimizer = torch.optim.SGD([W, b], lr=lr, **options)
+        optimizer = torch.optim.SGD([W, b], lr=lr)
         for _ in range(epochs):
             hypothesis = x * W + b
             cost = torch.mean((hypothesis - y) ** 2)
@@ -79,14 +80,26 @@ def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
     def contenders(epochs: int) -> list[Contender]:
         runs = {FIT: training.fit(epochs)}
         for name, options in loops.items():
-            runs[name.replace("eager", SEED_LOOP)] = seed_loop(x, y, lr, epochs, options)
+            runs[name] = training.eager(epochs, options)
         flat = (x.numpy().ravel(), y.numpy().ravel())
         runs |= {
-            NN_LOOP: training.eager(epochs, {}),
-            "no_grad, by hand": functools.partial(by_hand, x, y, lr, epochs),
-            "NumPy": functools.partial(in_numpy, *flat, lr, epochs),
+            SEED_LOOP: seed_loop(x, y, lr, epochs),
+            BY_HAND: functools.partial(by_hand, x, y, lr, epochs),
+            NUMPY: functools.partial(in_numpy, *flat, lr, epochs),
         }
         return [*(Contender(*run) for run in runs.items()), training.fit_alone(epochs)]
 
     model, targets = Affine(x.numpy(), intercept=True), as_float64(y).ravel()
-    return descent_case(contenders, epochs, model, targets, np.zeros(2), lr, mean=True)
+    scanned = scan(linear, [np.zeros((1, 1)), np.zeros(1)], x, y, lr, epochs)
+    return descent_case(
+        contenders,
+        epochs,
+        model,
+        targets,
+        np.zeros(2),
+        lr,
+        mean=True,
+        at_end=scanned,
+        few=FEW,
+        missing=missing(JAX),
+    )

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 import gdcore
 from agreement import Affine, as_float64
+from available import JAX, missing
+from case import Case, Contender
 from gdcore.lessons.golden import golden
-from lesson_line import NN_LOOP, SEED_LOOP
-from loops import FIT, Run, Training, descent_case
-from timing import Case, Contender
+from jax_peer import polynomial as jax_polynomial
+from jax_peer import scan
+from lesson_line import SEED_LOOP
+from loops import BY_HAND, FEW, FIT, NUMPY, Run, Training, descent_case
 
 
 def points() -> tuple[Tensor, Tensor]:
@@ -89,21 +92,33 @@ def case(epochs: int, loops: Mapping[str, Mapping[str, bool]]) -> Case:
 
     def contenders(epochs: int) -> list[Contender]:
         runs = {
-            f"{FIT}, PolynomialRegression": on_points.fit(epochs),
-            f"{FIT}, the loop's nn model": bias_first(on_powers.fit(epochs)),
+            FIT: on_points.fit(epochs),
+            "gdcore, nn model": bias_first(on_powers.fit(epochs)),
         }
         for name, options in loops.items():
             loop = on_powers.eager(epochs, options)
-            runs[name.replace("eager", NN_LOOP)] = bias_first(loop)
+            runs[name] = bias_first(loop)
         arrays = (columns.numpy(), y.numpy(), start.numpy())
         runs |= {
             SEED_LOOP: functools.partial(seed_loop, x, y, start, lr, epochs),
-            "no_grad, by hand": functools.partial(by_hand, columns, y, start, lr, epochs),
-            "NumPy": functools.partial(by_hand, *arrays, lr, epochs),
+            BY_HAND: functools.partial(by_hand, columns, y, start, lr, epochs),
+            NUMPY: functools.partial(by_hand, *arrays, lr, epochs),
         }
         return [Contender(*run) for run in runs.items()]
 
     features = x.double().numpy()[:, None] ** np.arange(4)
     model = Affine(features, intercept=False, roundings=3)
     targets, at_start = as_float64(y), as_float64(start)
-    return descent_case(contenders, epochs, model, targets, at_start, lr, mean=False)
+    scanned = scan(jax_polynomial, [start.numpy()], x, y, lr, epochs, mean=False)
+    return descent_case(
+        contenders,
+        epochs,
+        model,
+        targets,
+        at_start,
+        lr,
+        mean=False,
+        at_end=scanned,
+        few=FEW,
+        missing=missing(JAX),
+    )

@@ -9,16 +9,17 @@ import functools
 from typing import Any
 
 from agreement import DisagreementError
+from case import Case, Contender
 from gdcore.lessons import LESSONS
 from gdcore.lessons.lesson import Version
 from gdcore.lessons.measure import train
 from gdcore.lessons.running import Request, run_lesson
-from timing import Case, Contender
+from loops import BY_HAND
 
 CONTENDERS = {
     "fused": "gdcore, fused",
-    "autograd": "autograd, as the seed",
-    "manual": "by hand",
+    "autograd": "the seed's loop",
+    "manual": BY_HAND,
 }
 
 

@@ -18,7 +18,7 @@ class Problem:
 
     Args:
         x: Features, (n, d).
-        y: Targets, (n, 1).
+        y: Targets, (n, k).
         seed: What the global generator is set to before a model is made.
         lr: The learning rate.
     """
@@ -29,11 +29,11 @@ class Problem:
     lr: float
 
     @classmethod
-    def random(cls, n: int, d: int, seed: int, lr: float = 0.01) -> Problem:
+    def random(cls, n: int, d: int, seed: int, lr: float = 0.01, outputs: int = 1) -> Problem:
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(n, d, generator=generator)
-        weight = torch.randn(d, 1, generator=generator)
-        noise = torch.randn(n, 1, generator=generator)
+        weight = torch.randn(d, outputs, generator=generator)
+        noise = torch.randn(n, outputs, generator=generator)
         return cls(x, x @ weight + 1 + 0.1 * noise, seed, lr)
 
     @property
@@ -45,13 +45,18 @@ class Problem:
         """The data: what a step must read at least."""
         return (self.x.numel() + self.y.numel()) * self.x.element_size()
 
+    @property
+    def multiply_adds(self) -> int:
+        """Those of the two products of a step: predictions and gradients."""
+        return 2 * self.x.numel() * self.y.shape[1]
+
     def seed_start(self) -> None:
         torch.manual_seed(self.seed)
 
     def model(self) -> nn.Linear:
         """A model at the start."""
         self.seed_start()
-        return nn.Linear(self.shape[1], 1)
+        return nn.Linear(self.shape[1], self.y.shape[1])
 
     def start(self) -> list[NDArray[np.float32]]:
         """Copies of the model's weight and bias at the start, flat."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,26 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from case import Case, Contender
 from linear import Problem
-from loops import EAGER, FIT, Training, descent_case
-from timing import Case, Contender
+from loops import BY_HAND, EAGER, FIT, NUMPY, Training, descent_case
 
 
-def loop_contenders(p: Problem, epochs: int) -> list[Contender]:
+def loop_contenders(p: Problem, epochs: int, options: Mapping[str, Any]) -> list[Contender]:
     """Whole trainings; those by hand start from copies of what ``nn.Linear`` draws."""
-    training = Training(functools.partial(nn.Linear, p.shape[1], 1), nn.MSELoss(), p.x, p.y, p.lr)
+    make = functools.partial(nn.Linear, p.shape[1], p.y.shape[1])
+    training = Training(make, nn.MSELoss(), p.x, p.y, p.lr, options)
     runs = {FIT: training.fit(epochs)}
     runs |= {name: training.eager(epochs, options) for name, options in EAGER.items()}
-    runs["no_grad, by hand"] = functools.partial(by_hand, p, epochs)
-    runs["NumPy"] = functools.partial(in_numpy, p, p.start(), epochs)
+    runs[BY_HAND] = functools.partial(by_hand, p, epochs)
+    runs[NUMPY] = functools.partial(in_numpy, p, p.start(), epochs)
     contenders = [Contender(name, run, reset=p.seed_start) for name, run in runs.items()]
     return [*contenders, replace(training, make=p.model).fit_alone(epochs)]
 
 
 @torch.no_grad()
 def by_hand(p: Problem, epochs: int) -> Any:
-    x, y, rate = p.x, p.y, p.lr * 2 / len(p.x)
-    weight, bias = nn.Linear(x.shape[1], 1).parameters()
+    x, y, rate = p.x, p.y, p.lr * 2 / p.y.numel()
+    weight, bias = nn.Linear(x.shape[1], y.shape[1]).parameters()
     for _ in range(epochs):
         error = F.linear(x, weight, bias).sub_(y)
         loss = error.square().mean()
@@ -40,6 +41,7 @@ def by_hand(p: Problem, epochs: int) -> Any:
 
 
 def in_numpy(p: Problem, start: Any, epochs: int) -> Any:
+    """For one output."""
     x, y, rate = p.x.numpy(), p.y.numpy().ravel(), p.lr * 2 / len(p.x)
     weight, bias = (value.copy() for value in start)
     for _ in range(epochs):
@@ -50,12 +52,23 @@ def in_numpy(p: Problem, start: Any, epochs: int) -> Any:
     return loss, weight, bias
 
 
-def fit_case(p: Problem, epochs: int, names: Sequence[str] | None = None, **options: Any) -> Case:
-    """All contenders, or those of the given names."""
+def fit_case(
+    p: Problem,
+    epochs: int,
+    names: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    **case: Any,
+) -> Case:
+    """All contenders, or those of the given names.
+
+    Args:
+        options: Further arguments of ``gdcore.fit``.
+        case: Of `descent_case`.
+    """
 
     def contenders(epochs: int) -> list[Contender]:
-        found = loop_contenders(p, epochs)
+        found = loop_contenders(p, epochs, options or {})
         return [one for one in found if names is None or one.name in names]
 
     arrays = (p.affine(), p.targets(), p.flat_start())
-    return descent_case(contenders, epochs, *arrays, p.lr, mean=True, **options)
+    return descent_case(contenders, epochs, *arrays, p.lr, mean=True, **case)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from torch import Tensor
-
+import limits
 from agreement import expected_descent, expected_gradient
+from case import Case, Check, Limit, Planned
+from compiled import COMPILE, LEFT_OUT
 from linear import Problem
 from linear_loops import fit_case
 from linear_steps import gradient_contenders, step_contenders
-from memory import past_cache
-from timing import Case, Check, Planned
+from loops import STEPWISE
 
 SUITE = "linear_mse"
 
@@ -26,6 +26,9 @@ EPOCHS = {
     (1_000_000, 1): 20,
     (1_000_000, 64): 3,
 }
+# Compiling takes seconds, so only where a step is short and where it is long.
+COMPILED = [(32, 10), (100_000, 64)]
+LARGEST_QUICK = 200_000
 
 
 def name_of(n: int, d: int, work: str) -> str:
@@ -33,12 +36,15 @@ def name_of(n: int, d: int, work: str) -> str:
 
 
 def cases(quick: bool) -> Iterator[Planned]:
-    """All sizes; a quick run fits for a tenth of the epochs."""
+    """All sizes; a quick run leaves out the largest and fits for a tenth of the epochs."""
     for (n, d), epochs in EPOCHS.items():
+        if quick and n * d > LARGEST_QUICK:
+            continue
         fewer = max(2, epochs // 10) if quick else epochs
+        compiled = (n, d) in COMPILED and not quick
         for work, build in (
             ("forward and backward", functools.partial(gradient_case, n, d)),
-            ("train_step", functools.partial(step_case, n, d)),
+            ("train_step", functools.partial(step_case, n, d, compiled=compiled)),
             ("fit", functools.partial(epoch_case, n, d, fewer)),
         ):
             yield Planned(SUITE, name_of(n, d, work), build)
@@ -50,9 +56,9 @@ def problem(n: int, d: int) -> Problem:
     return Problem.random(n, d, seed=n + d)
 
 
-def probe(p: Problem) -> Tensor | None:
-    """The data themselves, where they are past the caches."""
-    return p.x if past_cache(p.read_bytes) else None
+def reading(p: Problem) -> Limit | None:
+    """The limit where the data are past the caches: a step reads them once."""
+    return limits.read(p.read_bytes) if limits.past_cache(p.read_bytes) else None
 
 
 def gradient_case(n: int, d: int) -> Case:
@@ -60,18 +66,21 @@ def gradient_case(n: int, d: int) -> Case:
     contenders = gradient_contenders(p)
     expected = expected_gradient(p.affine(), p.targets(), p.flat_start(), mean=True)
     checks = [Check(contenders, 1, expected, "after one call")]
-    return Case(contenders, checks, "call", read_bytes=p.read_bytes, probe=probe(p))
+    return Case(contenders, checks, "call", limit=reading(p), work=p.read_bytes)
 
 
-def step_case(n: int, d: int) -> Case:
+def step_case(n: int, d: int, *, compiled: bool) -> Case:
     p = problem(n, d)
-    contenders, steps = step_contenders(p), (1, 2)
+    contenders, steps = step_contenders(p, compiled=compiled), (1, 2)
     arrays = (p.affine(), p.targets(), p.flat_start())
     expected = expected_descent(*arrays, lr=p.lr, mean=True, steps=steps)
     checks = [Check(contenders, count, expected[count], f"at step {count}") for count in steps]
-    return Case(contenders, checks, "step", read_bytes=p.read_bytes, probe=probe(p))
+    missing = {} if compiled or (n, d) not in COMPILED else {COMPILE: LEFT_OUT}
+    return Case(contenders, checks, "step", limit=reading(p), work=p.read_bytes, missing=missing)
 
 
 def epoch_case(n: int, d: int, epochs: int) -> Case:
+    """Every step passes over the data, so that reading them is the limit of each."""
     p = problem(n, d)
-    return fit_case(p, epochs, unit="epoch", read_bytes=p.read_bytes, probe=probe(p))
+    limit, work = reading(p), p.read_bytes
+    return fit_case(p, epochs, options=STEPWISE, unit="epoch", limit=limit, work=work)

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 import gdcore
 from agreement import outcome as outcome_of
+from case import Contender
+from compiled import step_contender
 from linear import Problem
-from loops import EAGER
-from timing import Contender
+from loops import BY_HAND, EAGER, NUMPY
+
+PARTS = "gdcore, parts"
 
 
 def gradient_contenders(p: Problem) -> list[Contender]:
@@ -54,16 +57,29 @@ def gradient_contenders(p: Problem) -> list[Contender]:
     return [
         Contender("gdcore.functional.linear_mse_loss", fused, in_grad),
         Contender("eager", eager, in_grad),
-        Contender("no_grad, by hand", by_hand),
-        Contender("NumPy", in_numpy),
+        Contender(BY_HAND, by_hand),
+        Contender(NUMPY, in_numpy),
     ]
 
 
-def step_contenders(p: Problem) -> list[Contender]:
+def step_contenders(p: Problem, *, compiled: bool) -> list[Contender]:
     """One step on the full batch, on a model and an optimizer that stay."""
     contenders = [_native_step(p), _parts_step(p)]
     contenders += [_eager_step(p, name, options) for name, options in EAGER.items()]
-    return [*contenders, _by_hand_step(p), _numpy_step(p)]
+    contenders += [_by_hand_step(p), _numpy_step(p)]
+    return [*contenders, _compiled_step(p)] if compiled else contenders
+
+
+def _compiled_step(p: Problem) -> Contender:
+    model, start = p.model(), p.model().state_dict()
+    return step_contender(
+        model,
+        p.x,
+        p.y,
+        p.lr,
+        lambda loss: outcome_of(loss, *model.parameters()),
+        lambda: model.load_state_dict(start) and None,
+    )
 
 
 def _stepper(p: Problem, name: str, model: nn.Linear, step: Callable[[], Tensor]) -> Contender:
@@ -94,7 +110,7 @@ def _parts_step(p: Problem) -> Contender:
         optimizer.step()
         return loss
 
-    return _stepper(p, "gdcore.functional and gdcore.optim", model, step)
+    return _stepper(p, PARTS, model, step)
 
 
 def _eager_step(p: Problem, name: str, options: dict[str, bool]) -> Contender:
@@ -123,7 +139,7 @@ def _by_hand_step(p: Problem) -> Contender:
         bias.sub_(error.sum(0), alpha=rate)
         return loss
 
-    return _stepper(p, "no_grad, by hand", model, step)
+    return _stepper(p, BY_HAND, model, step)
 
 
 def _numpy_step(p: Problem) -> Contender:
@@ -140,4 +156,4 @@ def _numpy_step(p: Problem) -> Contender:
     def reset() -> None:
         weight[:], bias[:] = p.start()
 
-    return Contender("NumPy", step, lambda loss: outcome_of(loss, weight, bias), reset)
+    return Contender(NUMPY, step, lambda loss: outcome_of(loss, weight, bias), reset)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,16 +11,22 @@ from torch import Tensor, nn
 
 import gdcore
 from agreement import Array, Model, expected_descent
-from timing import Case, Check, Contender
+from case import Case, Check, Contender, Limit
 
 Run = Callable[[], Any]
 
 FIT = "gdcore.fit"
-FIT_ALONE = "gdcore.fit, the call alone"
+FIT_ALONE = "gdcore, call alone"
+BY_HAND = "by hand"
+NUMPY = "NumPy"
+# Every epoch passes over all rows, so that a step is what is timed.
+STEPWISE = {"method": "stepwise"}
+# Epochs of trainings that would take too long with all of theirs; each epoch costs the same.
+FEW = 200
 EAGER: dict[str, dict[str, bool]] = {
     "eager": {},
-    "eager, foreach=True": {"foreach": True},
-    "eager, fused=True": {"fused": True},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
 }
 
 
@@ -34,6 +40,7 @@ class Training:
         x: What the model takes.
         y: Its targets.
         lr: The learning rate of ``torch.optim.SGD``.
+        options: Further arguments of ``gdcore.fit``.
     """
 
     make: Callable[[], nn.Module]
@@ -41,6 +48,7 @@ class Training:
     x: Tensor
     y: Tensor
     lr: float
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def eager(self, epochs: int, options: Mapping[str, bool]) -> Run:
         """The loop that everybody writes, with the making of model and optimizer."""
@@ -64,9 +72,7 @@ class Training:
         def run() -> Any:
             model = self.make()
             optimizer = torch.optim.SGD(model.parameters(), lr=self.lr)
-            data = (self.x, self.y)
-            history = gdcore.fit(model, self.loss_fn, optimizer, data, epochs=epochs)
-            return history.loss[-1], *model.parameters()
+            return self._fit(model, optimizer, epochs)
 
         return run
 
@@ -75,15 +81,15 @@ class Training:
         model = self.make()
         optimizer = torch.optim.SGD(model.parameters(), lr=self.lr)
 
-        def run() -> Any:
-            data = (self.x, self.y)
-            history = gdcore.fit(model, self.loss_fn, optimizer, data, epochs=epochs)
-            return history.loss[-1], *model.parameters()
-
         def reset() -> None:
             model.load_state_dict(self.make().state_dict())
 
-        return Contender(FIT_ALONE, run, reset=reset)
+        return Contender(FIT_ALONE, lambda: self._fit(model, optimizer, epochs), reset=reset)
+
+    def _fit(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> Any:
+        data = (self.x, self.y)
+        history = gdcore.fit(model, self.loss_fn, optimizer, data, epochs=epochs, **self.options)
+        return history.loss[-1], *model.parameters()
 
 
 def descent_case(
@@ -96,12 +102,41 @@ def descent_case(
     *,
     mean: bool,
     unit: str = "run",
-    read_bytes: int | None = None,
-    probe: Tensor | None = None,
+    limit: Limit | None = None,
+    work: float = 0.0,
+    at_end: Iterable[Contender] = (),
+    few: int | None = None,
+    missing: Mapping[str, str] | None = None,
 ) -> Case:
-    """Trainings of so many epochs, compared after one epoch, after ten and at the end."""
-    steps = sorted({1, min(10, epochs), epochs})
-    expected = expected_descent(model, y, start, lr=lr, mean=mean, steps=steps)
-    checks = [Check(contenders(step), 1, expected[step], f"at epoch {step}") for step in steps]
+    """Trainings of so many epochs, compared after one epoch, after ten and at the end.
+
+    Args:
+        at_end: Contenders that are compared at the end only, as each length compiles anew.
+        few: The epochs of contenders that are not gdcore's, where all would take too long; times
+            are then for as many epochs as gdcore does.
+        missing: Why a contender does not take part.
+    """
     units = epochs if unit == "epoch" else 1
-    return Case(checks[-1].contenders, checks, unit, units, read_bytes, probe)
+    short = epochs if few is None else min(few, epochs)
+    steps = sorted({1, min(10, short), short, epochs})
+    expected = expected_descent(model, y, start, lr=lr, mean=mean, steps=steps)
+
+    def whole(one: Contender) -> bool:
+        return short == epochs or one.name.startswith("gdcore")
+
+    timed = [one for one in contenders(epochs) if whole(one)]
+    if short < epochs:
+        part = units * short / epochs
+        timed += [replace(one, units=part) for one in contenders(short) if not whole(one)]
+    checks = []
+    for step in steps:
+        if step == epochs:
+            checking = [one for one in timed if whole(one)]
+        elif step == short:
+            checking = [one for one in timed if not whole(one)]
+        else:
+            checking = list(contenders(step))
+        checks.append(Check(checking, 1, expected[step], f"at epoch {step}"))
+    timed += at_end
+    checks.append(Check(list(at_end), 1, expected[epochs], f"at epoch {epochs}"))
+    return Case(timed, checks, unit, units, limit, work, dict(missing or {}))

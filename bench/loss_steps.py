@@ -14,17 +14,15 @@ from torch import Tensor, nn
 
 import linear_mse
 from agreement import expected_descent, expected_gradient
+from case import FLOOR, Case, Check, Contender, Planned
 from linear import Problem
-from linear_steps import gradient_contenders, step_contenders
-from timing import Case, Check, Contender, Planned
+from linear_steps import PARTS, gradient_contenders, step_contenders
+from loops import EAGER
 
 SUITE = "loss_steps"
 SIZE = (32, 10)
 GRADIENT = "(32, 10), loss forward and backward"
 STEP = "(32, 10), loss, zero_grad, backward and step"
-FLOOR = "floor: an empty Function"
-STEP_FLOOR = "floor: an empty Function, no optimizer"
-PARTS = "gdcore.functional and gdcore.optim"
 
 
 class Empty(torch.autograd.Function):
@@ -43,7 +41,7 @@ class Empty(torch.autograd.Function):
         return None, *gradients, None
 
 
-def floor(p: Problem, name: str) -> Contender:
+def floor(p: Problem) -> Contender:
     model: nn.Linear = p.model()
     weight, bias = model.weight, model.bias
 
@@ -53,7 +51,7 @@ def floor(p: Problem, name: str) -> Contender:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    return Contender(name, run)
+    return Contender(FLOOR, run)
 
 
 def cases(quick: bool) -> Iterator[Planned]:
@@ -67,14 +65,15 @@ def gradient_case() -> Case:
     contenders = gradient_contenders(p)[:2]
     expected = expected_gradient(p.affine(), p.targets(), p.flat_start(), mean=True)
     checks = [Check(contenders, 1, expected, "after one call")]
-    return Case([*contenders, floor(p, FLOOR)], checks, "call")
+    return Case([*contenders, floor(p)], checks, "call")
 
 
 def step_case() -> Case:
     p = linear_mse.problem(*SIZE)
     # Without gdcore.train_step, which does not go through autograd.
-    contenders = [c for c in step_contenders(p) if c.name == PARTS or c.name.startswith("eager")]
+    every = step_contenders(p, compiled=False)
+    contenders = [one for one in every if one.name in (PARTS, *EAGER)]
     arrays = (p.affine(), p.targets(), p.flat_start())
     expected = expected_descent(*arrays, lr=p.lr, mean=True, steps=(1, 2))
     checks = [Check(contenders, count, expected[count], f"at step {count}") for count in (1, 2)]
-    return Case([*contenders, floor(p, STEP_FLOOR)], checks, "step")
+    return Case([*contenders, floor(p)], checks, "step")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 
 import gdcore
-from memory import last_level_cache
+from available import JAX, SCIKIT_LEARN, installed
+from limits import last_level_cache
 
 
 def describe() -> dict[str, Any]:
@@ -33,6 +35,8 @@ def describe() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "torch_instruction_set": torch.backends.cpu.get_cpu_capability(),
         "numpy": np.__version__,
+        "jax": installed_version(JAX),
+        "scikit_learn": installed_version(SCIKIT_LEARN),
         "thread_pools": thread_pools(),
         "gdcore": info["version"],
         "gdcore_compiler": info["compiler"],
@@ -40,6 +44,13 @@ def describe() -> dict[str, Any]:
         "gdcore_threads": info["threads"],
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def installed_version(peer: str) -> str | None:
+    """Of a peer's package, which is not imported for it; None where it is missing."""
+    if not installed(peer):
+        return None
+    return importlib.metadata.version("jax" if peer == JAX else peer)
 
 
 def cpu_model() -> str:

@@ -1,67 +1,94 @@
-"""Read bandwidth, what part of it a case reaches, and when memory matters to it at all."""
+"""The memory that a training takes beyond its data, each measured in a process of its own."""
 
 from __future__ import annotations
 
-import functools
-from dataclasses import replace
+import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
-import torch
+from available import JAX, installed
+from table import Table, digits
 
-from timing import FULL, QUICK, Measured, Row, Spread, interleave
-
-MEBIBYTE = 2**20
-CACHE_IF_UNKNOWN = 64 * MEBIBYTE
-
-
-@functools.cache
-def last_level_cache() -> int | None:
-    """Bytes of the largest cache that the kernel tells of."""
-    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    found = [int(size.read_text().strip().removesuffix("K")) * 1024 for size in sizes]
-    return max(found, default=None)
+SUITE = "memory"
+SIZE, QUICK_SIZE, EPOCHS = (1_000_000, 64), (100_000, 64), 3
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+FIT = "gdcore.fit"
+COMPRESS = "gdcore.compress"
+FIGURE, COMPRESS_FIGURE = f"{FIT} adds", f"{COMPRESS} adds"
 
 
-def past_cache(working_set: int) -> bool:
-    """Whether a working set that is passed over again and again must come from memory each time.
-
-    One a little larger than the cache still finds a part of itself there.
-    """
-    return working_set >= 2 * (last_level_cache() or CACHE_IF_UNKNOWN)
-
-
-def read_bandwidth(quick: bool) -> dict[str, Any]:
-    """Bytes per second of ``torch.sum`` over a float32 array far larger than the caches.
-
-    The sum runs on all of torch's threads. Of the median rate of each size, the best is taken:
-    it is the machine's, since a sum does nothing but read.
-    """
-    least = max(256 * MEBIBYTE, 4 * (last_level_cache() or CACHE_IF_UNKNOWN))
-    sizes = [least] if quick else [least, 2 * least]
-    effort = replace(QUICK if quick else FULL, least_rounds=5, most_rounds=15)
-    runs = [functools.partial(torch.sum, torch.ones(size // 4)) for size in sizes]
-    samples, _ = interleave(runs, effort)
-    rates = [
-        Spread.of([size / second for second in taken])
-        for size, taken in zip(sizes, samples, strict=True)
-    ]
-    return {
-        "bytes_per_second": max(rate.median for rate in rates),
-        "sizes": [
-            {"bytes": size, **rate._asdict()} for size, rate in zip(sizes, rates, strict=True)
-        ],
-    }
+def contenders(quick: bool) -> list[str]:
+    """A quick run has two: each takes a process that loads everything anew."""
+    if quick:
+        return [FIT, "eager"]
+    named = [f"{FIT}, {method}" for method in ("stepwise", "compressed")]
+    return [FIT, *named, COMPRESS, "eager", *([JAX] if installed(JAX) else [])]
 
 
-def share_of_bandwidth(measured: Measured, row: Row, bandwidth: float) -> float | None:
-    """What part of the read bandwidth a row reaches, or None where its working set fits the cache.
+def table(quick: bool) -> Table:
+    """Every contender at one size."""
+    n, d = QUICK_SIZE if quick else SIZE
+    added = {name: measured(name, n, d) for name in contenders(quick)}
+    rows = [["contender", "added"], *([name, f"{digits(mb)} MB"] for name, mb in added.items())]
+    heading = f"({n}, {d}) float32: {4 * n * (d + 1) / 1e6:.0f} MB of data, {EPOCHS} epochs"
+    notes = ["The most that was resident during the training, less what was before it."]
+    figures = {FIGURE: added[FIT]}
+    if COMPRESS in added:
+        figures[COMPRESS_FIGURE] = added[COMPRESS]
+    return Table(SUITE, heading, rows, notes, figures, added)
 
-    The bandwidth is that of the plain sum in the row's own rounds, round by round as for every
-    ratio, so that what disturbs the machine cancels; the run's where no sum was timed beside it.
-    """
-    if measured.read_bytes is None or not past_cache(measured.read_bytes):
-        return None
-    if row.share is not None:
-        return row.share.median
-    return measured.read_bytes / row.seconds.median / bandwidth
+
+def measured(contender: str, n: int, d: int) -> float:
+    """Megabytes."""
+    command = [sys.executable, __file__, contender, str(n), str(d)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def resident(which: str) -> float:
+    """``VmRSS`` or ``VmHWM``, the most since it was reset; in megabytes."""
+    found = re.search(rf"^{which}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
+
+
+def main(contender: str, n: int, d: int) -> None:
+    """One training of a small problem, so that code is loaded; then the one that counts."""
+    from linear import Problem
+
+    for problem in (Problem.random(128, d, seed=0), Problem.random(n, d, seed=0)):
+        RESET.write_text("5")
+        before = resident("VmRSS")
+        train(contender, problem)
+        most = resident("VmHWM")
+    print(max(0.0, most - before))
+
+
+def train(contender: str, problem: object) -> None:
+    from torch import nn
+
+    import gdcore
+    import jax_peer
+    from linear import Problem
+    from loops import Training
+
+    assert isinstance(problem, Problem)
+    p = problem
+    if contender == JAX:
+        start = [parameter.detach().numpy() for parameter in p.model().parameters()]
+        (scan,) = jax_peer.scan(jax_peer.linear, start, p.x, p.y, p.lr, EPOCHS)
+        scan.run()
+        return
+    if contender == COMPRESS:
+        gdcore.compress(p.x, p.y)
+        return
+    name, _, method = contender.partition(", ")
+    options = {"method": method} if method else {}
+    training = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, options)
+    run = training.fit(EPOCHS) if name == FIT else training.eager(EPOCHS, {})
+    run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""gdcore's bench: ``python bench/run.py [--suite NAME] [--json FILE]``; see README.md beside it."""
+"""gdcore's bench: ``python bench/run.py``; see README.md beside it."""
 
 from __future__ import annotations
 
@@ -7,48 +7,93 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import compare
+import compression
 import goals
+import insight
 import lessons
+import limits
 import linear_mse
 import loss_steps
 import machine
 import memory
+import minibatches
+import neighbour
 import optim
-import report
+import page
+import pictures
+import recognised
+import record
 import small_models
+import stepwise
+import threads
 from agreement import DisagreementError
-from timing import FULL, QUICK, Effort, Measured, Planned, measure
+from case import Planned
+from table import Table
+from timing import FULL, QUICK, Effort, Measured, measure
 
 SUITES: dict[str, Callable[[bool], Iterator[Planned]]] = {
     lessons.SUITE: lessons.cases,
+    stepwise.SUITE: stepwise.cases,
     linear_mse.SUITE: linear_mse.cases,
     loss_steps.SUITE: loss_steps.cases,
+    minibatches.SUITE: minibatches.cases,
+    recognised.SUITE: recognised.cases,
+    compression.SUITE: compression.cases,
+    insight.SUITE: insight.cases,
     optim.SUITE: optim.cases,
+    threads.SUITE: threads.cases,
     small_models.SUITE: small_models.cases,
+    recognised.CHOICE: recognised.choices,
 }
+TABLES: dict[str, Callable[[bool], Table]] = {
+    memory.SUITE: memory.table,
+    neighbour.SUITE: neighbour.table,
+}
+SUMMARISED = (small_models.SUITE, recognised.CHOICE)
 GOALS = "goals"
+# Seconds of a whole run; a part of the suites takes a part of them.
+FULL_SECONDS, QUICK_SECONDS = 270.0, 45.0
+FOLDER = Path(__file__).parents[1] / "build" / "bench"
+
+
+@dataclass
+class Run:
+    """What a run has found so far."""
+
+    measured: list[Measured] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench/run.py",
-        description="Time gdcore against eager PyTorch, code by hand and NumPy.",
+        description="Time gdcore against everything that could be used instead of it.",
     )
     parser.add_argument(
         "--suite",
         action="append",
-        choices=[*SUITES, GOALS],
+        choices=[*SUITES, *TABLES, GOALS],
         help="run this suite only; may be repeated; goals: what the goals need (default: all)",
     )
     parser.add_argument("--case", default="", metavar="TEXT", help="only cases whose name has TEXT")
     parser.add_argument("--quick", action="store_true", help="a rough answer within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE too")
+    parser.add_argument(
+        "--compare", type=Path, metavar="OLD.json", help="tell what moved; status 1 on a regression"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER, metavar="FOLDER", help=f"page and pictures: {FOLDER}"
+    )
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     parsed = parser.parse_args(given)
     if parsed.json is not None and not parsed.json.absolute().parent.is_dir():
         parser.error(f"--json: no directory {parsed.json.absolute().parent}")
+    if parsed.compare is not None and not parsed.compare.is_file():
+        parser.error(f"--compare: no file {parsed.compare}")
     return parsed
 
 
@@ -64,56 +109,108 @@ def plan(suites: Sequence[str] | None, text: str, quick: bool) -> list[Planned]:
     ]
 
 
-def show(lines: Sequence[str]) -> None:
+def plan_tables(suites: Sequence[str] | None, text: str, quick: bool) -> list[str]:
+    """The suites that are not made of cases; memory, in processes of its own, takes no part in a
+    quick run unless it is asked for."""
+    chosen = suites or [suite for suite in TABLES if not (quick and suite == memory.SUITE)]
+    return [suite for suite in TABLES if not text and (suite in chosen or GOALS in chosen)]
+
+
+def show(lines: Sequence[str], kept: list[str]) -> None:
+    kept += lines
     print("\n".join(lines), flush=True)
 
 
-def measure_all(planned: Sequence[Planned], effort: Effort, bandwidth: float) -> list[Measured]:
-    """Measure one case after the other, showing each; the small models together at their end."""
-    found = []
-    for one in planned:
-        found.append(measure(one, effort))
-        if one.suite != small_models.SUITE:
-            show(report.case_text(found[-1], bandwidth))
-    small = [m for m in found if m.suite == small_models.SUITE]
-    if small:
-        show(report.small_models_text(small))
-    return found
+def measure_all(
+    planned: Sequence[Planned], suites: Sequence[str], quick: bool, seconds: float, kept: list[str]
+) -> Run:
+    """Measure everything, each suite shown when it is done.
+
+    Args:
+        seconds: Shared out among the cases by their weights, after the tables have been made.
+    """
+    run, end = Run(), time.perf_counter() + seconds
+    effort = QUICK if quick else FULL
+    for suite in suites:
+        run.tables.append(TABLES[suite](quick))
+        show(page.table_text(run.tables[-1]), kept)
+    left = sum(one.weight for one in planned)
+    for suite in dict.fromkeys(one.suite for one in planned):
+        cases = [one for one in planned if one.suite == suite]
+        for one in cases:
+            run.measured.append(measure(one, for_part(effort, one, left, end)))
+            left -= one.weight
+        show(suite_text(run, suite), kept)
+    return run
+
+
+def for_part(effort: Effort, one: Planned, left: float, end: float) -> Effort:
+    """A case's part of the time that is left."""
+    seconds = max(0.0, end - time.perf_counter()) * one.weight / left
+    return replace(effort, case_seconds=min(effort.case_seconds, seconds))
+
+
+def suite_text(run: Run, suite: str) -> list[str]:
+    measured = [m for m in run.measured if m.suite == suite]
+    return page.suite_text(suite, measured, summarised=suite in SUMMARISED)
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run the bench; the exit status is 1 where contenders disagree, which stops it."""
+    """Run the bench; the exit status is 1 where contenders disagree, which stops it, or where
+    gdcore has become slower than in the run that it is compared with."""
     options = arguments(given)
     planned = plan(options.suite, options.case, options.quick)
+    suites = plan_tables(options.suite, options.case, options.quick)
     if options.list:
-        show([f"{one.suite}: {one.name}" for one in planned])
+        print("\n".join([*(f"{one.suite}: {one.name}" for one in planned), *suites]))
         return 0
-    if not planned:
+    if not planned and not suites:
         print("no case has that in its name; --list shows them all", file=sys.stderr)
         return 2
-    started = time.perf_counter()
-    described = machine.describe()
-    bandwidth = memory.read_bandwidth(options.quick)
-    rate = bandwidth["bytes_per_second"]
-    show(report.machine_text(described, bandwidth))
+    started, kept = time.perf_counter(), list[str]()
+    described, quick = machine.describe(), options.quick
+    old = None
+    if options.compare is not None:
+        old = json.loads(options.compare.read_text())
+        try:
+            compare.check(old, format=record.FORMAT, quick=quick)
+        except ValueError as error:
+            print(f"--compare: {error}", file=sys.stderr)
+            return 2
+    rates = limits.measure_machine(QUICK if quick else FULL)
+    show(page.machine_text(described, rates, quick), kept)
+    seconds = QUICK_SECONDS if quick else FULL_SECONDS
     try:
-        measured = measure_all(planned, QUICK if options.quick else FULL, rate)
+        run = measure_all(planned, suites, quick, seconds, kept)
     except DisagreementError as error:
         print(f"Stopped before timing: {error}", file=sys.stderr)
         return 1
-    results = goals.results(measured, rate)
-    show(report.slower_rows(measured))
-    goals_reached = report.goals_text(results, options.quick)
-    if goals_reached:
-        show(goals_reached)
+    results = goals.results(run.measured, run.tables)
+    show([*page.lost_text(run.measured), *page.goals_text(results, quick)], kept)
     seconds = time.perf_counter() - started
-    show([f"{len(measured)} cases in {seconds:.0f} s"])
-    if options.json is not None:
-        found = report.as_json(
-            measured, results, described, bandwidth, quick=options.quick, seconds=seconds
-        )
-        options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    return 0
+    found = record.as_json(
+        run.measured,
+        run.tables,
+        results,
+        described,
+        rates,
+        quick=quick,
+        seconds=seconds,
+    )
+    regressed = False
+    if old is not None:
+        changed = compare.changes(old, found)
+        show(compare.text(changed), kept)
+        regressed = any(one.regressed for one in changed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    drawn = pictures.save(run.measured, options.out)
+    show([f"{len(run.measured)} cases in {seconds:.0f} s; page, pictures: {options.out}"], kept)
+    kept += ["", *(f"![{picture.stem}]({picture.name})" for picture in drawn)]
+    (options.out / "page.md").write_text("\n".join(kept) + "\n")
+    for file in (options.out / "results.json", options.json):
+        if file is not None:
+            record.write(found, file)
+    return 1 if regressed else 0
 
 
 if __name__ == "__main__":

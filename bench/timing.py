@@ -9,76 +9,16 @@ that the next contender needs.
 
 from __future__ import annotations
 
-import functools
 import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from agreement import DisagreementError, Expected, Outcome, as_returned
-
-
-def nothing() -> None:
-    """What a contender without state does to start again."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One way to do the work.
-
-    Args:
-        name: How tables call it.
-        run: One call of the work; this alone is timed.
-        outcome: What the last call gave, from the value that ``run`` returned.
-        reset: Puts the contender's own state back to the start.
-    """
-
-    name: str
-    run: Callable[[], Any]
-    outcome: Callable[[Any], Outcome] = as_returned
-    reset: Callable[[], None] = nothing
-
-
-class Check(NamedTuple):
-    """After so many calls from the start, every contender must have come to what is expected.
-
-    Args:
-        where: The place that this is, for the message.
-    """
-
-    contenders: Sequence[Contender]
-    calls: int
-    expected: Expected
-    where: str
-
-
-@dataclass(frozen=True)
-class Case:
-    """Contenders for one piece of work; the first is gdcore's, to which the others are compared.
-
-    Args:
-        contenders: gdcore's first.
-        checks: What they must come to before anything is timed; empty where building has checked.
-        unit: What a time is given for: ``step``, ``epoch``, ``run`` or ``call``.
-        units: How many of these one call does.
-        read_bytes: What one unit must read at least, each byte once; its working set.
-        probe: An array past the caches; a plain sum of it is timed in the same rounds.
-        note: What to know in reading the table.
-    """
-
-    contenders: Sequence[Contender]
-    checks: Sequence[Check]
-    unit: str
-    units: int = 1
-    read_bytes: int | None = None
-    probe: Tensor | None = None
-    note: str = ""
+from agreement import DisagreementError
+from case import Case, Planned
 
 
 @dataclass(frozen=True)
@@ -87,7 +27,7 @@ class Effort:
 
     Args:
         sample_seconds: A sample repeats the call until it takes about this long.
-        case_seconds: No new round after this long.
+        case_seconds: No new round after this long, building and checking included.
         least_rounds: But at least so many.
         most_rounds: And no more than so many.
     """
@@ -97,31 +37,12 @@ class Effort:
     least_rounds: int
     most_rounds: int
 
-    def shortened(self, by: int) -> Effort:
-        """So many times less long, down to three rounds."""
-        least = min(3, self.least_rounds)
-        return replace(self, case_seconds=self.case_seconds / by, least_rounds=least)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A case that is built, with its data, only when its turn comes.
-
-    Args:
-        shorten: Measure for so many times less long than other cases.
-    """
-
-    suite: str
-    name: str
-    build: Callable[[], Case]
-    shorten: int = 1
-
 
 # A first call may be slow for reasons of its own, but hardly by this much.
 LONG_CALL = 0.05
 
-FULL = Effort(sample_seconds=0.01, case_seconds=2.5, least_rounds=5, most_rounds=41)
-QUICK = Effort(sample_seconds=0.002, case_seconds=0.2, least_rounds=2, most_rounds=9)
+FULL = Effort(sample_seconds=0.005, case_seconds=2.5, least_rounds=3, most_rounds=41)
+QUICK = Effort(sample_seconds=0.002, case_seconds=0.5, least_rounds=2, most_rounds=9)
 
 
 class Spread(NamedTuple):
@@ -139,64 +60,98 @@ class Spread(NamedTuple):
         return cls(median, q25, q75)
 
 
+def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """Of two contenders' samples, round by round."""
+    return Spread.of([a / b for a, b in zip(above, below, strict=True)])
+
+
 @dataclass(frozen=True)
 class Row:
     """What was measured of one contender.
 
     Args:
-        seconds: Per unit.
+        samples: Seconds per unit, by round.
         ratio: How many times gdcore's, round by round.
         calls: In one sample.
-        share: The rate of reading over that of the plain sum in the same round, where there is one.
+        compile_seconds: What its first call took, where that compiles.
     """
 
     contender: str
-    seconds: Spread
+    samples: Sequence[float]
     ratio: Spread
     calls: int
-    share: Spread | None = None
+    compile_seconds: float | None = None
+
+    @property
+    def seconds(self) -> Spread:
+        return Spread.of(self.samples)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A limit, as it was in the rounds of a case.
+
+    Args:
+        samples: Its rate, by round: bytes or multiply-adds in a second.
+        share: What part of it gdcore reaches, round by round.
+    """
+
+    name: str
+    unit: str
+    samples: Sequence[float]
+    share: Spread
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one case; ``probe_rate`` in bytes per second."""
+    """What was measured of one case; ``missing`` says why a contender did not take part."""
 
     suite: str
     name: str
     unit: str
     units: int
-    rounds: int
-    read_bytes: int | None
     rows: Sequence[Row]
-    probe_rate: Spread | None
-    note: str
+    bound: Bound | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        return len(self.rows[0].samples)
+
+    def find(self, contender: str) -> Row | None:
+        return next((row for row in self.rows if row.contender == contender), None)
 
     def row(self, contender: str) -> Row:
-        return next(row for row in self.rows if row.contender == contender)
+        found = self.find(contender)
+        if found is None:
+            raise KeyError(f"{self.suite}, {self.name}: no {contender}")
+        return found
 
 
-def verify(case: Case) -> dict[str, float]:
+def verify(case: Case) -> tuple[dict[str, float], dict[str, float]]:
     """Run every contender from the start and compare what it comes to.
 
     Returns:
-        The seconds that the last call of each took, to plan the timing by.
+        The seconds that the first and the last call of each took.
 
     Raises:
         DisagreementError: one comes to something else.
     """
-    taken: dict[str, float] = {}
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
     for contenders, calls, expected, where in case.checks:
         for contender in contenders:
             contender.reset()
             for _ in range(calls):
                 start = time.perf_counter()
                 value = contender.run()
-                taken[contender.name] = time.perf_counter() - start
+                last[contender.name] = time.perf_counter() - start
+                first.setdefault(contender.name, last[contender.name])
             try:
                 expected.check(contender.outcome(value))
             except DisagreementError as error:
                 raise DisagreementError(f"{contender.name}, {where}: {error}") from None
-    return taken
+    return first, last
 
 
 def wait_until_idle(longest: float = 0.3, look: float = 0.002) -> None:
@@ -233,13 +188,18 @@ def calls_for(run: Callable[[], Any], seconds: float) -> int:
 
 
 def interleave(
-    runs: Sequence[Callable[[], Any]], effort: Effort, known: Sequence[float] = ()
+    runs: Sequence[Callable[[], Any]],
+    effort: Effort,
+    known: Sequence[float] = (),
+    started: float | None = None,
 ) -> tuple[list[list[float]], list[int]]:
     """Seconds per call, by what was run and by round; and the calls in each one's sample.
 
     Args:
         known: The seconds of one call of each, where they are known; long ones are not tried out.
+        started: Since when the effort's seconds are counted, by ``time.perf_counter``.
     """
+    started = time.perf_counter() if started is None else started
     guesses = [*known, *[0.0] * (len(runs) - len(known))]
     short = [guess < LONG_CALL for guess in guesses]
     calls = [
@@ -247,7 +207,6 @@ def interleave(
         for run, tried in zip(runs, short, strict=True)
     ]
     samples: list[list[float]] = [[] for _ in runs]
-    started = time.perf_counter()
     for done in range(effort.most_rounds):
         late = time.perf_counter() - started > effort.case_seconds
         if done >= effort.least_rounds and late:
@@ -268,51 +227,38 @@ def measure(planned: Planned, effort: Effort) -> Measured:
     Raises:
         DisagreementError: a contender comes to something else; nothing has been timed then.
     """
-    case = planned.build()
+    started = time.perf_counter()
     try:
-        taken = verify(case)
+        case = planned.build()
+        first, last = verify(case)
     except DisagreementError as error:
         raise DisagreementError(f"{planned.suite}, {planned.name}: {error}") from None
     for contender in case.contenders:
         contender.reset()
     runs: list[Callable[[], Any]] = [contender.run for contender in case.contenders]
-    if case.probe is not None:
-        runs.append(functools.partial(torch.sum, case.probe))
-    samples, calls = interleave(
-        runs,
-        effort.shortened(planned.shorten),
-        [taken.get(contender.name, 0.0) for contender in case.contenders],
-    )
-    fused = samples[0]
-    probe_rates = []
-    if case.probe is not None:
-        read = case.probe.numel() * case.probe.element_size()
-        probe_rates = [read / second for second in samples.pop()]
-
-    def share(sample: Sequence[float]) -> Spread | None:
-        if not probe_rates or case.read_bytes is None:
-            return None
-        rates = [case.read_bytes * case.units / second for second in sample]
-        return Spread.of([rate / probe for rate, probe in zip(rates, probe_rates, strict=True)])
-
+    if case.limit is not None:
+        runs.append(case.limit.run)
+    known = [last.get(contender.name, 0.0) for contender in case.contenders]
+    taken, calls = interleave(runs, effort, known, started)
+    bound = None
+    if case.limit is not None:
+        rates = [case.limit.amount / seconds for seconds in taken.pop()]
+        ours = [case.work * case.units / seconds for seconds in taken[0]]
+        bound = Bound(case.limit.name, case.limit.unit, rates, ratios(ours, rates))
+    samples = [
+        [seconds / (contender.units or case.units) for seconds in sample]
+        for contender, sample in zip(case.contenders, taken, strict=True)
+    ]
     rows = [
         Row(
             contender.name,
-            Spread.of([second / case.units for second in sample]),
-            Spread.of([second / ours for second, ours in zip(sample, fused, strict=True)]),
+            sample,
+            ratios(sample, samples[0]),
             count,
-            share(sample),
+            first.get(contender.name) if contender.compiles else None,
         )
         for contender, sample, count in zip(case.contenders, samples, calls, strict=False)
     ]
     return Measured(
-        suite=planned.suite,
-        name=planned.name,
-        unit=case.unit,
-        units=case.units,
-        rounds=len(fused),
-        read_bytes=case.read_bytes,
-        rows=rows,
-        probe_rate=Spread.of(probe_rates) if probe_rates else None,
-        note=case.note,
+        planned.suite, planned.name, case.unit, case.units, rows, bound, dict(case.missing)
     )

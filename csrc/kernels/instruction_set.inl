@@ -31,22 +31,21 @@ static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index
                        T* scratch) noexcept {
   if (a.outputs >= kManyOutputs) return linear_mse_many(a, theta, begin, end, sums, scratch);
   if (a.columns >= kWideColumns) return linear_mse_wide(a, theta, begin, end, sums, scratch);
-  if (a.loss_weight.data != nullptr) return linear_mse_narrow<T, 0, 0, true>(a, theta, begin, end, sums);
-  if (a.outputs == 1) {
+  if (a.outputs == 1 && a.loss_weight.data == nullptr) {
     switch (a.columns) {
       case 1:
-        return linear_mse_narrow<T, 1, 1>(a, theta, begin, end, sums);
+        return linear_mse_narrow<T, 1>(a, theta, begin, end, sums);
       case 2:
-        return linear_mse_narrow<T, 2, 1>(a, theta, begin, end, sums);
+        return linear_mse_narrow<T, 2>(a, theta, begin, end, sums);
       case 3:
-        return linear_mse_narrow<T, 3, 1>(a, theta, begin, end, sums);
+        return linear_mse_narrow<T, 3>(a, theta, begin, end, sums);
       case 4:
-        return linear_mse_narrow<T, 4, 1>(a, theta, begin, end, sums);
+        return linear_mse_narrow<T, 4>(a, theta, begin, end, sums);
       default:
-        return linear_mse_narrow<T, 0, 1>(a, theta, begin, end, sums);
+        break;
     }
   }
-  linear_mse_narrow<T, 0, 0>(a, theta, begin, end, sums);
+  linear_mse_tiled(a, theta, begin, end, sums);
 }
 
 template <class T>

@@ -134,7 +134,8 @@ constexpr Index linear_mse_scratch(Index columns, Index outputs) noexcept {
   const Index lanes = kLanes<T>;
   const Index wide = (columns + lanes - 1) / lanes * lanes;
   const Index many = (outputs + lanes - 1) / lanes * lanes;
-  if (outputs >= kManyOutputs) return outputs * wide + 4 * (wide + many);  // gradients, four rows of x and of residuals
+  if (outputs >= kManyOutputs)
+    return outputs * wide + kWideRun * (wide + many);  // gradients, rows of x and of residuals
   return columns < kWideColumns ? 0 : (outputs + wide_block<T>(columns)) * wide;  // gradients, a block of rows of x
 }
 

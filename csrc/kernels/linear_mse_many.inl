@@ -1,17 +1,29 @@
-// linear_mse with many outputs: a matrix product over four rows at a time, lanes over the outputs.
+// linear_mse with many outputs: two matrix products over a few rows at a time, lanes over the outputs, then the
+// columns.
 //
 // prediction (4 × k) = x (4 × d) · weight_t (d × k) is formed in runs of kSegment columns, each begun at zero and then
-// added, which halves the growth of rounding against one long chain. Only the residuals of four rows are kept.
+// added, which halves the growth of rounding against one long chain. The residuals of kWideRun rows are kept, and
+// multiplied with these rows for two outputs at a time: each row of x that is loaded serves both.
 
 inline constexpr Index kSegment = 8;
 
+/// `count` ≤ kLanes elements of a row from column `first` on, and zeros.
+template <class T>
+GDCORE_INLINE Pack<T> many_values(const Matrix<const T>& m, Index row, Index first, Index count) {
+  const T* from = m.data + row * m.row + first * m.column;
+  if (m.column == 1) return count == kLanes<T> ? load(from) : load_first(from, count);
+  alignas(kLaneBytes) T values[kLanes<T>] = {};
+  for (Index l = 0; l < count; ++l) values[l] = from[l * m.column];
+  return load(values);
+}
+
+/// Residuals of R rows from number `row` on, times their weights.
 template <class T, int R>
-GDCORE_INLINE void linear_mse_many_rows(const LinearMse<T>& a, const T* theta, Index row, Index stride, Index padded,
-                                        T* gradient, T* buffer, T* residual, Sum<T>& loss, double* bias) {
+GDCORE_INLINE void many_residuals(const LinearMse<T>& a, const T* theta, const Rows<T>& x, Index row, Index padded,
+                                  T* residual, Sum<T>& loss) {
   constexpr Index lanes = kLanes<T>;
   const Index d = a.columns;
   const Index k = a.outputs;
-  const Rows<T> x = contiguous_rows(a.x, row, R, d, stride, buffer);
 
   for (Index o = 0; o < k; o += lanes) {
     const Index count = k - o < lanes ? k - o : lanes;
@@ -26,32 +38,57 @@ GDCORE_INLINE void linear_mse_many_rows(const LinearMse<T>& a, const T* theta, I
       }
       for (int i = 0; i < R; ++i) prediction[i] = prediction[i] + part[i];
     }
+    Pack<T> squares = zero<T>();
     for (int i = 0; i < R; ++i) {
-      const T* target = a.target.data + (row + i) * a.target.row + o * a.target.column;
-      alignas(kLaneBytes) T values[lanes] = {};
-      for (Index l = 0; l < count; ++l) values[l] = target[l * a.target.column];
-      const Pack<T> r = keep_first(prediction[i] - load(values), count);
-      Pack<T> weighted = r;
-      if (a.loss_weight.data != nullptr) {
-        const T* w = a.loss_weight.data + (row + i) * a.loss_weight.row + o * a.loss_weight.column;
-        for (Index l = 0; l < count; ++l) values[l] = w[l * a.loss_weight.column];
-        weighted = r * load(values);
-      }
+      const Pack<T> r = keep_first(prediction[i] - many_values(a.target, row + i, o, count), count);
+      const Pack<T> weighted = a.loss_weight.data == nullptr ? r : r * many_values(a.loss_weight, row + i, o, count);
       store(residual + i * padded + o, weighted);
-      add(loss, weighted * r);
+      squares = fma(weighted, r, squares);
     }
+    add(loss, squares);
   }
+}
 
-  for (Index o = 0; o < k; ++o) {
-    for (int i = 0; bias != nullptr && i < R; ++i) bias[o] += static_cast<double>(residual[i * padded + o]);
-    add_rows<T>(x, R, residual + o, padded, d, gradient + o * stride);
-  }
-  if (a.dx != nullptr) {
-    for (int i = 0; i < R; ++i) {
-      T* scaled = residual + i * padded;
-      for (Index o = 0; o < k; ++o) scaled[o] *= a.dx_factor;
-      row_gradient(theta, scaled, d, k, a.dx + (row + i) * d);
+/// gradient[o][c] += Σᵢ residual[i][o] · row i [c] for two outputs and a pack of columns from `c` on; four rows are
+/// summed first.
+template <class T>
+GDCORE_INLINE void add_two_outputs(const Rows<T>& x, Index count, const T* residual, Index padded, Index c, T* first,
+                                   T* second) {
+  Pack<T> sum[2] = {load(first + c), load(second + c)};
+  for (Index i = 0; i < count; i += 4) {
+    const Index end = count - i < 4 ? count : i + 4;
+    Pack<T> part[2] = {};
+    for (Index j = i; j < end; ++j) {
+      const Pack<T> row = load(x.data + j * x.stride + c);
+      for (int o = 0; o < 2; ++o) part[o] = fma(row, broadcast(residual[j * padded + o]), part[o]);
     }
+    for (int o = 0; o < 2; ++o) sum[o] = sum[o] + part[o];
+  }
+  store(first + c, sum[0]);
+  store(second + c, sum[1]);
+}
+
+/// The same over all d columns and k outputs.
+template <class T>
+GDCORE_INLINE void add_products(const Rows<T>& x, Index count, const T* residual, Index padded, Index d, Index k,
+                                T* gradient, Index stride) {
+  constexpr Index lanes = kLanes<T>;
+  Index o = 0;
+  for (; o + 2 <= k; o += 2) {
+    Index c = 0;
+    T* first = gradient + o * stride;
+    for (; c + lanes <= d; c += lanes) add_two_outputs(x, count, residual + o, padded, c, first, first + stride);
+    if (c == d) continue;
+    for (Index i = 0; i < count; i += 4) {
+      const Rows<T> rest = {x.data + i * x.stride + c, x.stride, 0};
+      const Index rows = count - i < 4 ? count - i : 4;
+      add_rows<T>(rest, rows, residual + i * padded + o, padded, d - c, first + c);
+      add_rows<T>(rest, rows, residual + i * padded + o + 1, padded, d - c, first + stride + c);
+    }
+  }
+  for (Index i = 0; o < k && i < count; i += 4) {
+    const Rows<T> rows = {x.data + i * x.stride, x.stride, 0};
+    add_rows<T>(rows, count - i < 4 ? count - i : 4, residual + i * padded + o, padded, d, gradient + o * stride);
   }
 }
 
@@ -65,20 +102,38 @@ static void linear_mse_many(const LinearMse<T>& a, const T* theta, Index begin, 
   const Index padded = (k + lanes - 1) / lanes * lanes;
   T* gradient = scratch;
   T* buffer = gradient + k * stride;
-  T* residual = buffer + 4 * stride;
+  T* residual = buffer + kWideRun * stride;
   for (Index i = 0; i < k * stride; ++i) gradient[i] = 0;
   Sum<T> loss = {};
   double* bias = a.bias ? sums + 1 + k * d : nullptr;
 
-  for (Index row = begin; row < end;) {
-    const Index run_end = row + kRowGroup < end ? row + kRowGroup : end;
-    for (; row + 4 <= run_end; row += 4) {
-      linear_mse_many_rows<T, 4>(a, theta, row, stride, padded, gradient, buffer, residual, loss, bias);
+  for (Index row = begin; row < end; row += kWideRun) {
+    const Index count = end - row < kWideRun ? end - row : kWideRun;
+    const Rows<T> x = contiguous_rows(a.x, row, count, d, stride, buffer);
+    Index i = 0;
+    for (; i + 4 <= count; i += 4) {
+      many_residuals<T, 4>(a, theta, {x.data + i * x.stride, x.stride, 0}, row + i, padded, residual + i * padded,
+                           loss);
     }
-    for (; row < run_end; ++row) {
-      linear_mse_many_rows<T, 1>(a, theta, row, stride, padded, gradient, buffer, residual, loss, bias);
+    for (; i < count; ++i) {
+      many_residuals<T, 1>(a, theta, {x.data + i * x.stride, x.stride, 0}, row + i, padded, residual + i * padded,
+                           loss);
     }
-    flush(gradient, d, k, stride, sums + 1);
+    for (Index o = 0; bias != nullptr && o < k; o += lanes) {
+      Sum<T> sum = {};
+      for (i = 0; i < count; ++i) add(sum, load(residual + i * padded + o));
+      alignas(kLaneBytes) double values[lanes];
+      for (Index half = 0; half * kLanes<double> < lanes; ++half)
+        store(values + half * kLanes<double>, sum.lanes[half]);
+      for (Index l = 0; l < lanes && o + l < k; ++l) bias[o + l] += values[l];
+    }
+    add_products(x, count, residual, padded, d, k, gradient, stride);
+    for (i = 0; a.dx != nullptr && i < count; ++i) {
+      T* scaled = residual + i * padded;
+      for (Index o = 0; o < k; ++o) scaled[o] *= a.dx_factor;
+      row_gradient(theta, scaled, d, k, a.dx + (row + i) * d);
+    }
+    if ((row + count - begin) % kRowGroup == 0 || row + count == end) flush(gradient, d, k, stride, sums + 1);
   }
   sums[0] += total(loss);
 }

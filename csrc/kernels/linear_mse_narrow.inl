@@ -1,89 +1,208 @@
 // linear_mse with few columns and outputs: lanes run over rows.
 //
-// A group of kLanes rows is taken column by column (from packed memory, in place, or gathered into a buffer), so that
-// prediction, residual and products are whole packs with nothing wasted on a short row.
-// One pass over x and target. Nothing written may overlap what is read.
+// A group of kLanes rows is taken column by column (from packed memory, in place, or copied into a buffer), so that
+// prediction, residual and products are whole packs with nothing wasted on a short row. With up to four columns and one
+// output all sums of a run fit the registers; with more, a run of groups is passed over twice in the first-level cache:
+// once for its residuals, once for a few sums at a time. One pass over x and target in memory. Nothing written may
+// overlap what is read.
 
-/// `columns` columns of `count` rows from `row` on, each a run of lanes with zeros beyond `count`.
+/// Copies `columns` columns of `count` rows from `row` on, each a run of lanes with zeros beyond `count`.
 template <class T>
-GDCORE_INLINE const T* gather(const Matrix<const T>& m, Index row, Index columns, Index count, T* buffer) {
+GDCORE_INLINE void copy_group(const Matrix<const T>& m, Index row, Index columns, Index count, T* buffer) {
   const T* from = m.data + row * m.row;
-  if (columns == 1 && m.row == 1 && count == kLanes<T>) return from;
   for (Index j = 0; j < columns; ++j) {
     T* run = buffer + j * kLanes<T>;
     for (Index i = 0; i < count; ++i) run[i] = from[i * m.row + j * m.column];
     for (Index i = count; i < kLanes<T>; ++i) run[i] = 0;
   }
+}
+
+/// The same, or the rows themselves where they are so already.
+template <class T>
+GDCORE_INLINE const T* gather(const Matrix<const T>& m, Index row, Index columns, Index count, T* buffer) {
+  if (columns == 1 && m.row == 1 && count == kLanes<T>) return m.data + row;
+  copy_group(m, row, columns, count, buffer);
   return buffer;
 }
 
-/// D columns and K outputs, 0 where they are known only at run time; WEIGHTED: with weights.
-template <class T, int D, int K, bool WEIGHTED = false>
-static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
-  constexpr Index max_columns = D != 0 ? D : kWideColumns - 1;
-  constexpr Index max_outputs = K != 0 ? K : kManyOutputs - 1;
-  constexpr Index max_sums = 1 + max_outputs * (max_columns + 1);
+/// The groups of a run of `count` rows from `row` on, one after the other.
+template <class T>
+GDCORE_INLINE const T* gather_run(const Matrix<const T>& m, Index row, Index columns, Index count, T* buffer) {
   constexpr Index lanes = kLanes<T>;
-  const Index d = D != 0 ? D : a.columns;
-  const Index k = K != 0 ? K : a.outputs;
-  // The bias's sums are formed always, and left out at the end where there is no bias: no branch in the loop.
-  const Index count_sums = 1 + k * (d + 1);
-  const Index kept_sums = 1 + k * d + (a.bias ? k : 0);
+  if (columns == 1 && m.row == 1 && count % lanes == 0) return m.data + row;
+  for (Index i = 0; i < count; i += lanes) {
+    copy_group(m, row + i, columns, count - i < lanes ? count - i : lanes, buffer + i * columns);
+  }
+  return buffer;
+}
 
-  alignas(kLaneBytes) T x_buffer[max_columns * lanes];
-  alignas(kLaneBytes) T target_buffer[max_outputs * lanes];
-  [[maybe_unused]] alignas(kLaneBytes) T weight_buffer[max_outputs * lanes];
-  Sum<T> sum[max_sums];
-  for (Index s = 0; s < count_sums; ++s) sum[s] = Sum<T>{};
+/// r = x · w + bias − target of G groups for one output, `target_step` between their targets.
+template <class T, int G>
+GDCORE_INLINE void narrow_residuals(const T* x, const T* w, T bias, Index d, const T* target, Index target_step,
+                                    Pack<T> (&r)[G]) {
+  constexpr Index lanes = kLanes<T>;
+  // Two chains, even and odd columns: half the latency and half the growth of rounding of one.
+  Pack<T> even[G];
+  Pack<T> odd[G] = {};
+  for (int g = 0; g < G; ++g) even[g] = broadcast(bias);
+  for (Index j = 0; j + 1 < d; j += 2) {
+    const Pack<T> w0 = broadcast(w[j]);
+    const Pack<T> w1 = broadcast(w[j + 1]);
+    for (int g = 0; g < G; ++g) {
+      even[g] = fma(load(x + (g * d + j) * lanes), w0, even[g]);
+      odd[g] = fma(load(x + (g * d + j + 1) * lanes), w1, odd[g]);
+    }
+  }
+  for (int g = 0; g < G; ++g) {
+    if (d % 2 != 0) even[g] = fma(load(x + (g * d + d - 1) * lanes), broadcast(w[d - 1]), even[g]);
+    r[g] = (d > 1 ? even[g] + odd[g] : even[g]) - load(target + g * target_step);
+  }
+}
+
+/// dx of `count` rows of a group, from its residuals times their weights, one for each output.
+template <class T>
+GDCORE_INLINE void narrow_row_gradients(const LinearMse<T>& a, const T* theta, const Pack<T>* residual, Index row,
+                                        Index count) {
+  const Index d = a.columns;
+  for (Index j = 0; j < d; ++j) {
+    Pack<T> v = zero<T>();
+    for (Index o = 0; o < a.outputs; ++o) {
+      v = fma(residual[o] * broadcast(a.dx_factor), broadcast(theta[o * d + j]), v);
+    }
+    alignas(kLaneBytes) T column[kLanes<T>];
+    store(column, v);
+    for (Index i = 0; i < count; ++i) a.dx[(row + i) * d + j] = column[i];
+  }
+}
+
+/// D columns and one output, in registers.
+template <class T, int D>
+static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
+  constexpr Index lanes = kLanes<T>;
+  // The bias's sum is formed always, and left out at the end where there is no bias: no branch in the loop.
+  constexpr Index count_sums = D + 2;
+  alignas(kLaneBytes) T x_buffer[D * lanes];
+  alignas(kLaneBytes) T target_buffer[lanes];
+  Sum<T> sum[count_sums] = {};
 
   for (Index row = begin; row < end;) {
     const Index run_end = row + kRun * lanes < end ? row + kRun * lanes : end;
-    Pack<T> part[max_sums];
-    for (Index s = 0; s < count_sums; ++s) part[s] = zero<T>();
+    Pack<T> part[count_sums] = {};
     for (; row < run_end; row += lanes) {
       const Index count = run_end - row < lanes ? run_end - row : lanes;
-      const T* x = a.packed_x != nullptr ? a.packed_x + row * d : gather(a.x, row, d, count, x_buffer);
+      const T* x = a.packed_x != nullptr ? a.packed_x + row * D : gather(a.x, row, D, count, x_buffer);
       const T* target =
-          a.packed_target != nullptr ? a.packed_target + row * k : gather(a.target, row, k, count, target_buffer);
+          a.packed_target != nullptr ? a.packed_target + row : gather(a.target, row, 1, count, target_buffer);
+      Pack<T> r[1];
+      narrow_residuals<T, 1>(x, theta, a.bias ? theta[D] : T(0), D, target, 0, r);
+      if (count < lanes) r[0] = keep_first(r[0], count);
 
-      [[maybe_unused]] const T* weight = nullptr;
-      if constexpr (WEIGHTED) weight = gather(a.loss_weight, row, k, count, weight_buffer);
-
-      Pack<T> residual[max_outputs];  // w r
-      for (Index o = 0; o < k; ++o) {
-        const T* w = theta + o * d;
-        // Two chains, even and odd columns: half the latency and half the growth of rounding of one.
-        Pack<T> even = broadcast(a.bias ? theta[k * d + o] : T(0));
-        Pack<T> odd = zero<T>();
-        for (Index j = 0; j + 1 < d; j += 2) {
-          even = fma(load(x + j * lanes), broadcast(w[j]), even);
-          odd = fma(load(x + (j + 1) * lanes), broadcast(w[j + 1]), odd);
-        }
-        if (d % 2 != 0) even = fma(load(x + (d - 1) * lanes), broadcast(w[d - 1]), even);
-        Pack<T> r = (d > 1 ? even + odd : even) - load(target + o * lanes);
-        if (count < lanes) r = keep_first(r, count);
-        Pack<T> weighted = r;
-        if constexpr (WEIGHTED) weighted = r * load(weight + o * lanes);
-        residual[o] = weighted;
-
-        part[0] = fma(weighted, r, part[0]);
-        for (Index j = 0; j < d; ++j) part[1 + o * d + j] = fma(weighted, load(x + j * lanes), part[1 + o * d + j]);
-        part[1 + k * d + o] = part[1 + k * d + o] + weighted;
-      }
-
-      if (a.dx != nullptr) {
-        for (Index j = 0; j < d; ++j) {
-          Pack<T> v = zero<T>();
-          for (Index o = 0; o < k; ++o) {
-            v = fma(residual[o] * broadcast(a.dx_factor), broadcast(theta[o * d + j]), v);
-          }
-          alignas(kLaneBytes) T column[lanes];
-          store(column, v);
-          for (Index i = 0; i < count; ++i) a.dx[(row + i) * d + j] = column[i];
-        }
-      }
+      part[0] = fma(r[0], r[0], part[0]);
+      for (Index j = 0; j < D; ++j) part[1 + j] = fma(r[0], load(x + j * lanes), part[1 + j]);
+      part[1 + D] = part[1 + D] + r[0];
+      if (a.dx != nullptr) narrow_row_gradients(a, theta, r, row, count);
     }
     for (Index s = 0; s < count_sums; ++s) add(sum[s], part[s]);
   }
-  for (Index s = 0; s < kept_sums; ++s) sums[s] += total(sum[s]);
+  for (Index s = 0; s < 1 + D + (a.bias ? 1 : 0); ++s) sums[s] += total(sum[s]);
+}
+
+/// The groups of a run, which are passed over twice, and what comes of them.
+template <class T>
+struct Tile {
+  Index rows;
+  const T* x;
+  const T* target;
+  const T* weight;                  ///< or null
+  T (*residual)[kRun * kLanes<T>];  ///< w r, by output
+};
+
+/// Residuals of G whole groups, or of one that may lack rows, from number `group` on; adds their squares.
+template <class T, int G>
+GDCORE_INLINE void tile_residuals(const LinearMse<T>& a, const T* theta, const Tile<T>& tile, Index group,
+                                  Pack<T>& squares) {
+  constexpr Index lanes = kLanes<T>;
+  const Index d = a.columns;
+  const Index k = a.outputs;
+  const Index left = tile.rows - group * lanes;
+  for (Index o = 0; o < k; ++o) {
+    const Index at = (group * k + o) * lanes;
+    const T bias = a.bias ? theta[k * d + o] : T(0);
+    Pack<T> r[G];
+    narrow_residuals<T, G>(tile.x + group * d * lanes, theta + o * d, bias, d, tile.target + at, k * lanes, r);
+    if (G == 1 && left < lanes) r[0] = keep_first(r[0], left);
+    for (int g = 0; g < G; ++g) {
+      const Pack<T> weighted = tile.weight != nullptr ? r[g] * load(tile.weight + at + g * k * lanes) : r[g];
+      store(tile.residual[o] + (group + g) * lanes, weighted);
+      squares = fma(weighted, r[g], squares);
+    }
+  }
+}
+
+/// sum[j] += Σ over the groups of a run of residual · column j, for C columns from x on.
+template <class T, int C>
+GDCORE_INLINE void add_group_products(const T* x, Index columns, const T* residual, Index groups, Sum<T>* sum) {
+  constexpr Index lanes = kLanes<T>;
+  Pack<T> part[C] = {};
+  for (Index g = 0; g < groups; ++g) {
+    const Pack<T> r = load(residual + g * lanes);
+    for (Index j = 0; j < C; ++j) part[j] = fma(r, load(x + (g * columns + j) * lanes), part[j]);
+  }
+  for (Index j = 0; j < C; ++j) add(sum[j], part[j]);
+}
+
+/// Any number of columns and outputs, with weights or without.
+template <class T>
+static void linear_mse_tiled(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
+  constexpr Index lanes = kLanes<T>;
+  constexpr Index most_columns = kWideColumns - 1;
+  constexpr Index most_outputs = kManyOutputs - 1;
+  const Index d = a.columns;
+  const Index k = a.outputs;
+  const bool weighted = a.loss_weight.data != nullptr;
+  alignas(kLaneBytes) T x_buffer[kRun * most_columns * lanes];
+  alignas(kLaneBytes) T target_buffer[kRun * most_outputs * lanes];
+  alignas(kLaneBytes) T weight_buffer[kRun * most_outputs * lanes];
+  alignas(kLaneBytes) T residual[most_outputs][kRun * lanes];  // w r
+  Sum<T> loss = {};
+  Sum<T> sum[most_outputs * (most_columns + 1)];
+  for (Index s = 0; s < k * (d + 1); ++s) sum[s] = Sum<T>{};
+
+  for (Index row = begin; row < end; row += kRun * lanes) {
+    const Index rows = end - row < kRun * lanes ? end - row : kRun * lanes;
+    const Index groups = (rows + lanes - 1) / lanes;
+    const T* x = a.packed_x != nullptr ? a.packed_x + row * d : gather_run(a.x, row, d, rows, x_buffer);
+    const T* target =
+        a.packed_target != nullptr ? a.packed_target + row * k : gather_run(a.target, row, k, rows, target_buffer);
+    const T* weight = weighted ? gather_run(a.loss_weight, row, k, rows, weight_buffer) : nullptr;
+
+    const Tile<T> tile = {rows, x, target, weight, residual};
+    Pack<T> squares = zero<T>();
+    Index group = 0;
+    for (; (group + 2) * lanes <= rows; group += 2) tile_residuals<T, 2>(a, theta, tile, group, squares);
+    for (; group < groups; ++group) tile_residuals<T, 1>(a, theta, tile, group, squares);
+    add(loss, squares);
+    for (Index g = 0; a.dx != nullptr && g < groups; ++g) {
+      Pack<T> of_group[most_outputs];
+      for (Index o = 0; o < k; ++o) of_group[o] = load(residual[o] + g * lanes);
+      const Index first = row + g * lanes;
+      narrow_row_gradients(a, theta, of_group, first, end - first < lanes ? end - first : lanes);
+    }
+
+    for (Index o = 0; o < k; ++o) {
+      Sum<T>* to = sum + o * (d + 1);
+      Index j = 0;
+      for (; j + 5 <= d; j += 5) add_group_products<T, 5>(x + j * lanes, d, residual[o], groups, to + j);
+      for (; j + 2 <= d; j += 2) add_group_products<T, 2>(x + j * lanes, d, residual[o], groups, to + j);
+      if (j < d) add_group_products<T, 1>(x + j * lanes, d, residual[o], groups, to + j);
+      Pack<T> part = zero<T>();
+      for (Index g = 0; g < groups; ++g) part = part + load(residual[o] + g * lanes);
+      add(to[d], part);
+    }
+  }
+  sums[0] += total(loss);
+  for (Index o = 0; o < k; ++o) {
+    for (Index j = 0; j < d; ++j) sums[1 + o * d + j] += total(sum[o * (d + 1) + j]);
+    if (a.bias) sums[1 + k * d + o] += total(sum[o * (d + 1) + d]);
+  }
 }

@@ -11,7 +11,7 @@ template <class T>
 struct Rows {
   const T* data;
   Index stride;
-  Index ahead;  ///< how many rows further to prefetch: 0 for none
+  Index ahead;  ///< how many rows further to prefetch, where rows are neighbours: 0 for none
 };
 
 /// `count` rows from `row` on: x's own memory, or a copy where its columns are apart.
@@ -97,8 +97,9 @@ GDCORE_INLINE Four<T> four_products(const Rows<T>& x, Index row, Index count, co
   Pack<T> dot[4] = {};
   Index c = 0;
   // In the order of memory: the loads below jump from row to row, which the hardware's own prefetching does not follow.
-  for (Index i = 0; x.ahead > 0 && i < 4; ++i) {
-    for (Index j = 0; j < d; j += lanes) __builtin_prefetch(rows[i] + x.ahead * x.stride + j);
+  if (x.ahead > 0) {
+    const T* next = rows[0] + x.ahead * x.stride;
+    for (Index j = 0; j < 4 * x.stride; j += lanes) __builtin_prefetch(next + j);
   }
   for (; c + lanes <= d; c += lanes) {
     const Pack<T> w = load(weight + c);
@@ -122,10 +123,15 @@ template <class T>
 GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight, double bias, Index d, const T* target,
                                    Index target_row, const T* loss_weight, Index loss_weight_row, T* residual,
                                    RowSums& sums) {
-  Index row = 0;
-  const auto four_rows = [&](Index count) GDCORE_INLINE_LAMBDA {
+  // Two loops, so that neither waits for what the other computes: the chain from a product to its residual is long.
+  for (Index row = 0; row < rows; row += 4) {
+    const Four<T> dot = four_products(x, row, rows - row < 4 ? rows - row : 4, weight, d);
+    __builtin_memcpy(residual + row, &dot, sizeof(dot));
+  }
+  for (Index row = 0; row < rows; row += 4) {
+    const Index count = rows - row < 4 ? rows - row : 4;
     const Four<double> targets = widen(four(target + row * target_row, target_row, count));
-    Four<T> r = narrow(widen(four_products(x, row, count, weight, d)) + bias - targets, T());
+    Four<T> r = narrow(widen(four(residual + row, 1, 4)) + bias - targets, T());
     if (count < 4) r = four(reinterpret_cast<const T*>(&r), 1, count);
     const Four<double> wide = widen(r);
     if (loss_weight != nullptr) r = r * four(loss_weight + row * loss_weight_row, loss_weight_row, count);
@@ -133,9 +139,7 @@ GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight
     const Four<double> weighted = widen(r);
     sums.squares = sums.squares + weighted * wide;
     sums.residuals = sums.residuals + weighted;
-  };
-  for (; row + 4 <= rows; row += 4) four_rows(4);
-  if (row < rows) four_rows(rows - row);
+  }
 }
 
 GDCORE_INLINE double total(const Four<double>& p) { return (p[0] + p[2]) + (p[1] + p[3]); }
@@ -159,7 +163,7 @@ static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, 
   for (Index row = begin; row < end; row += block) {
     const Index count = end - row < block ? end - row : block;
     Rows<T> x = contiguous_rows(a.x, row, count, d, stride, buffer);
-    if (a.x.column == 1 && row + count + ahead <= end) x.ahead = ahead;
+    if (a.x.column == 1 && a.x.row == d && row + count + ahead <= end) x.ahead = ahead;
     for (Index o = 0; o < k; ++o) {
       const T* target = a.target.data + row * a.target.row + o * a.target.column;
       const T* loss_weight = a.loss_weight.data == nullptr

@@ -2,14 +2,14 @@
 
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_module
 
-__all__ = ["Reach"]
+__all__ = ["Reach", "hindrance_in"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = (
@@ -39,17 +39,7 @@ class Reach:
 
     def hindrance(self) -> str | None:
         """A hook or a compiled part, in words: what is there for more than its values."""
-        if any(_GLOBAL_HOOKS):
-            return "a hook on all modules"
-        for module in self.modules:
-            state = module.__dict__
-            if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in state["_modules"]:
-                return f"a compiled module ({type(module).__name__})"
-            for kind in _HOOKS:
-                if state.get(kind):
-                    words = kind.strip("_").replace("_", " ").removesuffix("s")
-                    return f"a {words} on {type(module).__name__}"
-        return None
+        return hindrance_in(self.modules)
 
     def changed(self) -> bool:
         """Whether the state differs from what it was when this was made."""
@@ -92,6 +82,21 @@ class Reach:
         for key, child in module._modules.items():
             if child is not None:  # however deep: every module counts for its hooks
                 self._walk(child, prefix + key, max(depth, 1))
+
+
+def hindrance_in(modules: Iterable[torch.nn.Module]) -> str | None:
+    """The first hook or compiled part among modules, in words."""
+    if any(_GLOBAL_HOOKS):
+        return "a hook on all modules"
+    for module in modules:
+        state = module.__dict__
+        if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in state["_modules"]:
+            return f"a compiled module ({type(module).__name__})"
+        for kind in _HOOKS:
+            if state.get(kind):
+                words = kind.strip("_").replace("_", " ").removesuffix("s")
+                return f"a {words} on {type(module).__name__}"
+    return None
 
 
 def _worth(value: Any) -> bool:

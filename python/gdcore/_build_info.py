@@ -14,8 +14,8 @@ def build_info() -> dict[str, Any]:
     """Describe the build and the machine, for bug reports and for choosing an instruction set.
 
     Returns:
-        A dict with ``version``, ``compiler``, ``instruction_sets`` (``built``, ``available``: what
-        this processor executes, ``active``: what is used, the widest unless the environment
+        A dict with ``version``, ``compiler``, ``instruction_sets`` (``built``, ``available`` is
+        what this processor executes, ``active`` what is used, the widest unless the environment
         variable ``GDCORE_ISA`` names another), ``threads`` (``torch.get_num_threads()``, which
         gdcore follows), ``cuda`` (``built``, ``device``: its name or None; where it is built also
         ``architectures``, ``runtime``, and ``message``: what the runtime says where it finds no

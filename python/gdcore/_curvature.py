@@ -210,7 +210,7 @@ class Curvature:
             epochs: how many.
 
         Returns:
-            (epochs,) in float64: the loss of each epoch, before its update; infinite where it
+            The loss of each epoch, before its update, (epochs,) in float64; infinite where it
             diverges past all numbers.
 
         Raises:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._factor import triangle
 from ._forms import NoDesign, form_of
 from ._seen import Seen
 from .plan import recognise_loss
@@ -147,22 +148,25 @@ class Design:
     def reduce(self) -> Reduced:
         """A QR factorisation of [Φ | y] in float64, block by block; nothing is squared."""
         q, k = self.shape
-        corner = torch.empty(0, q + k, dtype=torch.float64)
-        first, constant, blocks = None, torch.ones(q, dtype=torch.bool), 0
         # Converted only once, on the way into the block, where nothing is computed before.
         alike = self.weight is None and self.features.dtype == self.target.dtype
         dtype = self.features.dtype if alike else torch.float64
-        for features, target, weight in self.blocks(dtype, max(4 * (q + k) * q, 2**19)):
-            first = features[:1] if first is None else first
-            low, high = torch.aminmax(features, dim=0)
-            constant &= ((low == first) & (high == first)).flatten().cpu()
-            above = len(corner)
-            block = torch.empty(above + len(features), q + k, dtype=torch.float64)
-            block[:above], block[above:, :q], block[above:, q:] = corner, features, target
+        extremes: list[Tensor] = []
+
+        def rows(start: int, stop: int) -> Tensor:
+            features, target, weight = self.rows(slice(start, stop), dtype)
+            extremes.append(torch.stack(torch.aminmax(features, dim=0)).cpu())
+            block = torch.empty(len(features), q + k, dtype=torch.float64)
+            block[:, :q], block[:, q:] = features, target
             if weight is not None:
-                block[above:] *= weight.sqrt().cpu()
-            corner = torch.linalg.qr(block, mode="r").R
-            blocks += 1
+                block *= weight.sqrt().cpu()
+            return block
+
+        height = 1 if self.separable else self.target.shape[1]
+        corner = triangle(rows, len(self.target), q + k, height)
+        seen = torch.cat(extremes)
+        constant = (seen == seen[0]).all(0)
+        blocks = len(extremes)
         if not corner.isfinite().all():
             raise ValueError("data: expected finite numbers, got some that are not")
         return Reduced(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ._problem import Problem
 
-__all__ = ["Rows", "features", "triangle"]
+__all__ = ["Rows", "features", "threads_for", "triangle"]
 
 Rows = Callable[[int, int], Tensor]
 """Rows [start, stop) of a matrix, in float64."""
@@ -29,6 +29,9 @@ _MEMORY_ELEMENTS = 2**23
 """What all lanes' blocks may hold: 64 MB."""
 _COPIES = 4
 """Of a block, while it is factorised."""
+
+_SMALL = 512
+"""Columns up to which a second thread of LAPACK's gains little, and waits long for a busy core."""
 
 _one_at_a_time = threading.Lock()
 os.register_at_fork(after_in_child=lambda: globals().update(_one_at_a_time=threading.Lock()))
@@ -46,28 +49,38 @@ def _single_threaded() -> Iterator[int]:
             torch.set_num_threads(threads)
 
 
+def threads_for(matrix: Tensor) -> contextlib.AbstractContextManager[object]:
+    """While a matrix is factorised: LAPACK with one thread for a small one, with all for others."""
+    return _single_threaded() if matrix.shape[-1] <= _SMALL else contextlib.nullcontext()
+
+
 def _r(matrix: Tensor) -> Tensor:
     factor: Tensor = torch.linalg.qr(matrix, mode="r").R
     return factor
 
 
-def triangle(rows: Rows, count: int, columns: int, device: torch.device) -> Tensor:
+def triangle(
+    rows: Rows, count: int, columns: int, height: int = 1, device: torch.device | None = None
+) -> Tensor:
     """R of the QR factorisation of a matrix that is read by blocks of rows.
 
     Args:
         rows: reads them.
         count: how many there are.
         columns: how many each has.
-        device: where they are, and the result.
+        height: rows of the matrix that ``rows`` gives for each of them.
+        device: where they are, and the result; None for the CPU.
 
     Returns:
-        (min(count, columns), columns) in float64. What is not finite in the rows makes it not
-        finite.
+        (min(count · height, columns), columns) in float64. What is not finite in the rows makes it
+        not finite.
     """
-    if device.type != "cpu":  # which factorises large blocks best, in its current stream
-        return _chain(rows, 0, count, max(_DEVICE_BLOCK_ELEMENTS // columns, columns))
-    block = max(_BLOCK_ELEMENTS // columns, columns)
-    each = _COPIES * (block + columns) * columns
+    if device is not None and device.type != "cpu":
+        # It factorises large blocks best, and in its current stream: in this thread.
+        block = max(_DEVICE_BLOCK_ELEMENTS // (columns * height), -(-columns // height))
+        return _chain(rows, 0, count, block)
+    block = max(_BLOCK_ELEMENTS // (columns * height), -(-columns // height))
+    each = _COPIES * (block * height + columns) * columns
     lanes = max(min(_LANES, _MEMORY_ELEMENTS // each, -(-count // block)), 1)
     stopped = threading.Event()
 

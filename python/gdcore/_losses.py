@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import functional, nn
-from ._affine_reach import Reach
+from ._affine_reach import Reach, hindrance_in
 from ._trace import RefusedError, Tracer, Watcher
 
 __all__ = ["NotSquaredError", "SquaredError", "squared_error"]
@@ -113,7 +113,7 @@ def _by_name(loss_fn: Any) -> SquaredError | NotSquaredError | None:
         own = _FORWARDS.get(type(loss_fn))
         if own is None or type(loss_fn).forward is not own or "forward" in loss_fn.__dict__:
             return None
-        hindrance = Reach(loss_fn).hindrance()
+        hindrance = hindrance_in([loss_fn])
         if hindrance is not None:
             return NotSquaredError(f"{hindrance}, which the native loop would not run")
         reduction = loss_fn.reduction

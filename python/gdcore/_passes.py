@@ -68,12 +68,10 @@ class FullBatch:
         runner, costs = self._runner, self._costs
         if costs is None or costs.compressed is None:
             return None
-        if runner.method == "compressed":
-            return None if runner.surely_stable(rate) else runner.largest_stable_lr
         allowed = max(_QUICK, _SHARE * costs.total(runner.method))
-        if costs.stepwise is None or costs.stepwise.epoch > allowed or runner.surely_stable(rate):
+        if runner.method != "compressed" and costs.compressed.prepare > allowed:
             return None
-        return runner.largest_stable_lr if costs.compressed.prepare <= allowed else None
+        return None if runner.surely_stable(rate) else runner.largest_stable_lr
 
     def largest_stable_lr(self) -> float | None:
         return self._runner.largest_stable_lr

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ._factor import features, triangle
+from ._factor import features, threads_for, triangle
 from ._native_loop import NativeLoop, Ran
 from ._optimizer import fresh_state
 from ._problem import Problem, StopRule, checked
@@ -301,7 +301,8 @@ def _mark(tensor: Tensor) -> tuple[int, int]:
 
 
 def _singular_values(matrix: Tensor) -> Tensor:
-    values: Tensor = torch.linalg.svdvals(matrix)
+    with threads_for(matrix):
+        values: Tensor = torch.linalg.svdvals(matrix)
     return values
 
 
@@ -351,7 +352,9 @@ def compressed(problem: Problem) -> Problem:
             return part if w is None else part * w[start:stop, :1].double().sqrt()
 
         width = columns + targets.shape[1]
-        factors.append(augmented(0, n) if n <= width else triangle(augmented, n, width, y.device))
+        factors.append(
+            augmented(0, n) if n <= width else triangle(augmented, n, width, device=y.device)
+        )
     divisor = 1.0
     if problem.mean:
         divisor = float(n * outputs)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._design import Design, Reduced
+from ._factor import threads_for
 
 __all__ = ["MOST_EXACT", "Spectrum", "exact_spectrum", "krylov_spectrum"]
 
@@ -68,7 +69,8 @@ class Spectrum:
 
 def exact_spectrum(reduced: Reduced, start: Tensor) -> Spectrum:
     """All singular values of the reduced rows, which are those of all rows."""
-    u, singular, directions = torch.linalg.svd(reduced.rows, full_matrices=False)
+    with threads_for(reduced.rows):
+        u, singular, directions = torch.linalg.svd(reduced.rows, full_matrices=False)
     largest = float(singular[0]) if len(singular) else 0.0
     return Spectrum(
         singular,
@@ -137,7 +139,8 @@ def krylov_spectrum(design: Design, start: Tensor) -> Spectrum:
     bidiagonal = torch.zeros(m + 1, m, dtype=torch.float64)
     bidiagonal.diagonal().copy_(torch.tensor(alphas, dtype=torch.float64))
     bidiagonal.diagonal(-1).copy_(torch.tensor(betas, dtype=torch.float64))
-    left, singular, right = torch.linalg.svd(bidiagonal, full_matrices=False)
+    with threads_for(bidiagonal):
+        left, singular, right = torch.linalg.svd(bidiagonal, full_matrices=False)
     residual = first_beta * left[0]
     rest = max(first_beta**2 - float(residual.square().sum()), 0.0)
     known = torch.stack(basis) if basis else torch.zeros(0, design.shape[0] * design.shape[1])

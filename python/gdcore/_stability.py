@@ -1,5 +1,6 @@
 """The largest learning rate with which gradient descent converges on a quadratic."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,39 @@ _BLOCK_ELEMENTS = 2**16
 _DEVICE_BLOCK_ELEMENTS = 2**24
 
 
+def _blocks(x: Tensor) -> Iterator[Tensor]:
+    """Rows of x: no copy of all of them, and Ctrl-C is answered in between."""
+    elements = _BLOCK_ELEMENTS if x.is_cpu else _DEVICE_BLOCK_ELEMENTS
+    rows = max(elements * x.shape[0] // x.numel(), 1)
+    for start in range(0, x.shape[0], rows):
+        yield x[start : start + rows]
+
+
+def _squares(x: Tensor) -> float:
+    """Σ x², rounded up: a block's sum is off by at most its size times ε."""
+    total = 0.0
+    # A device's double costs nothing beside its memory, and its blocks are too large for a float.
+    dtype = x.dtype if x.is_cpu else torch.float64
+    for block in _blocks(x):
+        norm: Any = torch.linalg.vector_norm(block, dtype=None if x.is_cpu else dtype)
+        total += float(norm) ** 2 * (1 + block.numel() * torch.finfo(dtype).eps)
+    return total
+
+
+def _squares_of_powers(x: Tensor, size: int) -> float:
+    """Σ 1 + x² + x⁴ + …, so many powers: in float64, by Horner's rule in x²; rounded up."""
+    total = 0.0
+    for block in _blocks(x):
+        square = block.double().square()
+        value = torch.ones_like(square)
+        for _ in range(size - 1):
+            value.mul_(square).add_(1)
+        total += float(value.sum())
+    return total * (
+        1 + (size + min(x.numel(), _DEVICE_BLOCK_ELEMENTS)) * torch.finfo(torch.float64).eps
+    )
+
+
 def curvature_bound(problem: Problem) -> float | None:
     """A number that the largest curvature of an affine problem is not above: that of the trace.
 
@@ -24,12 +58,11 @@ def curvature_bound(problem: Problem) -> float | None:
     """
     x, weight = problem.x, problem.weight
     rows, outputs = x.shape[0], max(problem.y.numel() // x.shape[0], 1)
-    index = problem.index
-    if problem.kernel == "linear":
+    if problem.kernel == "polynomial":
+        squares = _squares_of_powers(x, problem.parameters[0].numel())
+    elif problem.kernel == "linear":
         squares = _squares(x) + (rows if len(problem.parameters) > 1 else 0)
-    elif problem.kernel == "polynomial":
-        squares = _squares(x, problem.parameters[0].numel())
-    elif index is not None and index.unique().numel() == index.numel():
+    elif problem.index is not None and problem.index.unique().numel() == problem.index.numel():
         squares = _squares(x)
     else:
         return None
@@ -37,25 +70,6 @@ def curvature_bound(problem: Problem) -> float | None:
     if weight is not None:
         largest, divisor = float(weight.max()), float(weight.sum(dtype=torch.float64))
     return 2 * largest * squares / (divisor if problem.mean else 1.0)
-
-
-def _squares(x: Tensor, powers: int | None = None) -> float:
-    """Σ x², or that of so many powers of x, rounded up.
-
-    In blocks, each rounded by at most its size times ε; Ctrl-C is answered between them.
-    """
-    total = 0.0
-    columns = max(powers or x.numel() // x.shape[0], 1)
-    rows = max((_BLOCK_ELEMENTS if x.is_cpu else _DEVICE_BLOCK_ELEMENTS) // columns, 1)
-    # A device's double costs nothing beside its memory, and its blocks are too large for a float.
-    dtype = x.dtype if x.is_cpu else torch.float64
-    for start in range(0, x.shape[0], rows):
-        block = x[start : start + rows]
-        if powers is not None:
-            block = torch.vander(block.double(), powers)
-        norm: Any = torch.linalg.vector_norm(block, dtype=None if x.is_cpu else dtype)
-        total += float(norm) ** 2
-    return total * (1 + min(rows * columns, x.numel()) * torch.finfo(dtype).eps)
 
 
 def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:

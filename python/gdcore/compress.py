@@ -95,7 +95,7 @@ def compress(x: Tensor, y: Tensor, weight: Tensor | None = None, bias: bool = Tr
     total = float(n) if weight is None else weight.sum(dtype=torch.float64).item()
     if total == 0.0:
         raise ValueError("weight: expected at least one that is positive, got none")
-    factor = triangle(rows, n, one + d + k, x.device)
+    factor = triangle(rows, n, one + d + k, device=x.device)
     if not factor.isfinite().all():
         raise ValueError("x, y: expected values that are finite, got some that are not")
     if bias:

@@ -52,7 +52,7 @@ def train_step(
             `gdcore.nn`; else any module or function of x.
         loss_fn: natively ``nn.MSELoss``, ``F.mse_loss``, or gdcore's, mean or sum; else any
             function of the prediction and y.
-        optimizer: natively ``torch.optim.SGD`` or `gdcore.optim.SGD`; else any.
+        optimizer: natively SGD, RMSprop, Adam or AdamW, torch's or `gdcore.optim`'s; else any.
         strict: refuse what has no native step.
 
     Returns:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gdcore.lessons import LESSONS, golden
+from gdcore.lessons.language import language
 from gdcore.lessons.running import Report
 
 PAIRS = [(name, backend) for name, lesson in LESSONS.items() for backend in lesson.versions]
@@ -163,7 +164,7 @@ def test_the_score_after_four_hours_is_eight(reports: dict[str, Report]) -> None
     report = reports["linear_regression"]
     for outcome in report.outcomes.values():
         (answer,) = report.lesson.closing(outcome.run, report.settings)
-        assert answer == "After 4 hours of study: 7.995, that is 8 points."
+        assert language("en").say(answer) == "After 4 hours of study: 7.995, that is 8 points."
 
 
 def test_the_slip_of_the_seed_is_told(reports: dict[str, Report]) -> None:
@@ -171,7 +172,7 @@ def test_the_slip_of_the_seed_is_told(reports: dict[str, Report]) -> None:
     for outcome in report.outcomes.values():
         assert "|오차|-2|10|-11|-5|" in outcome.lines
         _, slip = report.lesson.closing(outcome.run, report.settings)
-        assert slip == "(For 4 hours the seed prints -9; 42 - 53 is -11.)"
+        assert language("en").say(slip) == "(For 4 hours the seed prints -9; 42 - 53 is -11.)"
 
 
 def test_the_shuffled_batches_differ_from_those_in_order(reports: dict[str, Report]) -> None:

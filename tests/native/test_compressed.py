@@ -205,9 +205,9 @@ def test_several_outputs_share_one_factorisation(monkeypatch: pytest.MonkeyPatch
     widths: list[int] = []
     triangle = _factor.triangle
 
-    def counted(rows: Any, count: int, columns: int, device: torch.device) -> Tensor:
+    def counted(rows: Any, count: int, columns: int, **options: Any) -> Tensor:
         widths.append(columns)
-        return triangle(rows, count, columns, device)
+        return triangle(rows, count, columns, **options)
 
     monkeypatch.setattr(gdcore._runners, "triangle", counted)
     problem = linear(100, 4, 3)
@@ -390,7 +390,7 @@ sent = time.monotonic() + 0.5
 try:
     compress(x, y)
 except Stopped:
-    assert time.monotonic() - sent < 0.5, time.monotonic() - sent
+    assert time.monotonic() - sent < 1.0, time.monotonic() - sent
 else:
     raise AssertionError("not stopped")
 assert torch.get_num_threads() == threads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement, same_lines
 from .golden import check_lines, golden
 from .lesson import Lesson, Run, Settings, line_per_row
@@ -80,6 +80,7 @@ ZERO_GRAD = Lesson(
     check=check_lines("zero_grad"),
     compare=compare_to_the_character(line_per_row(LINE)),
     draw=pictures.accumulating_gradient,
+    says=stories.accumulated(W),
     options=frozenset({"epochs"}),
 )
 
@@ -94,5 +95,6 @@ AUTOGRAD = Lesson(
     check=check_autograd,
     compare=compare_to_the_character(line_per_row(LINE)),
     draw=pictures.tangent,
+    says=stories.parabola(W),
     options=frozenset(),
 )

@@ -10,18 +10,20 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .data import DataError
+from .language import FILES
 from .lesson import BACKENDS, Lesson
 from .registry import LESSONS
 from .report import as_json, lesson_text, summary
 from .running import Report, Request, UsageError, run_lesson
 
 _STDOUT = Path("-")
+REPORT_NEEDS = ("matplotlib", "jinja2", "latex2mathml", "pygments")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_whole(0), help="start from random numbers of this seed")
     parser.add_argument("--data", type=Path, metavar="FILE.csv", help="other data: columns x..., y")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw each lesson there")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write the lessons there as one HTML page"
+    )
+    parser.add_argument("--language", choices=list(FILES), help="of that page; en if not given")
     parser.add_argument(
         "--json",
         type=Path,
@@ -92,7 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> tuple[list[Report], int]:
     request = Request(arguments.lr, arguments.epochs, arguments.seed, arguments.data)
     chosen, left_out = _choose(arguments.names, arguments.backend, request)
-    _check_outputs(arguments.plot, arguments.json)
+    if arguments.language is not None and arguments.report is None:
+        raise UsageError("--language is that of --report DIR, which was not given")
+    _check_directory("--plot", arguments.plot, ["matplotlib"], "plot")
+    _check_directory("--report", arguments.report, REPORT_NEEDS, "report")
+    _check_json(arguments.json)
     reports: list[Report] = []
     for lesson, backends in chosen:
         reports.append(run_lesson(lesson, request, backends))
@@ -100,6 +110,12 @@ def _run(arguments: argparse.Namespace) -> tuple[list[Report], int]:
         if arguments.plot is not None:
             _draw(reports[-1], arguments.plot)
     print(summary(reports, with_seed=not request.given))
+    if arguments.report is not None:
+        from . import page  # which needs what nothing else does
+
+        code = arguments.language or "en"
+        written = page.write(reports, arguments.report, code, with_seed=not request.given)
+        print(f"\nReport: {written}")
     if left_out:
         print("\nNot run:\n" + "\n".join(f"  {reason}" for reason in left_out))
     return reports, 0 if all(report.agrees for report in reports) else 1
@@ -137,22 +153,27 @@ def _find(name: str) -> Lesson:
     raise UsageError(f"there is no lesson {name!r}; the nearest name is {nearest!r} (see --list)")
 
 
-def _check_outputs(plot: Path | None, json_file: Path | None) -> None:
+def _check_directory(option: str, directory: Path | None, needs: Sequence[str], extra: str) -> None:
     """Find out before the lessons run, not after, that something cannot be written."""
-    if plot is not None:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UsageError(
-                "--plot needs matplotlib: pip install -c constraints.txt 'gdcore[plot]'"
-            )
+    if directory is None:
+        return
+    missing = [name for name in needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{option} needs {', '.join(missing)}: pip install -c constraints.txt 'gdcore[{extra}]'"
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option} {directory}: {error.strerror}") from None
+
+
+def _check_json(file: Path | None) -> None:
+    if file is not None and file != _STDOUT:
         try:
-            plot.mkdir(parents=True, exist_ok=True)
+            file.touch()
         except OSError as error:
-            raise UsageError(f"--plot {plot}: {error.strerror}") from None
-    if json_file is not None and json_file != _STDOUT:
-        try:
-            json_file.touch()
-        except OSError as error:
-            raise UsageError(f"--json {json_file}: {error.strerror}") from None
+            raise UsageError(f"--json {file}: {error.strerror}") from None
 
 
 def _draw(report: Report, directory: Path) -> None:

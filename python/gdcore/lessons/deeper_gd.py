@@ -8,7 +8,7 @@ from torch import nn, optim
 from gdcore import fit
 from gdcore.nn import LinearRegression
 
-from . import pictures
+from . import pictures, stories
 from .golden import check_lines, golden_settings
 from .lesson import Lesson, Run, Settings, line_per_row
 from .rounding import compare_versions
@@ -119,6 +119,7 @@ DEEPER_GD_MANUAL = Lesson(
     check=check_lines("deeper_gd_manual"),
     compare=compare_versions(reduction="sum"),
     draw=pictures.parabola_and_cost("y = Wx, gradient by hand, lr {lr:g}"),
+    says=stories.slope(half_of_the_sum=True),
 )
 
 DEEPER_GD_SGD = Lesson(
@@ -132,4 +133,5 @@ DEEPER_GD_SGD = Lesson(
     check=check_lines("deeper_gd_sgd"),
     compare=compare_versions(),
     draw=pictures.parabola_and_cost("y = Wx by SGD, lr {lr:g}"),
+    says=stories.slope(half_of_the_sum=False),
 )

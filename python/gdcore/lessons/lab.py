@@ -9,7 +9,7 @@ from torch import Tensor, nn, optim
 import gdcore.optim
 from gdcore.functional import linear_mse_loss
 
-from . import linear_regression, pictures
+from . import linear_regression, pictures, stories
 from .golden import check_lines, golden, golden_settings
 from .lesson import Lesson, Run, Settings, line_per_row
 from .rounding import compare_versions
@@ -101,6 +101,7 @@ LAB_RAW = Lesson(
     check=check_lines("lab_raw"),
     compare=compare_versions(),
     draw=pictures.line_and_cost("y = x with raw tensors"),
+    says=stories.line(linear_regression.start),
 )
 
 LAB_MODULE = Lesson(
@@ -115,4 +116,5 @@ LAB_MODULE = Lesson(
     check=check_lines("lab_module"),
     compare=compare_versions(),
     draw=pictures.line_and_cost("y = x as an nn.Module"),
+    says=stories.line(lambda settings: list(new_model(settings).parameters())),
 )

@@ -8,7 +8,7 @@ from torch import nn, optim
 from gdcore import DivergenceError, fit
 from gdcore.nn import LinearRegression
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement, close_lines, compare_digits
 from .golden import golden
 from .lesson import Lesson, Run, Settings
@@ -109,14 +109,6 @@ def lines(run: Run, settings: Settings) -> list[str]:
     return shown
 
 
-def largest_stable(settings: Settings) -> list[str]:
-    if not torch.any(settings.x):
-        return []
-    # The cost is mean(x^2) (W - W*)^2 + rest: a step multiplies W - W* by 1 - 2 lr mean(x^2).
-    rate = 1 / torch.mean(settings.x.double() ** 2).item()
-    return [f"The largest stable rate is 1 / mean(x^2) = {rate:.4f}; above it the cost grows."]
-
-
 def check(backend: str, run: Run, lines: list[str]) -> Disagreement | None:
     entry = golden("learning_rate")
     series = {TOO_HIGH: entry["too_high"], TOO_LOW: entry["too_low"]}
@@ -148,5 +140,5 @@ LEARNING_RATE = Lesson(
     check=check,
     compare=compare_versions(),
     draw=pictures.rates,
-    closing=lambda run, settings: largest_stable(settings),
+    says=stories.slope(half_of_the_sum=False),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 from gdcore import fit
 from gdcore.nn import LegendreRegression
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement, compare_within
 from .golden import check_table, golden
 from .lesson import Lesson, Run, Settings, all_finite, number
@@ -142,5 +142,6 @@ LEGENDRE = Lesson(
     check=check,
     compare=compare_versions(jacobian, "sum", quadratic=False),
     draw=pictures.fitted_curve("a + b P3(c + d x) fitted to the sine", pictures.legendre),
+    says=stories.legendre,
     has_table=True,
 )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .agreement import Disagreement
+from .sayings import Saying
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,6 +141,7 @@ class Run:
 Version: TypeAlias = Callable[[Settings], Run]
 Lines: TypeAlias = Callable[[Run, Settings], list[str]]
 Check: TypeAlias = Callable[[str, Run, list[str]], Disagreement | None]
+Says: TypeAlias = Callable[[Run, Settings], list[Saying]]
 
 
 class Trained(NamedTuple):
@@ -167,6 +169,7 @@ class Lesson:
         check: Compares a backend's run and lines with the golden data.
         compare: Compares two versions with each other, on any settings.
         draw: The lesson's picture.
+        says: What the curvature of its cost says of a run.
         closing: What is printed under the table beside the seed's own lines.
         options: Which of ``lr``, ``epochs``, ``seed`` and ``data`` it takes.
         features: How many x columns its data has; ``None`` for any number.
@@ -182,7 +185,8 @@ class Lesson:
     check: Check
     compare: Compare
     draw: Callable[[Run, Settings], Figure]
-    closing: Lines = lambda run, settings: []
+    says: Says
+    closing: Says = lambda run, settings: []
     options: frozenset[str] = frozenset({"lr", "epochs", "seed", "data"})
     features: int | None = 1
     has_table: bool = False

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from gdcore import fit
 from gdcore.nn import LinearRegression
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement
 from .golden import check_lines, golden, golden_settings
 from .lesson import Lesson, Run, Settings, line_per_row, number
 from .rounding import compare_versions
+from .sayings import Saying, say
 
 LINE = "Epoch {step:4d}/{last} W: {W:.3f}, b: {b:.3f} Cost: {cost:.6f}"
 
@@ -77,6 +78,11 @@ def fit_line(model: nn.Linear, settings: Settings) -> Run:
     return run.finish(W=model.weight, b=model.bias, cost=history.loss[-1])
 
 
+def start(settings: Settings) -> list[Tensor]:
+    """W and b before the first epoch."""
+    return settings.start((1,), (1,))
+
+
 def score(run: Run, hours: float) -> float:
     """The points that the line gives for so many hours of study."""
     return number(run.final["W"]) * hours + number(run.final["b"])
@@ -91,11 +97,11 @@ def check(backend: str, run: Run, lines: list[str]) -> Disagreement | None:
     return found
 
 
-def answer(run: Run, settings: Settings) -> list[str]:
+def answer(run: Run, settings: Settings) -> list[Saying]:
     if run.diverged is not None:
         return []
     points = score(run, 4.0)
-    return [f"After 4 hours of study: {points:.3f}, that is {points:.0f} points."]
+    return [say("answer", score=f"{points:.3f}", points=f"{points:.0f}")]
 
 
 LINEAR_REGRESSION = Lesson(
@@ -110,5 +116,6 @@ LINEAR_REGRESSION = Lesson(
     check=check,
     compare=compare_versions(),
     draw=pictures.line_and_cost("y = Wx + b, fitted", answer_at=4.0),
+    says=stories.line(start),
     closing=answer,
 )

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from gdcore import train_step
 from gdcore.nn import LinearRegression
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement, close_lines, compare_digits
 from .golden import golden, golden_settings
 from .lesson import Lesson, Run, Settings, numbers
@@ -206,5 +206,6 @@ MINIBATCH = Lesson(
     check=check,
     compare=compare_versions(batches=batches_per_epoch),
     draw=pictures.batch_costs,
+    says=stories.batches(batch_size),
     features=None,
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 from gdcore import fit
 from gdcore.nn import LinearRegression
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement, close_lines, compare_digits
 from .golden import golden, golden_settings
 from .lesson import Check, Lesson, Run, Settings, Value, number, numbers
@@ -186,6 +186,7 @@ MULTIVARIATE_SEPARATE = Lesson(
     check=check("multivariate_separate"),
     compare=compare_versions(),
     draw=pictures.cost_and_predictions("Three separate weights"),
+    says=stories.plane,
     features=3,
 )
 
@@ -201,5 +202,6 @@ MULTIVARIATE_MATRIX = Lesson(
     check=check("multivariate_matrix"),
     compare=compare_versions(),
     draw=pictures.cost_and_predictions("The weights as a matrix"),
+    says=stories.plane,
     features=None,
 )

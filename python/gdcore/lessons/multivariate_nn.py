@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
-from . import pictures
+from . import pictures, stories
 from .golden import golden, golden_settings
 from .lesson import Lesson, Run, Settings
 from .multivariate import check, descend, fit_plane, lines
@@ -80,5 +80,6 @@ MULTIVARIATE_NN = Lesson(
     check=check("multivariate_nn"),
     compare=compare_versions(),
     draw=pictures.cost_and_predictions("nn.Linear(3, 1)"),
+    says=stories.plane,
     features=None,
 )

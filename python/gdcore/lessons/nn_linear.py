@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, optim
 
-from . import linear_regression, pictures
+from . import linear_regression, pictures, stories
 from .agreement import Disagreement, close_lines, compare_digits
 from .golden import golden, golden_settings
 from .lesson import Lesson, Run, Settings, number
@@ -99,4 +99,5 @@ NN_LINEAR = Lesson(
     check=check,
     compare=compare_versions(),
     draw=pictures.line_and_cost("nn.Linear(1, 1) on y = 2x"),
+    says=stories.line(lambda settings: list(new_model(settings).parameters())),
 )

@@ -6,6 +6,7 @@ import math
 import textwrap
 from typing import Any
 
+from .language import language
 from .lesson import Run, Value
 from .running import Outcome, Report
 
@@ -19,16 +20,28 @@ def lesson_text(report: Report) -> str:
     run = outcome.run
     teaches = textwrap.wrap(lesson.teaches, WIDTH - 2)
     parts = [lesson.name, *(f"  {line}" for line in teaches), ""]
-    parts += [f"    {line}" for line in _shortened(outcome.lines)]
+    parts += [f"    {line}" for line in shortened(outcome.lines)]
     if run.rows:
-        parts += [f"    {line}" for line in lesson.closing(run, report.settings)]
+        parts += [f"    {line}" for line in _closing(report, run)]
     parts += [f"    {line}" for line in _divergence(report, run)]
     for backend, other in report.outcomes.items():
         parts += disagreement_text(report, backend, other)
+    if said := curvature_text(report):
+        parts += ["", *(f"  {line}" for line in textwrap.wrap(said, WIDTH - 2))]
     return "\n".join([*parts, ""])
 
 
-def _shortened(lines: list[str]) -> list[str]:
+def _closing(report: Report, run: Run) -> list[str]:
+    return [language("en").say(one) for one in report.lesson.closing(run, report.settings)]
+
+
+def curvature_text(report: Report) -> str:
+    """What the curvature says of the version that is shown, as one paragraph."""
+    sayings = report.lesson.says(report.outcomes[report.shown].run, report.settings)
+    return " ".join(language("en").say(saying) for saying in sayings)
+
+
+def shortened(lines: list[str]) -> list[str]:
     if len(lines) <= MOST_LINES:
         return lines
     half = MOST_LINES // 2
@@ -79,18 +92,18 @@ def summary(reports: list[Report], with_seed: bool) -> str:
 
 def _summary_row(report: Report) -> list[str]:
     seconds = {backend: outcome.run.seconds for backend, outcome in report.outcomes.items()}
-    times = [_time(seconds.get(backend)) for backend in ("manual", "autograd", "fused")]
+    times = [time_text(seconds.get(backend)) for backend in ("manual", "autograd", "fused")]
     agrees = "yes" if report.agrees else "NO"
-    return [report.lesson.name, ", ".join(report.outcomes), agrees, *times, _speed_up(report)]
+    return [report.lesson.name, ", ".join(report.outcomes), agrees, *times, speed_up(report)]
 
 
-def _time(seconds: float | None) -> str:
+def time_text(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{seconds:.2f} s " if seconds >= 1.0 else f"{seconds * 1e3:.3g} ms"
 
 
-def _speed_up(report: Report) -> str:
+def speed_up(report: Report) -> str:
     """Autograd's time over that of the fused version, which must have done the same work."""
     runs = [
         report.outcomes[backend].run
@@ -125,7 +138,7 @@ def _entry(report: Report, outcome: Outcome) -> dict[str, Any]:
     entry["final"] = {name: _finite(value) for name, value in run.final.items()}
     entry["seconds"] = run.seconds
     entry["agrees"] = outcome.agrees
-    if closing := report.lesson.closing(run, report.settings) if run.rows else []:
+    if closing := _closing(report, run) if run.rows else []:
         entry["closing"] = closing
     if run.diverged is not None:
         entry["diverged_at"] = run.diverged

@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 from gdcore import fit
 from gdcore.nn import PolynomialRegression
 
-from . import pictures
+from . import pictures, stories
 from .golden import check_table, golden
 from .lesson import Lesson, Lines, Run, Settings, numbers
 from .rounding import compare_versions
@@ -155,6 +155,7 @@ SINE_NUMPY = Lesson(
     check=check_table("sine_numpy"),
     compare=compare_versions(powers, "sum"),
     draw=pictures.fitted_curve("A cubic fitted to the sine, in NumPy", pictures.cubic),
+    says=stories.cubic,
     has_table=True,
 )
 
@@ -169,5 +170,6 @@ SINE_TORCH = Lesson(
     check=check_table("sine_torch"),
     compare=compare_versions(powers, "sum"),
     draw=pictures.fitted_curve("A cubic fitted to the sine, in PyTorch", pictures.cubic),
+    says=stories.cubic,
     has_table=True,
 )

@@ -7,7 +7,7 @@ from torch import Tensor, nn, optim
 
 from gdcore import fit
 
-from . import pictures
+from . import pictures, stories
 from .golden import check_table, golden
 from .lesson import Lesson, Run, Settings
 from .rounding import compare_versions
@@ -94,5 +94,6 @@ SINE_NN = Lesson(
     check=check_table("sine_nn"),
     compare=compare_versions(powers, "sum"),
     draw=pictures.fitted_curve("A Linear layer over x, x^2, x^3", pictures.cubic),
+    says=stories.cubic,
     has_table=True,
 )

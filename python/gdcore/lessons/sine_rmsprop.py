@@ -18,14 +18,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn, optim
 
-from gdcore.functional import linear_mse_loss
+from gdcore import fit
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement
 from .golden import golden
 from .lesson import Lesson, Run, Settings, Trained, numbers
 from .sine import cubic_lines, sine_settings
-from .sine_nn import prepare, sequential
+from .sine_nn import coefficients, prepare, sequential
 
 # From this start every run that was tried (200 in float32 and 200 in float64, their starts 1e-6
 # apart) is the same for 490 steps, and has settled into the final oscillation by step 1 700, as
@@ -76,11 +76,15 @@ def manual(settings: Settings) -> Training:
     return Training(weight, bias, step)
 
 
+def rmsprop(settings: Settings) -> tuple[nn.Sequential, nn.MSELoss, optim.RMSprop]:
+    """The seed's own objects."""
+    model = sequential(settings, *start(settings))
+    return model, nn.MSELoss(reduction="sum"), optim.RMSprop(model.parameters(), lr=settings.lr)
+
+
 def autograd(settings: Settings) -> Training:
     xx, y = prepare(settings.x), settings.y
-    model = sequential(settings, *start(settings))
-    loss_fn = nn.MSELoss(reduction="sum")
-    optimizer = optim.RMSprop(model.parameters(), lr=settings.lr)
+    model, loss_fn, optimizer = rmsprop(settings)
 
     def step() -> Tensor:
         y_pred = model(xx)
@@ -94,18 +98,26 @@ def autograd(settings: Settings) -> Training:
     return Training(weight, bias, step)
 
 
-def fused(settings: Settings) -> Training:
-    xx, y = prepare(settings.x), settings.y[:, None]
-    weight, bias = (nn.Parameter(value) for value in start(settings))
-    optimizer = optim.RMSprop([weight, bias], lr=settings.lr)
+def fused(settings: Settings) -> Run:
+    xx, y = prepare(settings.x), settings.y
+    model, loss_fn, optimizer = rmsprop(settings)
+    run = Run()
+    history = fit(model, loss_fn, optimizer, (xx, y), epochs=settings.epochs, method="stepwise")
+    run.costs = history.loss
+    for t in range(settings.every - 1, settings.epochs, settings.every):
+        run.record(t, cost=history.loss[t])
+    return run.finish(coefficients=coefficients(model), cost=history.loss[-1])
+
+
+def fused_steps(settings: Settings) -> Training:
+    """The same in fits of one epoch each."""
+    data = prepare(settings.x), settings.y
+    model, loss_fn, optimizer = rmsprop(settings)
 
     def step() -> Tensor:
-        loss = linear_mse_loss(xx, weight, bias, y, reduction="sum")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
+        return fit(model, loss_fn, optimizer, data, epochs=1, method="stepwise").loss[0]
 
+    weight, bias = model.parameters()
     return Training(weight, bias, step)
 
 
@@ -126,8 +138,8 @@ def loop(make: Callable[[Settings], Training]) -> Callable[[Settings], Run]:
     return version
 
 
-TRAININGS = {"manual": manual, "autograd": autograd, "fused": fused}
-VERSIONS = {backend: loop(make) for backend, make in TRAININGS.items()}
+TRAININGS = {"manual": manual, "autograd": autograd, "fused": fused_steps}
+VERSIONS = {"manual": loop(manual), "autograd": loop(autograd), "fused": fused}
 
 
 def step_by_step(settings: Settings, backend: str) -> Disagreement | None:
@@ -210,12 +222,13 @@ SINE_RMSPROP = Lesson(
     title="the same model, trained by torch.optim.RMSprop",
     teaches="RMSprop divides each coefficient's gradient by a running size of it, so all four move "
     "at about the same pace, and end in an oscillation of half the learning rate. The fused "
-    "version keeps torch.optim.RMSprop and takes loss and gradient from one pass of gdcore's.",
+    "version gives gdcore.fit the same torch.optim.RMSprop, and its running sizes are updated too.",
     versions=VERSIONS,
     settings=lambda: sine_settings("sine_rmsprop", torch.float32, golden("sine_rmsprop")["lr"]),
     lines=cubic_lines("{}"),
     check=check,
     compare=compare,
     draw=pictures.fitted_curve("The same cubic by RMSprop", pictures.cubic),
+    says=stories.cubic_by_rmsprop,
     has_table=True,
 )

@@ -7,11 +7,12 @@ import torch.nn.functional as F
 
 from gdcore.functional import linear_mse_loss
 
-from . import pictures
+from . import pictures, stories
 from .agreement import Disagreement, compare_digits, compare_within
 from .golden import golden
-from .lesson import Lesson, Run, Settings, numbers
+from .lesson import Lesson, Run, Settings, number, numbers
 from .rounding import compare_versions
+from .sayings import Saying, say
 
 SLOPE, OFFSET = 13.0, 1.0
 
@@ -78,17 +79,14 @@ def lines(run: Run, settings: Settings) -> list[str]:
     ]
 
 
-def closing(run: Run, settings: Settings) -> list[str]:
-    by_slope, by_offset = numbers(run.final["gradient"])
-    (cost,) = numbers(run.final["cost"])
-    said = [
-        f"Cost, the mean of the squared errors: {cost:g}. Its gradient is {by_slope:g} by the "
-        f"slope and {by_offset:g} by the offset."
-    ]
+def closing(run: Run, settings: Settings) -> list[Saying]:
+    by_slope, by_offset = (f"{value:g}" for value in numbers(run.final["gradient"]))
+    cost = f"{number(run.final['cost']):g}"
+    said = [say("cost_is", cost=cost, by_slope=by_slope, by_offset=by_offset)]
     hours = settings.x.flatten().tolist()
     errors = numbers(run.rows[0].values["error"])
     if SLIP_HOURS in hours and errors[hours.index(SLIP_HOURS)] == 42 - 53:
-        said.append(f"(For {SLIP_HOURS} hours the seed prints {SLIP}; 42 - 53 is -11.)")
+        said.append(say("slip", hours=SLIP_HOURS, slip=str(SLIP)))
     return said
 
 
@@ -126,6 +124,7 @@ STUDY_HOURS_ERRORS = Lesson(
     check=check,
     compare=compare_versions(),
     draw=pictures.errors_of_a_line(SLOPE, OFFSET),
+    says=stories.study(SLOPE, OFFSET),
     closing=closing,
     options=frozenset({"data"}),
 )

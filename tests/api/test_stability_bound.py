@@ -1,0 +1,70 @@
+"""The bound on the curvature that a fit looks at before its first step."""
+
+import pytest
+import torch
+from torch import nn
+
+import gdcore
+from gdcore import _stability
+from gdcore._problem import Problem
+
+
+def problem(kernel: str, dtype: torch.dtype = torch.float32) -> Problem:
+    torch.manual_seed(0)
+    if kernel == "polynomial":
+        model, x, y = gdcore.nn.PolynomialRegression(3), torch.randn(300), torch.randn(300)
+    else:
+        model, x, y = nn.Linear(5, 1), torch.randn(300, 5), torch.randn(300, 1)
+    names, parameters = zip(*model.to(dtype).named_parameters(), strict=True)
+    return Problem(kernel, names, parameters, x.to(dtype), y.to(dtype), None, True)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "polynomial"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_data_stay_as_they_are(kernel: str, dtype: torch.dtype) -> None:
+    given = problem(kernel, dtype)
+    x = given.x.clone()
+    _stability.curvature_bound(given)
+    assert torch.equal(given.x, x)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "polynomial"])
+def test_it_is_the_trace_of_the_hessian_whatever_the_blocks(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = problem(kernel)
+    if kernel == "polynomial":
+        features = torch.vander(given.x.double(), 4)
+        model: nn.Module = gdcore.nn.PolynomialRegression(3)
+    else:
+        features = torch.cat([given.x.double(), torch.ones(300, 1, dtype=torch.float64)], 1)
+        model = nn.Linear(5, 1)
+    trace = (2 / 300 * features.square().sum()).item()
+    for elements in (1, 7, 100, 2**16):
+        monkeypatch.setattr(_stability, "_BLOCK_ELEMENTS", elements)
+        bound = _stability.curvature_bound(given)
+        assert bound is not None
+        # Rounded up, for sums of at most 1 500 positive float32 terms.
+        assert trace <= bound <= trace * (1 + 2 * 1500 * 2**-23)
+    largest = gdcore.curvature(model, nn.MSELoss(), (given.x, given.y)).largest_curvature
+    assert largest <= trace
+
+
+def test_no_more_rows_than_a_block_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_stability, "_BLOCK_ELEMENTS", 100)
+    seen = []
+    norm = torch.linalg.vector_norm
+    monkeypatch.setattr(
+        torch.linalg, "vector_norm", lambda x, **options: (seen.append(x.numel()), norm(x))[1]
+    )
+    _stability.curvature_bound(problem("linear"))
+    assert len(seen) == 15
+    assert max(seen) == 100
+
+
+def test_a_short_fit_over_many_rows_does_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a factorisation would take longer than the fit may wait, a bound is of no use."""
+    monkeypatch.setattr(_stability, "_squares", lambda *_: pytest.fail("it looked"))
+    x, model = torch.randn(200_000, 16), nn.Linear(16, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    gdcore.fit(model, nn.MSELoss(), optimizer, (x, x[:, :1]), epochs=2, method="stepwise")

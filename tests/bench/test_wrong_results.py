@@ -1,0 +1,148 @@
+"""Nothing wrong is timed: a result that is off by more than rounding stops the bench before."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import agreement
+import gdcore
+import lesson_sine
+import lesson_versions
+import minibatches
+import optim
+import run
+import stepwise
+import threads
+import timing
+from gdcore.lessons import LESSONS
+from gdcore.lessons.lesson import Run, Settings
+
+
+def too_far(function: Callable[..., Any], by: float = 1.001) -> Callable[..., Any]:
+    """A loss that is too large, or a training that goes too far."""
+
+    def wrong(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if isinstance(result, torch.Tensor):
+            return result * by
+        if callable(result):
+            return too_far(result, by)
+        for parameter in args[0].parameters():
+            parameter.data *= by
+        return result
+
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "case", "contender"),
+    [
+        (gdcore.functional, "linear_mse_loss", "(32, 10), forward", "gdcore.functional"),
+        (gdcore, "train_step", "(32, 10), train_step", "gdcore.train_step"),
+        (gdcore, "fit", "(32, 10), fit", "gdcore.fit"),
+        (gdcore, "fit", "legendre", "gdcore.fit"),
+        (gdcore, "fit", "(256, 64)", "gdcore.fit"),
+        (torch.nn.functional, "mse_loss", "linear_regression", "eager"),
+    ],
+)
+def test_a_wrong_result_stops_the_bench_before_timing(
+    tiny: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    owner: Any,
+    name: str,
+    case: str,
+    contender: str,
+) -> None:
+    monkeypatch.setattr(owner, name, too_far(getattr(owner, name)))
+    monkeypatch.setattr(timing, "interleave", lambda *args: pytest.fail("it was timed"))
+    assert run.main(["--quick", "--case", case]) == 1
+    error = capsys.readouterr().err
+    assert "Stopped before timing" in error
+    assert f": {contender}" in error
+
+
+def test_a_wrong_optimizer_stops_the_bench(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(parameters: Any, lr: float, momentum: float) -> torch.optim.Optimizer:
+        return gdcore.optim.SGD(parameters, lr=lr * 1.001, momentum=momentum)
+
+    monkeypatch.setitem(optim.OPTIMIZERS, "gdcore.optim.SGD", wrong)
+    assert run.main(["--quick", "--suite", "optim"]) == 1
+    assert "gdcore.optim.SGD, at step 3" in capsys.readouterr().err
+
+
+def test_a_wrong_contender_by_hand_stops_the_bench(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = lesson_sine.by_hand
+
+    def wrong(columns: Any, y: Any, start: Any, lr: float, epochs: int) -> Any:
+        return right(columns, y, start, lr * 1.001, epochs)
+
+    monkeypatch.setattr(lesson_sine, "by_hand", wrong)
+    assert run.main(["--quick", "--case", "sine_torch"]) == 1
+    assert "by hand, at epoch 1" in capsys.readouterr().err
+
+
+def test_a_lesson_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fused version is made to train at another rate."""
+    name = "deeper_gd_sgd"
+    assert name in lesson_versions.names()
+    lesson = LESSONS[name]
+    fused = lesson.versions["fused"]
+
+    def slower(settings: Settings) -> Run:
+        return fused(replace(settings, lr=0.99 * settings.lr))
+
+    changed = replace(lesson, versions={**lesson.versions, "fused": slower})
+    monkeypatch.setitem(LESSONS, name, changed)
+    with pytest.raises(agreement.DisagreementError, match="gdcore, fused"):
+        lesson_versions.case(name)
+
+
+def test_a_wrong_training_with_many_outputs_is_not_timed(
+    tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stepwise, "MANY", (300, 20))
+    timing.verify(stepwise.many_outputs_case())
+    monkeypatch.setattr(gdcore, "fit", too_far(gdcore.fit))
+    with pytest.raises(agreement.DisagreementError, match=r"gdcore.fit, at epoch 3"):
+        timing.verify(stepwise.many_outputs_case())
+
+
+def test_a_result_that_depends_on_threads_is_not_timed(
+    tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads.linear_case(100, 4, 1, 3)
+    right = gdcore.fit
+
+    def wrong(model: Any, *args: Any, **kwargs: Any) -> Any:
+        history = right(model, *args, **kwargs)
+        if torch.get_num_threads() == 1:
+            model.weight.data *= 1 + 2**-20
+        return history
+
+    monkeypatch.setattr(gdcore, "fit", wrong)
+    monkeypatch.setattr(threads, "THREADS", 2)
+    with pytest.raises(agreement.DisagreementError, match="one thread"):
+        threads.linear_case(100, 4, 1, 3)
+
+
+def test_a_wrong_minibatch_epoch_is_not_timed(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever gdcore has, eager PyTorch is compared with the same steps in float64."""
+    p = minibatches.Problem.random(1000, 4, seed=1)
+    index = torch.arange(1000)
+    batches = [rows.numpy() for rows, _ in minibatches.loader(index, index, 64)]
+    expected = minibatches.expected_epoch(p, batches)
+    eager = minibatches.eager(p, 64)
+    eager.reset()
+    expected.check(eager.outcome(eager.run()))
+    monkeypatch.setattr(minibatches, "SEED", 6)
+    eager.reset()
+    with pytest.raises(agreement.DisagreementError):
+        expected.check(eager.outcome(eager.run()))
