@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/register.h"
+#include "bindings/slots.h"
 #include "bindings/tensor.h"
 #include "kernels/instruction_sets.h"
 
@@ -10,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("compiler") = GDCORE_COMPILER;
   m.attr("max_degree") = gdcore::kMaxDegree;
   m.def("connect", &gdcore::connect, pybind11::arg("tensor_class"));
+  m.def("connect_device_updates", &gdcore::connect_device_updates, pybind11::arg("updates"));
   m.def("built_instruction_sets", &gdcore::built_instruction_sets);
   m.def("available_instruction_sets", &gdcore::available_instruction_sets);
   m.def("active_instruction_set", &gdcore::active_instruction_set);

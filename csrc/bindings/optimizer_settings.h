@@ -50,9 +50,14 @@ class Group {
     if (value == nullptr) throw py::key_error(key.text);
     return value;
   }
-  double number(const Key& key) const { return to_double(at(key)); }
+  double number(const Key& key) const { return is_elsewhere(key) ? 0.0 : to_double(at(key)); }
   bool flag(const Key& key) const { return is_true(at(key)); }
   bool is_tensor(const Key& key) const { return torch_.plain(at(key)); }
+  /// Whether this is a tensor on another device, whose value cannot be had without waiting for it.
+  bool is_elsewhere(const Key& key) const {
+    Memory memory;
+    return is_tensor(key) && memory.look(at(key)) && !memory.on_cpu();
+  }
   /// A rate that is a tensor of float32 is one whose arithmetic torch rounds to float32.
   bool is_single(const Key& key) const {
     Memory memory;
@@ -78,7 +83,7 @@ struct Sgd {
   };
 
   Sgd(const Group& g, const Keys& k)
-      : supported(!g.flag(k.differentiable)),
+      : supported(!g.flag(k.differentiable) && !g.is_elsewhere(k.lr)),
         settings{g.number(k.lr),
                  g.number(k.momentum),
                  1.0 - g.number(k.dampening),
@@ -111,7 +116,7 @@ struct Rmsprop {
   };
 
   Rmsprop(const Group& g, const Keys& k)
-      : supported(!g.flag(k.differentiable) && !g.flag(k.capturable)),
+      : supported(!g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr)),
         settings{g.number(k.lr),           g.number(k.alpha),    g.number(k.eps),
                  g.number(k.weight_decay), g.number(k.momentum), g.flag(k.maximize)},
         used{true, settings.momentum > 0, g.flag(k.centered)} {}
@@ -143,8 +148,8 @@ struct Adam {
     const py::object first = betas[0], second = betas[1];
     const bool numbers = PyFloat_Check(first.ptr()) && PyFloat_Check(second.ptr());
     // torch refuses foreach with a rate that is a tensor.
-    supported =
-        numbers && !g.flag(k.differentiable) && !g.flag(k.capturable) && !(g.flag(k.foreach) && g.is_tensor(k.lr));
+    supported = numbers && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr) &&
+                !(g.flag(k.foreach) && g.is_tensor(k.lr));
     if (!numbers) return;
     settings.beta1 = to_double(first);
     settings.beta2 = to_double(second);

@@ -11,7 +11,7 @@ namespace {
 class Counter {
  public:
   bool look(py::handle object) {
-    return memory_.look(object) && memory_.numel() == 1 &&
+    return memory_.look(object) && memory_.on_cpu() && memory_.numel() == 1 &&
            (memory_.storage() == Storage::kFloat32 || memory_.storage() == Storage::kFloat64);
   }
   double advance() const {
@@ -92,7 +92,9 @@ class Optimizer {
         return pass.unsuited.append(parameter);
       }
     }
+    if (!views.together()) return pass.unsuited.append(parameter);
     views.check(Kind::kStates);
+    if (Kind::kCounts && !views.parameter.on_cpu()) expect_no_capture(views.parameter.device());
     pass.written.append(parameter);
     for (int i = 0; i < kMaxState; ++i) {
       if (views.used[i]) pass.written.append(py::handle(find(values, states_[i].object)));
@@ -103,6 +105,12 @@ class Optimizer {
     pass.counters.push_back(counter);
     pass.fresh.push_back(is_fresh);
     pass.group.push_back(pass.groups.size() - 1);
+  }
+
+  // A graph would replay the count of the step that it was captured at.
+  static void expect_no_capture(int device) {
+    if (!device_updates()->capturing(device)) return;
+    throw std::runtime_error("capturable: expected True, as the step is being captured into a CUDA graph, got False");
   }
 
   bool lacks_all(py::handle values) const {

@@ -55,10 +55,20 @@ void expect_no_overlap(const Memory& written, const char* name) {
   }
 }
 
+const DeviceUpdates* connected = nullptr;
+
 }  // namespace
 
+void connect_device_updates(const py::capsule& capsule) {
+  if (std::strcmp(capsule.name(), kDeviceUpdates) != 0) throw py::import_error("expected updates of CUDA tensors");
+  connected = capsule.get_pointer<const DeviceUpdates>();
+}
+
+const DeviceUpdates* device_updates() { return connected; }
+
 bool Memory::look(py::handle object) {
-  if (!view_without_error(object, &view_) || view_.device.device_type != kDLCPU) return false;
+  if (!view_without_error(object, &view_)) return false;
+  if (!on_cpu() && (view_.device.device_type != kDLCUDA || connected == nullptr)) return false;
   numel_ = numel_of(view_);
   return storage_of(view_.dtype, storage_) && (view_.data != nullptr || numel_ == 0);
 }
@@ -110,6 +120,12 @@ void SlotViews::check(const char* const* names) const {
   }
 }
 
+bool SlotViews::together() const {
+  bool same = parameter.same_device(grad);
+  for (int i = 0; i < kMaxState; ++i) same = same && (!used[i] || parameter.same_device(state[i]));
+  return same && (parameter.on_cpu() || flat());
+}
+
 bool SlotViews::flat() const {
   if (!parameter.dense() || !parameter.same_strides(grad)) return false;
   for (int i = 0; i < kMaxState; ++i) {
@@ -151,12 +167,37 @@ void run_copied(const SlotViews& update, UpdateJob job, int threads) {
 
 }  // namespace
 
+namespace {
+
+// Launches of as many at a time as are of one storage, on one device, and share no memory.
+void run_on_devices(const std::vector<UpdateJob>& jobs, const std::vector<int>& devices,
+                    UpdateKernel Updates::* kernel) {
+  const int kind = kernel == &Updates::sgd ? 0 : kernel == &Updates::rmsprop ? 1 : 2;
+  const bool shared = share_memory(jobs);
+  for (std::size_t i = 0; i < jobs.size();) {
+    std::vector<UpdateJob> batch;
+    const std::size_t first = i;
+    do {
+      batch.push_back(jobs[i++]);
+    } while (!shared && i < jobs.size() && jobs[i].storage == jobs[first].storage && devices[i] == devices[first]);
+    connected->run(kind, batch, devices[first]);
+  }
+}
+
+}  // namespace
+
 void run_all(const std::vector<SlotViews>& updates, const std::vector<const void*>& rules,
              UpdateKernel Updates::* kernel, int threads) {
-  std::vector<UpdateJob> flat;
+  std::vector<UpdateJob> flat, elsewhere;
+  std::vector<int> devices;
   flat.reserve(updates.size());
   for (std::size_t i = 0; i < updates.size(); ++i) {
     const UpdateJob job = updates[i].job(gdcore::updates(updates[i].parameter.storage()).*kernel, rules[i]);
+    if (!updates[i].parameter.on_cpu()) {
+      elsewhere.push_back(job);
+      devices.push_back(updates[i].parameter.device());
+      continue;
+    }
     if (updates[i].flat()) {
       flat.push_back(job);
       continue;
@@ -166,6 +207,7 @@ void run_all(const std::vector<SlotViews>& updates, const std::vector<const void
     run_copied(updates[i], job, threads);
   }
   run_updates(flat, threads);
+  run_on_devices(elsewhere, devices, kernel);
 }
 
 }  // namespace gdcore

@@ -6,16 +6,27 @@
 #include "bindings/layout.h"
 #include "bindings/tensor.h"
 #include "kernels/updates.h"
+#include "training/device_updates.h"
 #include "training/memory.h"
 #include "training/updates.h"
 
 namespace gdcore {
 
-/// The memory of a dense CPU tensor of floating-point numbers.
+/// Takes the updates of CUDA tensors from the module that has them. Without, such tensors are torch's to update.
+void connect_device_updates(const py::capsule& capsule);
+const DeviceUpdates* device_updates();
+
+/// The memory of a dense tensor of floating-point numbers, on the CPU or where there are updates.
 class Memory {
  public:
   /// Whether `object` is such a tensor; if not, nothing else may be asked. Sets no Python error.
   bool look(py::handle object);
+
+  bool on_cpu() const { return view_.device.device_type == kDLCPU; }
+  int device() const { return view_.device.device_id; }
+  bool same_device(const Memory& other) const {
+    return view_.device.device_type == other.view_.device.device_type && device() == other.device();
+  }
 
   Storage storage() const { return storage_; }
   Index numel() const { return numel_; }
@@ -30,7 +41,7 @@ class Memory {
   bool apart() const { return elements_are_apart(view_); }
   bool overlaps(const Memory& other) const { return overlap(view_, other.view_); }
 
-  /// Copies between the elements, in row-major order, and contiguous memory.
+  /// Copies between the elements on the CPU, in row-major order, and contiguous memory.
   void read(void* to) const;
   void write(const void* from) const;
 
@@ -49,6 +60,8 @@ struct SlotViews {
 
   /// Throws what torch would (a RuntimeError) where an update cannot be right. `names` are the states'.
   void check(const char* const* names) const;
+  /// Whether one device has them all; one that is no CPU updates flat memory only.
+  bool together() const;
   /// Whether all can be walked as flat memory, element by element.
   bool flat() const;
   UpdateJob job(UpdateKernel kernel, const void* rule) const;

@@ -7,6 +7,8 @@ namespace gdcore::GDCORE_ISA {
 
 #include "kernels/four.h"
 
+#include "kernels/formulas.inl"
+
 #include "kernels/linear_mse_narrow.inl"
 
 #include "kernels/linear_mse_wide.inl"
@@ -17,6 +19,8 @@ namespace gdcore::GDCORE_ISA {
 #include "kernels/mse.inl"
 #include "kernels/polynomial_mse.inl"
 #include "kernels/sum.inl"
+
+#include "kernels/half_element.inl"
 
 #include "kernels/half.inl"
 

@@ -2,16 +2,6 @@
 //
 // Lanes run over points. legendre_mse: one pass over x, target and weights. legendre_p3: elementwise, out may be grad.
 
-template <class T>
-GDCORE_INLINE Pack<T> legendre_value(const Pack<T>& u, const Pack<T>& square) {
-  return u * fma(square, broadcast(T(2.5)), broadcast(T(-1.5)));
-}
-
-template <class T>
-GDCORE_INLINE Pack<T> legendre_slope(const Pack<T>& square) {
-  return fma(square, broadcast(T(7.5)), broadcast(T(-1.5)));
-}
-
 template <class T, bool WEIGHTED>
 static void legendre_mse(const LegendreMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
   constexpr Index lanes = kLanes<T>;

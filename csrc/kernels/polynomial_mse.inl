@@ -20,9 +20,7 @@ static void polynomial_mse(const PolynomialMse<T>& a, const T* theta, Index begi
       const Index count = run_end - row < lanes ? run_end - row : lanes;
       const Pack<T> x = load(gather(a.x, row, 1, count, x_buffer));
       const Pack<T> target = load(gather(a.target, row, 1, count, target_buffer));
-      Pack<T> prediction = broadcast(theta[degree]);
-      for (int m = degree - 1; m >= 0; --m) prediction = fma(prediction, x, broadcast(theta[m]));
-      Pack<T> r = prediction - target;
+      Pack<T> r = horner(x, theta, degree) - target;
       if (count < lanes) r = keep_first(r, count);
 
       Pack<T> power = r;  // w r · x^(m − 1)

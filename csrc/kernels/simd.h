@@ -149,6 +149,20 @@ GDCORE_INLINE Pack<T> fma(const Pack<T>& a, const Pack<T>& b, const Pack<T>& c) 
   return p;
 }
 
+/// A number as lanes, or as it is for one element.
+template <class T, class N>
+GDCORE_INLINE Pack<T> like(const Pack<T>&, N value) {
+  return broadcast(static_cast<T>(value));
+}
+template <class N>
+GDCORE_INLINE float like(float, N value) {
+  return static_cast<float>(value);
+}
+template <class N>
+GDCORE_INLINE double like(double, N value) {
+  return static_cast<double>(value);
+}
+
 GDCORE_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 GDCORE_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 

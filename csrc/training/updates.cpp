@@ -30,7 +30,8 @@ void run_chunk(void* context, std::uint32_t chunk, int /*worker*/) {
   }
 }
 
-/// Whether two jobs touch the same memory and one of them writes it.
+}  // namespace
+
 bool share_memory(const std::vector<UpdateJob>& jobs) {
   struct Span {
     std::uintptr_t begin;
@@ -58,8 +59,6 @@ bool share_memory(const std::vector<UpdateJob>& jobs) {
   }
   return false;
 }
-
-}  // namespace
 
 void run_updates(const std::vector<UpdateJob>& jobs, int threads) {
   Index total = 0;

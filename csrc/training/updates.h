@@ -16,6 +16,9 @@ struct UpdateJob {
   Storage storage;
 };
 
+/// Whether two jobs touch the same memory and one of them writes it.
+bool share_memory(const std::vector<UpdateJob>& jobs);
+
 /// Runs all on at most `threads` threads; one after the other where they share memory that is written.
 void run_updates(const std::vector<UpdateJob>& jobs, int threads);
 

@@ -77,7 +77,7 @@ def _differentiate(
         tensor.view_as(tensor) if tensor is not None and need else tensor
         for tensor, need in zip(inputs, needs, strict=True)
     ]
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(_ops.autocast_device(inputs[0]), enabled=False):
         value = loss.formula(reduction, *own)
         wanted = [t for t, need in zip(own, needs, strict=True) if need and t is not None]
         found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
@@ -123,9 +123,10 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     _checks.tensors(loss.names, inputs)
     for name in loss.constants:
         _checks.constant(name, inputs[loss.names.index(name)])  # type: ignore[arg-type]
-    if torch.is_autocast_enabled("cpu"):
+    device = _ops.autocast_device(inputs[0])
+    if torch.is_autocast_enabled(device):
         # Every loss is on the list of what autocast runs in float32.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(device, enabled=False):
             return apply(loss, reduction, *map(_checks.widened, inputs))
     dtype = _checks.any_dtype(loss.names, inputs)
     if dtype not in _checks.NATIVE:

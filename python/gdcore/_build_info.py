@@ -17,7 +17,9 @@ def build_info() -> dict[str, Any]:
         A dict with ``version``, ``compiler``, ``instruction_sets`` (``built``, ``available`` is
         what this processor executes, ``active`` what is used, the widest unless the environment
         variable ``GDCORE_ISA`` names another), ``threads`` (``torch.get_num_threads()``, which
-        gdcore follows), ``cuda`` (``built``, ``device``) and ``torch``.
+        gdcore follows), ``cuda`` (``built``, ``device``: its name or None; where it is built also
+        ``architectures``, ``runtime``, and ``message``: what the runtime says where it finds no
+        device) and ``torch``.
 
     Example:
         >>> info = gdcore.build_info()
@@ -33,9 +35,20 @@ def build_info() -> dict[str, Any]:
             "active": _ops.active_instruction_set(),
         },
         "threads": torch.get_num_threads(),
-        "cuda": {
-            "built": False,
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
+        "cuda": _cuda(),
         "torch": torch.__version__,
+    }
+
+
+def _cuda() -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    if _ops.cuda is None:
+        return {"built": False, "device": device}
+    _, message = _ops.cuda.devices()
+    return {
+        "built": True,
+        "device": device,
+        "architectures": _ops.cuda.ARCHITECTURES,
+        "runtime": _ops.cuda.RUNTIME,
+        "message": message or None,
     }

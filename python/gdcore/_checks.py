@@ -13,6 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 REDUCTIONS = ("mean", "sum", "none")
 NATIVE = (torch.float32, torch.float64)
+# Those with kernels: `_cuda_ops` adds its own where it is built.
+devices = {"cpu"}
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -52,8 +54,8 @@ def constant(name: str, tensor: Tensor) -> None:
         )
 
 
-def _dense_cpu(name: str, tensor: Tensor) -> None:
-    if not tensor.is_cpu:
+def _dense(name: str, tensor: Tensor) -> None:
+    if tensor.device.type not in devices:
         raise ValueError(f"{name}: expected a CPU tensor, got one on {tensor.device}")
     if tensor.layout is not torch.strided:
         raise ValueError(f"{name}: expected a dense tensor with storage, got {tensor.layout}")
@@ -65,12 +67,12 @@ def native_dtype(**tensors: Tensor | None) -> None:
         if tensor is None:
             continue
         if not tensor.is_meta:
-            _dense_cpu(name, tensor)
+            _dense(name, tensor)
         if tensor.dtype not in NATIVE:
             raise TypeError(
                 f"{name}: expected dtype torch.float32 or torch.float64, got {tensor.dtype}"
             )
-    _same_dtype(tuple(tensors), tuple(tensors.values()))
+    alike(tuple(tensors), tuple(tensors.values()))
 
 
 def widened(tensor: Tensor | None) -> Tensor | None:
@@ -79,10 +81,10 @@ def widened(tensor: Tensor | None) -> Tensor | None:
 
 
 def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.dtype:
-    """The one dtype of all the tensors, dense and on the CPU, half types included."""
+    """The one dtype of all the tensors, dense and on one device, half types included."""
     for i, tensor in enumerate(tensors):
         if tensor is not None:
-            _dense_cpu(names[i], tensor)
+            _dense(names[i], tensor)
     first = tensors[0]
     assert first is not None
     if first.dtype not in NATIVE + HALF:
@@ -90,14 +92,32 @@ def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.d
             f"{names[0]}: expected dtype torch.float32 or torch.float64, "
             f"or torch.bfloat16 or torch.float16, got {first.dtype}"
         )
-    _same_dtype(names, tensors)
+    alike(names, tensors)
     return first.dtype
 
 
-def _same_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+def beside_parameters(device: torch.device, **tensors: Tensor | None) -> None:
+    """That all tensors are where the parameters are."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.device != device:
+            raise ValueError(
+                f"{name}: expected a tensor on {device} as the parameters, got one on "
+                f"{tensor.device}"
+            )
+
+
+def alike(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+    """One device and one dtype: the first one's."""
     first = tensors[0]
     for i, tensor in enumerate(tensors):
-        if tensor is not None and first is not None and tensor.dtype != first.dtype:
+        if tensor is None or first is None:
+            continue
+        if tensor.device != first.device:
+            raise ValueError(
+                f"{names[i]}: expected a tensor on {first.device} as {names[0]}, "
+                f"got one on {tensor.device}"
+            )
+        if tensor.dtype != first.dtype:
             raise TypeError(
                 f"{names[i]}: expected dtype {first.dtype} as {names[0]}, got {tensor.dtype}"
             )
@@ -115,7 +135,8 @@ def _dim(name: str, tensor: Tensor, dim: int, form: str, mend: str | None = None
     _fail(name, f"shape {form}", tensor.shape, mend)
 
 
-def _shape(name: str, tensor: Tensor | None, shape: Sequence[Any], what: str) -> None:
+def expect_shape(name: str, tensor: Tensor | None, shape: Sequence[Any], what: str) -> None:
+    """That a tensor, if there is one, has this shape, which is ``what``."""
     if tensor is None or (tensor.dim() == len(shape) and tuple(tensor.shape) == tuple(shape)):
         return
     mend = ""
@@ -127,8 +148,8 @@ def _shape(name: str, tensor: Tensor | None, shape: Sequence[Any], what: str) ->
 
 
 def mse(input: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
-    _shape("target", target, input.shape, "as input")
-    _shape("weight", weight, input.shape, "as input")
+    expect_shape("target", target, input.shape, "as input")
+    expect_shape("weight", weight, input.shape, "as input")
 
 
 def linear_mse(
@@ -137,6 +158,7 @@ def linear_mse(
     bias: Tensor | None,
     target: Tensor,
     loss_weight: Tensor | None = None,
+    names: tuple[str, str] = ("target", "loss_weight"),
 ) -> None:
     mend = None
     if x.dim() == 1 and weight.dim() == 2 and weight.shape[1] != 1:
@@ -147,9 +169,9 @@ def linear_mse(
     if weight.shape[1] != d:
         expected = f"shape (k, {d}) for x of shape {shape_text(x.shape)}, as nn.Linear stores it"
         _fail("weight", expected, weight.shape, "; use weight.t()" if k == d else "")
-    _shape("bias", bias, (k,), "as weight has that many rows")
-    _shape("target", target, (x.shape[0], k), "as the prediction")
-    _shape("loss_weight", loss_weight, (x.shape[0], k), "as the prediction")
+    expect_shape("bias", bias, (k,), "as weight has that many rows")
+    expect_shape(names[0], target, (x.shape[0], k), "as the prediction")
+    expect_shape(names[1], loss_weight, (x.shape[0], k), "as the prediction")
 
 
 def polynomial_mse(
@@ -157,12 +179,13 @@ def polynomial_mse(
     coefficients: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    names: tuple[str, str] = ("target", "weight"),
     *,
     max_degree: int,
 ) -> None:
     _dim("x", x, 1, "(n,)")
-    _shape("target", target, x.shape, "as x")
-    _shape("weight", weight, x.shape, "as x")
+    expect_shape(names[0], target, x.shape, "as x")
+    expect_shape(names[1], weight, x.shape, "as x")
     _dim("coefficients", coefficients, 1, "(degree + 1,)")
     count = coefficients.shape[0]
     if count < 1 or count > max_degree + 1:
@@ -180,10 +203,11 @@ def legendre_mse(
     d: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    names: tuple[str, str] = ("target", "weight"),
 ) -> None:
     _dim("x", x, 1, "(n,)")
-    _shape("target", target, x.shape, "as x")
-    _shape("weight", weight, x.shape, "as x")
+    expect_shape(names[0], target, x.shape, "as x")
+    expect_shape(names[1], weight, x.shape, "as x")
     for name, scalar in (("a", a), ("b", b), ("c", c), ("d", d)):
         if scalar.numel() != 1:
             raise ValueError(

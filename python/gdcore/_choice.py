@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _ops
-from ._batches import Batches, Data, Inputs, Rows, per_element
-from ._cost import choose
+from . import _checks, _cuda_cost, _ops
+from ._batches import Batches, Data, Inputs, Rows
+from ._cost import Costs, choose
 from ._eager import EagerStep
 from ._eager_runner import EagerRunner
 from ._explanation import Plan
 from ._losses import NotSquaredError, squared_error
 from ._names import named_parameters
-from ._optimizer import recognise_optimizer
-from ._problem import Problem
+from ._native_model import Recognised, by_form, by_kernel, suits
+from ._optimizer import not_native, recognise_optimizer
+from ._problem import Problem, StopRule
 from ._runners import CompressedRunner, Runner, StepwiseRunner
 from ._seen import Seen
-from .affine import AffineForm, NotAffine, affine_form
-from .plan import NativeModel, recognise_model
+from .affine import NotAffine, affine_form
+from .plan import recognise_model
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
 
@@ -38,19 +39,6 @@ class _NotFusedError(Exception):
         self.where = where
 
 
-class _Recognised(NamedTuple):
-    """A model as the native loops take it."""
-
-    names: tuple[str, ...]
-    parameters: tuple[Tensor, ...]
-    shape: tuple[int, int]
-    outputs: int
-    formed: tuple[str, ...]
-    affine: bool
-    dtype: torch.dtype
-    problem: Callable[[Rows, bool], Problem]
-
-
 class Chooser:
     """Decides how a model is trained on some data, and makes what trains it."""
 
@@ -63,9 +51,11 @@ class Chooser:
         method: str,
         strict: bool,
         max_grad_norm: float | None,
+        stop: StopRule | None = None,
     ) -> None:
         self._model, self._loss_fn, self._optimizer = model, loss_fn, optimizer
         self._method, self._strict, self._max_grad_norm = method, strict, max_grad_norm
+        self._stop = stop
 
     @cached_property
     def _eager_step(self) -> EagerStep:
@@ -100,24 +90,37 @@ class Chooser:
             "eager", str(reason), None, (), (), None, reason.where, None, epochs, number, batch_size
         )
         parameters = named_parameters(self._model, self._optimizer)
-        return Chosen(plan, parameters, lambda rows: EagerRunner(self._eager_step, rows))
+        return Chosen(plan, parameters, lambda rows: EagerRunner(self._eager_step, rows), True)
 
     def _native(self, rows: Rows, epochs: int, batch_size: int | None) -> "Chosen":
+        batched = batch_size is not None
         if batch_size is not None and batch_size >= rows.number:
-            batch_size = None
+            batch_size = None  # one batch of all rows: as it is, but in an order of its own
         self._check_optimizer()
         seen = self._recognised(rows.x, in_batches=batch_size is not None)
         mean = self._mean(rows.y, batch_size)
         check_native(rows.x, rows.y)
-        costs = choose(*seen.shape, seen.outputs, epochs, batch_size, seen.dtype)
+        device = seen.device
+        _check_device(rows, device)
+        model = choose if device.type == "cpu" else _cuda_cost.choose
+        costs = model(*seen.shape, seen.outputs, epochs, batch_size, seen.dtype)
         if not seen.affine:
             costs = costs._replace(compressed=None)
             if self._method == "compressed":
                 raise _NotFusedError("model: expected one affine in its parameters to compress")
         elif rows.weight is not None and self._method == "auto" and bool((rows.weight < 0).any()):
             costs = costs._replace(compressed=None)
-        method = costs.method if self._method == "auto" else self._method
-        why = f"it costs least: {_HOW[method]}" if self._method == "auto" else "it was asked for"
+        if batched:
+            costs = costs._replace(compressed=None)
+        no_steps = None
+        if device.type != "cpu":
+            options = not_native(self._optimizer.param_groups)
+            if options is not None:
+                raise _NotFusedError(options)
+            no_steps = self._no_steps_on_cuda(seen)
+        if no_steps is not None:
+            costs = costs._replace(stepwise=None)
+        method, why = self._cheapest(costs, no_steps)
         plan = Plan(
             method,
             why,
@@ -131,15 +134,42 @@ class Chooser:
             rows.number,
             batch_size,
             rows.weight is not None,
+            str(device),
         )
-        kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
         problem = seen.problem(rows, mean)
+        on_cuda = method == "stepwise" and device.type == "cuda"
 
         def runner(_: Rows) -> Runner:
+            if on_cuda:
+                return _cuda_runner(problem, self._optimizer)
+            kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
             made: Runner = kind(problem, self._optimizer, max_grad_norm=self._max_grad_norm)
             return made
 
-        return Chosen(plan, dict(zip(seen.names, seen.parameters, strict=True)), runner)
+        return Chosen(plan, dict(zip(seen.names, seen.parameters, strict=True)), runner, on_cuda)
+
+    def _cheapest(self, costs: Costs, no_steps: str | None) -> tuple[str, str]:
+        """The method, and why; ``no_steps`` says why stepping is not open."""
+        method = costs.method if self._method == "auto" else self._method
+        if getattr(costs, method) is None:
+            raise _NotFusedError(no_steps or "data: expected what has a native loop")
+        if self._method != "auto":
+            return method, "it was asked for"
+        if no_steps is not None:
+            return method, f"{no_steps}: {_HOW[method]}"
+        return method, f"it costs least: {_HOW[method]}"
+
+    def _no_steps_on_cuda(self, seen: Recognised) -> str | None:
+        """Why steps over the rows are not native there, or None where they are."""
+        if _ops.cuda is None:
+            return "device: expected a build of gdcore with its CUDA path to step there"
+        if self._max_grad_norm is not None:
+            return f"max_grad_norm: expected None to step on CUDA, got {self._max_grad_norm}"
+        if self._stop is not None and self._stop.gradient_norm_below is not None:
+            return "stop: expected no gradient_norm_below to step on CUDA, got it"
+        from ._cuda_loop import unsuited
+
+        return unsuited(seen.kernel, seen.parameters, self._optimizer.param_groups)
 
     def _as_it_comes(self, epochs: int) -> "Chosen":
         """Of data that nobody has seen yet: natively, as far as what is read allows it."""
@@ -155,7 +185,7 @@ class Chooser:
                     raise ValueError(str(reason)) from reason
                 return EagerRunner(self._eager_step, rows)
 
-        return Chosen(plan, named_parameters(self._model, self._optimizer), runner)
+        return Chosen(plan, named_parameters(self._model, self._optimizer), runner, False)
 
     def _check_optimizer(self) -> None:
         try:
@@ -171,7 +201,7 @@ class Chooser:
             raise _NotFusedError(f"loss_fn: {loss.reason}", loss.where)
         return loss.mean
 
-    def _recognised(self, x: Inputs, *, in_batches: bool) -> _Recognised:
+    def _recognised(self, x: Inputs, *, in_batches: bool) -> Recognised:
         native, said = None, None
         if isinstance(x, Tensor) and x.dim() > 0:
             try:
@@ -180,15 +210,15 @@ class Chooser:
                 pass  # not by its name; by what it does, perhaps
             except ValueError as error:
                 said = str(error)
-        if native is not None and _suits(native):
-            return _by_kernel(native, x)
+        if native is not None and suits(native):
+            return by_kernel(native, x)
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         form = affine_form(self._model, held, x)
         if isinstance(form, NotAffine):
             raise _NotFusedError(said or f"model: {form.reason}", form.where)
         if in_batches and not form.rowwise:
             raise _NotFusedError("model: a row of its prediction depends on other rows")
-        return _by_form(form)
+        return by_form(form)
 
 
 class Chosen(NamedTuple):
@@ -198,67 +228,25 @@ class Chosen(NamedTuple):
     parameters: dict[str, Tensor]
     """By name, in the order in which a runner records them."""
     runner: Callable[[Rows], Runner]
+    steps_are_python: bool
+    """Whether a runner's steps are to be made whole before Ctrl-C counts: it looks itself."""
 
 
-def _suits(native: NativeModel) -> bool:
-    return all(
-        parameter.device.type in ("cpu", "meta")
-        and parameter.dtype in (torch.float32, torch.float64)
-        for parameter in native.parameters
-    )
+def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:
+    from ._cuda_runner import CudaRunner
+
+    return CudaRunner(problem, optimizer)
 
 
-def _by_kernel(native: NativeModel, x: Any) -> _Recognised:
-    first = native.parameters[0]
-    outputs = 1
-    if native.kernel == "linear":
-        formed: tuple[str, ...] = ("x",) if len(native.parameters) == 1 else ("x", "1")
-        outputs, q = first.shape[0], first.shape[1] + len(formed) - 1
-    elif native.kernel == "polynomial":
-        q = first.numel()
-        formed = (f"powers of x up to {q - 1}",)
-    else:
-        formed, q = ("x, by a kernel of its own",), 4
-
-    def problem(rows: Rows, mean: bool) -> Problem:
-        assert isinstance(rows.x, Tensor)
-        kernel, names, parameters, flat = native
-        return Problem(kernel, names, parameters, rows.x, rows.y, per_element(rows), mean, flat)
-
-    shape = (x.shape[0], q)
-    affine = native.kernel != "legendre"
-    return _Recognised(
-        native.names, native.parameters, shape, outputs, formed, affine, first.dtype, problem
-    )
-
-
-def _by_form(form: AffineForm) -> _Recognised:
-    features, index = form.features, form.index
-    shape = (features.shape[0], len(index))
-
-    def problem(rows: Rows, mean: bool) -> Problem:
-        y, weight = rows.y, per_element(rows)
-        if y.shape != form.shape:
-            raise ValueError(
-                f"y: expected the prediction's shape {tuple(form.shape)}, got {tuple(y.shape)}"
-            )
-        if y.dtype != features.dtype:
-            raise TypeError(f"y: expected dtype {features.dtype} as x, got {y.dtype}")
-        y = y.reshape(shape) if form.offset is None else y.reshape(shape) - form.offset
-        weight = None if weight is None else weight.reshape(shape)
-        names, parameters = form.names, form.parameters
-        return Problem("indexed", names, parameters, features, y, weight, mean, index=index)
-
-    return _Recognised(
-        form.names,
-        form.parameters,
-        (features.shape[0], features.shape[1]),
-        len(index),
-        form.origin,
-        True,
-        features.dtype,
-        problem,
-    )
+def _check_device(rows: Rows, device: torch.device) -> None:
+    xs = rows.x if isinstance(rows.x, tuple) else (rows.x,)
+    if (
+        any(t is not None and t.is_cuda for t in (*xs, rows.y, rows.weight))
+        or device.type == "cuda"
+    ):
+        names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
+        named = dict(zip(names, xs, strict=True))
+        _checks.beside_parameters(device, **named, y=rows.y, weight=rows.weight)
 
 
 def _shapes(y: Tensor, batch_size: int | None) -> list[tuple[int, ...]]:
@@ -287,5 +275,5 @@ def check_native(x: Any, y: Any) -> None:
             raise ValueError(
                 f"{name}: expected plain memory, got a lazy negation; use {name}.resolve_neg()"
             )
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled(_ops.autocast_device(y)):
         raise ValueError("autocast: expected it to be off in a native step, got it on")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Cost", "Costs", "choose"]
+__all__ = ["Cost", "Costs", "choose", "compressed_epoch"]
 
 NATIVE_STEP = 35e-9
 """Seconds for the smallest native step, update and history included."""
@@ -58,7 +58,7 @@ class Cost(NamedTuple):
 class Costs(NamedTuple):
     """What each way costs; None where it is not open."""
 
-    stepwise: Cost
+    stepwise: Cost | None
     compressed: Cost | None
     eager: Cost
     epochs: int
@@ -77,6 +77,11 @@ def _pass(rows: int, columns: int, outputs: int, size: int) -> float:
     data = rows * (columns + outputs) * size
     memory = data / BANDWIDTH if data > CACHE else 0.0
     return max(4 * rows * columns * outputs / FLOPS[size], memory)
+
+
+def compressed_epoch(rows: int, columns: int, outputs: int) -> float:
+    """Seconds of an epoch over what rows compress to."""
+    return NATIVE_STEP + _pass(min(rows, columns + outputs), columns, outputs, 8)
 
 
 def choose(
@@ -119,6 +124,6 @@ def choose(
         wide = columns + outputs
         compressed = Cost(
             PLANNING + FACTORISING + 2 * rows * wide**2 / QR_FLOPS,
-            NATIVE_STEP + _pass(min(rows, wide), columns, outputs, 8),
+            compressed_epoch(rows, columns, outputs),
         )
     return Costs(Cost(PLANNING, step), compressed, Cost(0.0, eager), epochs)

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim import lr_scheduler
 from torch.optim import optimizer as torch_optimizer
 
-from . import functional, optim, reference
+from . import _checks, functional, optim, reference
 from ._batches import Inputs, Rows, per_element
 from ._names import named_parameters
 from ._ops import PLAIN
@@ -80,7 +80,8 @@ class Loss:
 
 
 def _fits(tensor: Tensor) -> bool:
-    return type(tensor) in PLAIN and tensor.is_cpu and tensor.dtype in _DTYPES
+    known = tensor.device.type in _checks.devices
+    return type(tensor) in PLAIN and known and tensor.dtype in _DTYPES
 
 
 def trained_by(optimizer: torch.optim.Optimizer) -> list[Tensor]:

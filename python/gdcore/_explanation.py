@@ -25,6 +25,7 @@ class Plan:
         rows: of the data.
         batch_size: rows of a minibatch, or None for all.
         weighted: whether rows have weights in the loss.
+        device: where the data are.
 
     Example:
         >>> W, b = torch.zeros(3, 1, requires_grad=True), torch.zeros(1, requires_grad=True)
@@ -58,6 +59,7 @@ class Plan:
     rows: int
     batch_size: int | None
     weighted: bool = False
+    device: str = "cpu"
 
     def __str__(self) -> str:
         lines = list(self._lines())
@@ -74,6 +76,8 @@ class Plan:
         if self.mean is not None:
             weighted = "weighted " if self.weighted else ""
             yield f"loss: {weighted}{'mean' if self.mean else 'sum'} of squared errors"
+        if self.device != "cpu":
+            yield f"device: {self.device}"
         if self.where is not None:
             yield f"seen at: {self.where}"
         yield f"method: {self.method}, because {self.why}"

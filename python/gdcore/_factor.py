@@ -23,6 +23,7 @@ Rows = Callable[[int, int], Tensor]
 """Rows [start, stop) of a matrix, in float64."""
 
 _BLOCK_ELEMENTS = 2**18
+_DEVICE_BLOCK_ELEMENTS = 2**24
 _LANES = 4
 _MEMORY_ELEMENTS = 2**23
 """What all lanes' blocks may hold: 64 MB."""
@@ -58,7 +59,9 @@ def _r(matrix: Tensor) -> Tensor:
     return factor
 
 
-def triangle(rows: Rows, count: int, columns: int, height: int = 1) -> Tensor:
+def triangle(
+    rows: Rows, count: int, columns: int, height: int = 1, device: torch.device | None = None
+) -> Tensor:
     """R of the QR factorisation of a matrix that is read by blocks of rows.
 
     Args:
@@ -66,11 +69,16 @@ def triangle(rows: Rows, count: int, columns: int, height: int = 1) -> Tensor:
         count: how many there are.
         columns: how many each has.
         height: rows of the matrix that ``rows`` gives for each of them.
+        device: where they are, and the result; None for the CPU.
 
     Returns:
         (min(count · height, columns), columns) in float64. What is not finite in the rows makes it
         not finite.
     """
+    if device is not None and device.type != "cpu":
+        # It factorises large blocks best, and in its current stream: in this thread.
+        block = max(_DEVICE_BLOCK_ELEMENTS // (columns * height), -(-columns // height))
+        return _chain(rows, 0, count, block)
     block = max(_BLOCK_ELEMENTS // (columns * height), -(-columns // height))
     each = _COPIES * (block * height + columns) * columns
     lanes = max(min(_LANES, _MEMORY_ELEMENTS // each, -(-count // block)), 1)
@@ -78,14 +86,7 @@ def triangle(rows: Rows, count: int, columns: int, height: int = 1) -> Tensor:
 
     def lane(number: int) -> Tensor:
         start, stop = number * count // lanes, (number + 1) * count // lanes
-        factor = None
-        for first in range(start, stop, block):
-            part = rows(first, min(first + block, stop))
-            factor = _r(part if factor is None else torch.cat((factor, part)))
-            if stopped.is_set():
-                break
-        assert factor is not None
-        return factor
+        return _chain(rows, start, stop, block, stopped)
 
     with _single_threaded() as threads:
         if lanes == 1:
@@ -98,6 +99,20 @@ def triangle(rows: Rows, count: int, columns: int, height: int = 1) -> Tensor:
                 stopped.set()
                 raise
         return _r(torch.cat(factors))
+
+
+def _chain(
+    rows: Rows, start: int, stop: int, block: int, stopped: threading.Event | None = None
+) -> Tensor:
+    """R of rows [start, stop), each block of them stacked under the last R."""
+    factor = None
+    for first in range(start, stop, block):
+        part = rows(first, min(first + block, stop))
+        factor = _r(part if factor is None else torch.cat((factor, part)))
+        if stopped is not None and stopped.is_set():
+            break
+    assert factor is not None
+    return factor
 
 
 def features(problem: Problem) -> tuple[Rows, Tensor]:
@@ -131,7 +146,7 @@ def features(problem: Problem) -> tuple[Rows, Tensor]:
     bias = torch.arange(outputs * columns, outputs * (columns + 1)).unsqueeze(1)
 
     def with_ones(start: int, stop: int) -> Tensor:
-        part = torch.ones(stop - start, columns + 1, dtype=torch.float64)
+        part = torch.ones(stop - start, columns + 1, dtype=torch.float64, device=x.device)
         part[:, :columns] = x[start:stop]
         return part
 

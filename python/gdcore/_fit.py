@@ -158,6 +158,7 @@ def fit(
         method=s.method,
         strict=s.strict,
         max_grad_norm=s.max_grad_norm,
+        stop=None if s.stop is None else s.stop.rule,
     )
     chosen = chooser.choose(rows, s.epochs)
     recorder = Recorder(
@@ -194,7 +195,7 @@ def fit(
         optimizer,
         events,
         rule,
-        steps_are_python=chosen.plan.method == "eager",
+        steps_are_python=chosen.steps_are_python,
         progress=Progress(tqdm, s.epochs) if tqdm is not None else None,
     )
     history = loop.run(s.epochs)

@@ -11,7 +11,7 @@ from . import _ops
 from ._optimizer import fresh_state, rule_of
 from ._problem import Problem, StopRule
 
-__all__ = ["NativeLoop", "Ran", "training_of"]
+__all__ = ["NativeLoop", "Ran", "epoch_of_batches", "training_of"]
 
 
 @dataclass
@@ -108,7 +108,7 @@ class NativeLoop:
             self._overflow,
         )
         if batch_size is not None:
-            ran = self._epoch(losses[:done], rows, batch_size, outcome, raised, updates)
+            ran = epoch_of_batches(losses[:done], rows, batch_size, outcome, raised, updates)
             if ran.outcome == "finished":
                 if rule is not None and rule.holds(ran.losses.item()):
                     ran.outcome = "stopped"
@@ -119,24 +119,6 @@ class NativeLoop:
         if records is not None:
             records = records[: -(-updates // record_every)]
         return Ran(losses[:done], None, records, done, outcome, raised, updates)
-
-    def _epoch(
-        self,
-        losses: Tensor,
-        rows: int,
-        batch_size: int,
-        outcome: str,
-        raised: BaseException | None,
-        updates: int,
-    ) -> Ran:
-        """An epoch from the losses of its batches."""
-        if outcome == "interrupted":
-            return Ran(losses[:0], losses, None, 0, outcome, raised, updates)
-        sizes = torch.full(losses.shape, batch_size, dtype=torch.float64)
-        if outcome == "finished" and rows % batch_size:
-            sizes[-1] = rows % batch_size
-        mean = (losses.double() * sizes).sum() / sizes.sum()
-        return Ran(mean.to(losses.dtype).reshape(1), losses, None, 1, outcome, raised, updates)
 
     def _rule_for(self, stop: StopRule | None, batches: bool) -> Any:
         if stop is None:
@@ -154,3 +136,21 @@ class NativeLoop:
                 never if stop.gradient_norm_below is None else stop.gradient_norm_below,
             )
         return self._stop
+
+
+def epoch_of_batches(
+    losses: Tensor,
+    rows: int,
+    batch_size: int,
+    outcome: str,
+    raised: BaseException | None,
+    updates: int,
+) -> Ran:
+    """An epoch from the losses of its batches."""
+    if outcome == "interrupted":
+        return Ran(losses[:0], losses, None, 0, outcome, raised, updates)
+    sizes = torch.full(losses.shape, batch_size, dtype=torch.float64)
+    if outcome == "finished" and rows % batch_size:
+        sizes[-1] = rows % batch_size
+    mean = (losses.double() * sizes).sum() / sizes.sum()
+    return Ran(mean.to(losses.dtype).reshape(1), losses, None, 1, outcome, raised, updates)

@@ -6,8 +6,10 @@ pass; `gdcore.functional` puts them under autograd. Ops are registered at the lo
 """
 
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,6 +25,19 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
 from . import _checks, _core
 
 _core.connect(torch.Tensor)
+
+
+def _cuda_path() -> ModuleType | None:
+    """The calls for CUDA tensors, or None in a build without."""
+    if importlib.util.find_spec("gdcore._cuda") is None:
+        return None
+    from . import _cuda_ops
+
+    _core.connect_device_updates(_cuda_ops.UPDATES)
+    return _cuda_ops
+
+
+cuda = _cuda_path()
 
 if "GDCORE_ISA" in os.environ:
     try:
@@ -255,6 +270,17 @@ for schema, native, fake in (
     _library.impl(name, _all_tensors(native), "CompositeExplicitAutograd")
     torch.library.register_fake(f"gdcore::{name}", _all_tensors(fake), lib=_library)
     _implementations[name] = (native, getattr(torch.ops.gdcore, name).default)
+
+
+if cuda is not None:
+    # A tensor on CUDA among the arguments brings the op here, which sees where the others are.
+    for name, (native, _) in _implementations.items():
+        _library.impl(name, _all_tensors(getattr(cuda, native.__name__)), "CUDA")
+
+
+def autocast_device(tensor: Tensor | None) -> str:
+    """The device whose autocast concerns a loss of this tensor."""
+    return "cuda" if tensor is not None and tensor.is_cuda else "cpu"
 
 
 _is_compiling = torch.compiler.is_compiling

@@ -1,6 +1,7 @@
 """What a native step must know of an optimizer: that its own step is what runs, and its state."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.optim import optimizer as torch_optimizer
 from . import optim
 from ._seen import Seen
 
-__all__ = ["fresh_state", "recognise_optimizer", "rule_of"]
+__all__ = ["fresh_state", "not_native", "recognise_optimizer", "rule_of"]
 
 _GLOBAL_HOOKS = (
     torch_optimizer._global_optimizer_pre_hooks,
@@ -77,6 +78,17 @@ def recognise_optimizer(optimizer: Any, seen: Seen) -> None:
         )
     if not own_step:
         raise ValueError(f"optimizer: expected {kind.__name__}'s own step, got a replaced one")
+
+
+def not_native(groups: Iterable[dict[str, Any]]) -> str | None:
+    """Why torch's own step must make the updates of these groups on CUDA, or None."""
+    for group in groups:
+        for name in ("capturable", "differentiable"):
+            if group.get(name):
+                return f"optimizer: expected {name}=False in a native loop, got True"
+        if any(isinstance(beta, Tensor) for beta in group.get("betas", ())):
+            return "optimizer: expected betas that are numbers in a native loop, got tensors"
+    return None
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> str:

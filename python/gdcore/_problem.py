@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Problem", "StopRule"]
+from . import _checks, _ops
+
+__all__ = ["Problem", "StopRule", "checked"]
 
 
 class Problem(NamedTuple):
@@ -43,3 +45,34 @@ class StopRule(NamedTuple):
     no_improvement_for: int | None = None
     """Epochs without a loss below the best."""
     gradient_norm_below: float | None = None
+
+
+def checked(problem: Problem) -> Problem:
+    """The problem, of one dtype, on one device and in shapes that fit; y not flattened.
+
+    Raises:
+        TypeError: dtypes differ, or are none of the kernels'.
+        ValueError: shapes or devices differ.
+    """
+    parameters, x, y, weight = problem.parameters, problem.x, problem.y, problem.weight
+    names = ["x", "y", "weight", *problem.names]
+    _checks.beside_parameters(parameters[0].device, x=x, y=y, weight=weight)
+    _checks.alike(names, [x, y, weight, *parameters])
+    mine = ("y", "weight")
+    if problem.kernel == "linear":
+        outputs = parameters[0].shape[0]
+        if problem.flat:
+            flat = (x.shape[0] * outputs,)
+            for name, tensor in zip(mine, (y, weight), strict=True):
+                _checks.expect_shape(name, tensor, flat, "as the prediction")
+            y = y.reshape(-1, outputs)
+            weight = None if weight is None else weight.reshape(-1, outputs)
+        bias = parameters[1] if len(parameters) > 1 else None
+        _checks.linear_mse(x, parameters[0], bias, y, weight, mine)
+    elif problem.kernel == "polynomial":
+        most = _ops.MAX_DEGREE
+        _checks.polynomial_mse(x, parameters[0], y, weight, mine, max_degree=most)
+    elif problem.kernel == "legendre":
+        a, b, c, d = parameters
+        _checks.legendre_mse(x, a, b, c, d, y, weight, mine)
+    return problem._replace(y=y, weight=weight, flat=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ._factor import features, threads_for, triangle
 from ._native_loop import NativeLoop, Ran
 from ._optimizer import fresh_state
-from ._problem import Problem, StopRule
+from ._problem import Problem, StopRule, checked
 from ._stability import curvature_bound, largest_stable_lr
 
 __all__ = ["CompressedRunner", "Ran", "Runner", "StepwiseRunner"]
@@ -95,27 +95,32 @@ class StepwiseRunner:
 
     @property
     def largest_stable_lr(self) -> float | None:
-        """That of the rows compressed, which takes a factorisation."""
-        if self._problem.kernel == "legendre" or largest_stable_lr(self._optimizer, 1.0) is None:
-            return None
-        weight = self._problem.weight
-        if weight is not None and not bool((weight >= 0).all()):
-            return None
-        compressed = CompressedRunner(self._problem, self._optimizer, max_grad_norm=self._clip)
-        return compressed.largest_stable_lr
+        return stepwise_limit(self._problem, self._optimizer, self._clip)
 
     def surely_stable(self, rate: float) -> bool:
-        return _surely_stable(self._problem, self._optimizer, rate, self._clip)
+        return surely_stable(self._problem, self._optimizer, rate, self._clip)
 
 
-def _surely_stable(
+def stepwise_limit(
+    problem: Problem, optimizer: torch.optim.Optimizer, clip: float | None
+) -> float | None:
+    """The largest stable rate of the rows compressed, which takes a factorisation."""
+    if problem.kernel == "legendre" or largest_stable_lr(optimizer, 1.0) is None:
+        return None
+    weight = problem.weight
+    if weight is not None and not bool((weight >= 0).all()):
+        return None
+    return CompressedRunner(problem, optimizer, max_grad_norm=clip).largest_stable_lr
+
+
+def surely_stable(
     problem: Problem, optimizer: torch.optim.Optimizer, rate: float, clip: float | None
 ) -> bool:
     """Whether there is no largest stable rate to be looked for, or it is surely above ``rate``."""
     if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
         return True
     x = problem.x
-    plain = x.is_cpu and x.layout is torch.strided and x.numel() > 0
+    plain = x.device.type in ("cpu", "cuda") and x.layout is torch.strided and x.numel() > 0
     if not plain or x.dtype not in (torch.float32, torch.float64) or problem.y.numel() == 0:
         return True  # refused when it runs
     if problem.kernel == "polynomial" and x.dim() != 1:
@@ -136,8 +141,8 @@ class CompressedRunner:
     """The full batch as a few rows that have its loss, gradient and curvature for every θ.
 
     Parameters and optimizer state are held in float64 from the first run on, whatever the user's
-    dtype; what the user changes between runs, in the tensors or the optimizer's state, is taken
-    over.
+    dtype, and on the CPU, whatever the device: no launch is as short as an epoch over a few rows.
+    What the user changes between runs, in the tensors or the optimizer's state, is taken over.
 
     Raises:
         ValueError: a model that is not affine in its parameters, or a negative weight.
@@ -155,9 +160,13 @@ class CompressedRunner:
         self._problem = problem
         self._optimizer: Any = optimizer
         self._clip = max_grad_norm
-        # What is wrong with the data is said as it is said of those that are not compressed.
-        plain = NativeLoop(problem, optimizer, max_grad_norm, problem.parameters[0].dtype)
-        plain(optimizer.param_groups, optimizer.state, 0, 0, None, None, None)
+        dtype = problem.parameters[0].dtype
+        if problem.x.is_cpu:
+            # What is wrong with the data is said as it is said of those that are not compressed.
+            plain = NativeLoop(problem, optimizer, max_grad_norm, dtype)
+            plain(optimizer.param_groups, optimizer.state, 0, 0, None, None, None)
+        else:
+            problem = checked(problem)
         self._inside = [_Held(parameter) for parameter in problem.parameters]
         self._state: dict[Tensor, dict[str, Any]] = {}
         self._state_seen: Any = None
@@ -165,8 +174,9 @@ class CompressedRunner:
         parameters = tuple(held.inside for held in self._inside)
         self.rows = compressed(problem)._replace(parameters=parameters)
         """The few rows: a problem of its own, whose loss is the sum."""
-        dtype = problem.parameters[0].dtype
         self._loop = NativeLoop(self.rows, optimizer, max_grad_norm, dtype)
+        if not problem.x.is_cpu:
+            self._loop(self._groups(), {}, 0, 0, None, None, None)  # what the optimizer asks for
 
     def run(
         self,
@@ -241,7 +251,7 @@ class CompressedRunner:
         return largest_stable_lr(self._optimizer, curvature)
 
     def surely_stable(self, rate: float) -> bool:
-        return _surely_stable(self.rows, self._optimizer, rate, self._clip)
+        return surely_stable(self.rows, self._optimizer, rate, self._clip)
 
     def _groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, of what is held inside."""
@@ -264,7 +274,7 @@ class CompressedRunner:
             values = self._optimizer.state.get(held.outside)
             if values:
                 self._state[held.inside] = {
-                    key: value.detach().clone() if key == "step" else _doubled(value)
+                    key: value.detach().clone().cpu() if key == "step" else _doubled(value)
                     for key, value in values.items()
                     if isinstance(value, Tensor)
                 }
@@ -280,7 +290,9 @@ class CompressedRunner:
 
 
 def _doubled(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float64, memory_format=torch.contiguous_format, copy=True)
+    return tensor.detach().to(
+        "cpu", torch.float64, memory_format=torch.contiguous_format, copy=True
+    )
 
 
 def _mark(tensor: Tensor) -> tuple[int, int]:
@@ -316,7 +328,7 @@ class _Held:
 
 
 def compressed(problem: Problem) -> Problem:
-    """The same loss, as a sum over min(n, q + k) rows in float64, of an indexed model.
+    """The same loss, as a sum over min(n, q + k) rows in float64 on the CPU, of an indexed model.
 
     With weights that differ between the outputs, every output has rows and columns of its own.
     """
@@ -340,7 +352,9 @@ def compressed(problem: Problem) -> Problem:
             return part if w is None else part * w[start:stop, :1].double().sqrt()
 
         width = columns + targets.shape[1]
-        factors.append(augmented(0, n) if n <= width else triangle(augmented, n, width))
+        factors.append(
+            augmented(0, n) if n <= width else triangle(augmented, n, width, device=y.device)
+        )
     divisor = 1.0
     if problem.mean:
         divisor = float(n * outputs)
@@ -358,10 +372,10 @@ def compressed(problem: Problem) -> Problem:
         small, target = torch.full_like(small, math.nan), torch.full_like(target, math.nan)
     return problem._replace(
         kernel="indexed",
-        x=(small * scale).contiguous(),
-        y=(target * scale).contiguous(),
+        x=(small * scale).cpu().contiguous(),
+        y=(target * scale).cpu().contiguous(),
         weight=None,
         mean=False,
         flat=False,
-        index=index,
+        index=index.cpu(),
     )

@@ -11,11 +11,13 @@ from ._problem import Problem
 __all__ = ["curvature_bound", "largest_stable_lr"]
 
 _BLOCK_ELEMENTS = 2**16
+_DEVICE_BLOCK_ELEMENTS = 2**24
 
 
 def _blocks(x: Tensor) -> Iterator[Tensor]:
     """Rows of x: no copy of all of them, and Ctrl-C is answered in between."""
-    rows = max(_BLOCK_ELEMENTS * x.shape[0] // x.numel(), 1)
+    elements = _BLOCK_ELEMENTS if x.is_cpu else _DEVICE_BLOCK_ELEMENTS
+    rows = max(elements * x.shape[0] // x.numel(), 1)
     for start in range(0, x.shape[0], rows):
         yield x[start : start + rows]
 
@@ -23,9 +25,11 @@ def _blocks(x: Tensor) -> Iterator[Tensor]:
 def _squares(x: Tensor) -> float:
     """Σ x², rounded up: a block's sum is off by at most its size times ε."""
     total = 0.0
+    # A device's double costs nothing beside its memory, and its blocks are too large for a float.
+    dtype = x.dtype if x.is_cpu else torch.float64
     for block in _blocks(x):
-        norm: Any = torch.linalg.vector_norm(block)
-        total += float(norm) ** 2 * (1 + block.numel() * torch.finfo(x.dtype).eps)
+        norm: Any = torch.linalg.vector_norm(block, dtype=None if x.is_cpu else dtype)
+        total += float(norm) ** 2 * (1 + block.numel() * torch.finfo(dtype).eps)
     return total
 
 
@@ -38,7 +42,9 @@ def _squares_of_powers(x: Tensor, size: int) -> float:
         for _ in range(size - 1):
             value.mul_(square).add_(1)
         total += float(value.sum())
-    return total * (1 + (size + _BLOCK_ELEMENTS) * torch.finfo(torch.float64).eps)
+    return total * (
+        1 + (size + min(x.numel(), _DEVICE_BLOCK_ELEMENTS)) * torch.finfo(torch.float64).eps
+    )
 
 
 def curvature_bound(problem: Problem) -> float | None:

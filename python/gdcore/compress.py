@@ -87,7 +87,7 @@ def compress(x: Tensor, y: Tensor, weight: Tensor | None = None, bias: bool = Tr
     d, k = x.shape[1], targets.shape[1]
 
     def rows(start: int, stop: int) -> Tensor:
-        part = torch.ones(stop - start, one + d + k, dtype=torch.float64)
+        part = torch.ones(stop - start, one + d + k, dtype=torch.float64, device=x.device)
         part[:, one : one + d] = x[start:stop]
         part[:, one + d :] = targets[start:stop]
         return part if weight is None else part * weight[start:stop, None].double().sqrt()
@@ -95,7 +95,7 @@ def compress(x: Tensor, y: Tensor, weight: Tensor | None = None, bias: bool = Tr
     total = float(n) if weight is None else weight.sum(dtype=torch.float64).item()
     if total == 0.0:
         raise ValueError("weight: expected at least one that is positive, got none")
-    factor = triangle(rows, n, one + d + k)
+    factor = triangle(rows, n, one + d + k, device=x.device)
     if not factor.isfinite().all():
         raise ValueError("x, y: expected values that are finite, got some that are not")
     if bias:
@@ -111,7 +111,7 @@ def _ones_first(factor: Tensor) -> Tensor:
     factor = factor if factor[0, 0] >= 0 else -factor
     size = len(factor)
     # e₁ and (1, …, 1) / √size are reflected into each other along their difference.
-    along = torch.full((size, 1), -1 / math.sqrt(size), dtype=factor.dtype)
+    along = factor.new_full((size, 1), -1 / math.sqrt(size))
     along[0] += 1.0
     squared = 2 - 2 / math.sqrt(size)
     return factor - (2 / squared) * along * (along.T @ factor) if size > 1 else factor
@@ -123,8 +123,10 @@ def _check(x: Tensor, y: Tensor, weight: Tensor | None) -> None:
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        if not tensor.is_cpu:
+        if tensor.device.type not in ("cpu", "cuda"):
             raise ValueError(f"{name}: expected a CPU tensor, got one on {tensor.device}")
+        if tensor.device != x.device:
+            raise ValueError(f"{name}: expected it on {x.device} as x, got one on {tensor.device}")
         if tensor.dtype not in _checks.NATIVE or tensor.dtype != x.dtype:
             expected = "torch.float32 or torch.float64" if name == "x" else f"{x.dtype} as x"
             raise TypeError(f"{name}: expected dtype {expected}, got {tensor.dtype}")

@@ -15,7 +15,6 @@ from torch.nn.modules import module as torch_module
 from . import _ops, functional, nn
 from ._native_loop import training_of
 from ._optimizer import recognise_optimizer
-from ._problem import Problem
 from ._seen import Seen
 
 __all__ = ["LossFunction", "StepPlan"]
@@ -67,6 +66,11 @@ class NativeModel(NamedTuple):
     parameters: tuple[Tensor, ...]
     flat: bool
     """Whether a linear model's (n, k) prediction is flattened to (n k,)."""
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether it has kernels there."""
+        return _ops.cuda is not None and self.parameters[0].is_cuda
 
 
 def _plain_module(argument: str, module: torch.nn.Module, seen: Seen) -> None:
@@ -203,14 +207,27 @@ class StepPlan:
         recognise_optimizer(optimizer, seen)
         self.optimizer = optimizer
         self.watch = seen.watch
-        self.training = training_of(self.model, self.mean, optimizer)
-        self.training.check(optimizer.param_groups)
-
-    def problem(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Problem:
-        """What the runners train."""
-        kernel, names, parameters, flat = self.model
-        return Problem(kernel, names, parameters, x, y, weight, self.mean, flat)
+        self._training: _ops.Training | None = None
+        if self.model.on_cuda:
+            reason = _cuda_runner().no_step(self.model, optimizer.param_groups)
+            if reason is not None:
+                raise ValueError(reason)
+        else:
+            self._training = training_of(self.model, self.mean, optimizer)
+            self._training.check(optimizer.param_groups)
 
     def step(self, check: Callable[[Any, Any], None]) -> Callable[[Tensor, Tensor], Tensor | None]:
         """One update as a function of x and y, or None if what the plan was made from changed."""
-        return _ops.step(self.training, self.watch, self.optimizer, check)
+        if self._training is None:
+            made: Any = _cuda_runner().CudaStep(
+                self.model, self.mean, self.watch, self.optimizer, check
+            )
+            return made  # type: ignore[no-any-return]
+        return _ops.step(self._training, self.watch, self.optimizer, check)
+
+
+def _cuda_runner() -> Any:
+    """Imported where there is CUDA."""
+    from . import _cuda_runner
+
+    return _cuda_runner

@@ -294,3 +294,15 @@ def test_weights_are_read_with_the_rows() -> None:
     optimizer = torch.optim.SGD(unweighted.parameters(), lr=0.05)
     other = gdcore.fit(unweighted, nn.MSELoss(), optimizer, (x, y), epochs=2, batch_size=4)
     assert not torch.equal(other.loss, results[0][0])
+
+
+def test_one_batch_of_all_rows() -> None:
+    """It is no full batch: its rows come in an order, which compressed rows do not have."""
+    x, y = torch.randn(2000, 4), torch.randn(2000, 1)
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    history = gdcore.fit(
+        model, nn.MSELoss(), optimizer, (x, y), epochs=1000, batch_size=3000, shuffle=True
+    )
+    assert history.plan.method == "stepwise"
+    assert history.loss[-1] < history.loss[0]

@@ -205,9 +205,9 @@ def test_several_outputs_share_one_factorisation(monkeypatch: pytest.MonkeyPatch
     widths: list[int] = []
     triangle = _factor.triangle
 
-    def counted(rows: Any, count: int, columns: int) -> Tensor:
+    def counted(rows: Any, count: int, columns: int, **options: Any) -> Tensor:
         widths.append(columns)
-        return triangle(rows, count, columns)
+        return triangle(rows, count, columns, **options)
 
     monkeypatch.setattr(gdcore._runners, "triangle", counted)
     problem = linear(100, 4, 3)

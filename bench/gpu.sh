@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The CUDA path on a machine with a device and no network: build, tests, compute-sanitizer, bench.
+#
+# Needs Python 3.10 or later with torch 2.11 or later, pytest, pybind11, scikit-build-core, cmake and ninja, and nvcc.
+# Leaves bench/results/<device>.json and .md (or in the folder given as the first argument), and fits in ten minutes:
+# every stage has a limit of its own, and the later ones run even where an earlier one has failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+results=${1:-bench/results}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+failed=()
+stage() { # name, seconds, command
+  local name=$1 limit=$2
+  shift 2
+  printf '\n== %s (after %d s)\n' "$name" "$SECONDS"
+  timeout "$limit" "$@" || { failed+=("$name"); echo "-- failed: $name"; return 1; }
+}
+
+# Only what this device runs is compiled: a third of the time.
+architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1 | tr -d '. ')
+build() {
+  python3 -m pip install . --no-build-isolation --no-deps --no-index --target "$scratch/site" -v \
+    -C cmake.define.GDCORE_CUDA=ON ${architecture:+-C cmake.define.CMAKE_CUDA_ARCHITECTURES="$architecture-real"} \
+    > "$scratch/build.log" 2>&1 || { tail -n 40 "$scratch/build.log"; return 1; }
+}
+export -f build
+export scratch architecture
+stage "build" 240 bash -c build || exit 1
+export PYTHONPATH="$scratch/site" PYTHONDONTWRITEBYTECODE=1
+# Not from the checkout, whose python/gdcore has no modules beside it.
+stage "kernels" 20 python3 .ci/kernels.py "$scratch/build.log" --table
+stage "info" 60 python3 -m gdcore info
+stage "tests" 200 python3 -m pytest -q -p no:cacheprovider -m cuda tests/cuda
+
+sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2> /dev/null | tail -n 1)
+if [ -n "$sanitizer" ]; then
+  few="test_bits_of_the_emulator or test_divergence or test_updates_are_the_cpu_s and SGD"
+  for tool in memcheck racecheck; do
+    printf '\n== compute-sanitizer %s (after %d s)\n' "$tool" "$SECONDS"
+    # Some machines refuse it, which is no failure of the kernels.
+    timeout 60 "$sanitizer" --tool "$tool" --error-exitcode 9 \
+      python3 -m pytest -q -p no:cacheprovider -m cuda tests/cuda/test_device_training.py -k "$few" > "$scratch/$tool.log" 2>&1
+    status=$?
+    tail -n 4 "$scratch/$tool.log"
+    if grep -q "ERROR SUMMARY: [1-9]\|RACECHECK SUMMARY: [1-9]" "$scratch/$tool.log"; then
+      failed+=("$tool")
+    elif [ "$status" -ne 0 ]; then
+      echo "-- $tool: not run here to its end (status $status)"
+    fi
+  done
+else
+  echo "-- compute-sanitizer: not on this machine"
+fi
+
+stage "bench" 180 python3 bench/gpu.py --results "$results"
+printf '\n== %s after %d s\n' "$([ ${#failed[@]} -eq 0 ] && echo passed || echo "failed: ${failed[*]}")" "$SECONDS"
+[ ${#failed[@]} -eq 0 ]

@@ -1,0 +1,59 @@
+# The CUDA path: the module _cuda, with the CUDA runtime inside and without libtorch.
+if(NOT GDCORE_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "GDCORE_CUDA: expected AUTO, ON or OFF, got ${GDCORE_CUDA}")
+endif()
+if(GDCORE_CUDA STREQUAL "OFF")
+  return()
+endif()
+
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(GDCORE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "GDCORE_CUDA is ON, but no nvcc was found: put it on PATH, or name it in CUDACXX.")
+  endif()
+  message(STATUS "gdcore: no nvcc, so no CUDA path")
+  return()
+endif()
+
+# Machine code for data centres' devices, and PTX of the newest of them for whatever comes after.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code OUTPUT_VARIABLE known)
+  if(known MATCHES "sm_100")
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+  endif()
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+
+# One file for each dtype: the kernels are compiled side by side.
+add_library(gdcore_cuda STATIC
+  csrc/cuda/bfloat16.cu
+  csrc/cuda/float16.cu
+  csrc/cuda/float32.cu
+  csrc/cuda/float64.cu)
+target_include_directories(gdcore_cuda PRIVATE csrc)
+target_compile_options(gdcore_cuda PRIVATE
+  # A multiply-add is fused exactly where a kernel says so, as on the CPU.
+  -fmad=false
+  # What each kernel takes: .ci/kernels.py reads it from the build's output.
+  -Xptxas=-v
+  -Xcompiler=-fvisibility=hidden,-Wall,-Wextra,-Wconversion,-Wshadow=local)
+if(GDCORE_WERROR)
+  target_compile_options(gdcore_cuda PRIVATE -Werror=all-warnings -Xcompiler=-Werror)
+endif()
+set_target_properties(gdcore_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON)
+
+pybind11_add_module(_cuda MODULE NO_EXTRAS
+  csrc/bindings/layout.cpp
+  csrc/cuda/module.cpp
+  csrc/cuda/scratch.cpp)
+string(REPLACE ";" ", " architectures "${CMAKE_CUDA_ARCHITECTURES}")
+target_compile_definitions(_cuda PRIVATE GDCORE_CUDA_ARCHITECTURES="${architectures}")
+target_link_libraries(_cuda PRIVATE gdcore_options gdcore_cuda CUDA::cudart_static)
+install(TARGETS _cuda DESTINATION gdcore)

@@ -1,0 +1,78 @@
+// The end of a pass over the rows: partial sums to the loss, to gradients, and to the update of the parameters.
+//
+// One block for each sum (block 0 has the loss); each also adds up the loss, to know whether its update is to be made.
+#pragma once
+
+#include "cuda/linear.h"
+
+namespace gdcore::cuda {
+
+template <class S>
+struct Finish {
+  using T = Arithmetic<S>;
+  static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
+  static constexpr int kShared = kThreads / kWarpLanes * 2;
+
+  const double* partials;
+  Index row_blocks;
+  Index output_blocks;
+  Loop loop;
+
+  template <class Context>
+  GDCORE_KERNEL void operator()(Context& c) const {
+    if (is_over(loop.status)) return;
+    double sums[2] = {};
+    for (Index i = c.thread(); i < row_blocks * output_blocks; i += kThreads) sums[0] += partials[i];
+    const double* const own = partials + linear_partial(c.block(), row_blocks, output_blocks);
+    if (c.block() > 0) {
+      for (Index i = c.thread(); i < row_blocks; i += kThreads) sums[1] += own[i];
+    }
+    warp_sums(c, sums, 2, c.shared());
+    if (c.thread() > 0) return;
+    S loss;
+    write(&loss, static_cast<T>(block_sum<2>(c, c.shared(), 0) / loop.divisor.get()));
+    const bool over = loop.stops && !is_finite(static_cast<double>(read(&loss)));
+    if (c.block() > 0) return use(c.block() - 1, block_sum<2>(c, c.shared(), 1), over);
+    static_cast<S*>(loop.losses)[loop.epoch] = loss;
+    if (over) *loop.status = loop.epoch;
+  }
+
+  GDCORE_KERNEL void use(Index parameter, double sum, bool over) const {
+    const Range& range = loop.range_of(parameter);
+    const Index i = parameter - range.begin;
+    T gradient = static_cast<T>(sum * loop.factor());
+    if (range.gradient != nullptr) write(static_cast<S*>(range.gradient) + i, gradient);
+    if (!loop.updates || over) return;
+    S* const at = static_cast<S*>(range.slots.parameter) + i;
+    T state[kMaxState];
+    read_states<S>(range.slots, i, state);
+    const T before = read(at);
+    const T after = updated(range.settings, static_cast<double>(loop.epoch), range.slots, before, gradient, state);
+    write(at, after);
+    write_states<S>(range.slots, i, state);
+    if (loop.previous != nullptr) write(static_cast<S*>(loop.previous) + parameter, before);
+    loop.record<S>(loop.epoch, parameter, after);
+  }
+};
+
+/// One sum of partial sums: the divisor of a weighted mean.
+struct AddUp {
+  static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
+  static constexpr int kShared = kThreads / kWarpLanes;
+
+  const double* partials;
+  Index blocks;
+  double* total;
+
+  template <class Context>
+  GDCORE_KERNEL void operator()(Context& c) const {
+    double sums[1] = {};
+    for (Index i = c.thread(); i < blocks; i += kThreads) sums[0] += partials[i];
+    warp_sums(c, sums, 1, c.shared());
+    if (c.thread() == 0) *total = block_sum<1>(c, c.shared(), 0);
+  }
+};
+
+}  // namespace gdcore::cuda

@@ -1,0 +1,196 @@
+// Whole fits of small problems in one launch: one block goes through the rows again and again, which stay in the
+// caches.
+//
+// Parameters are kept in shared memory in their own dtype, float32 or float64, and rounded at every step.
+#pragma once
+
+#include "cuda/points.h"
+
+namespace gdcore::cuda {
+
+/// Rows that a thread adds in T before it adds them to a double.
+inline constexpr int kFitRun = 16;
+
+template <class T>
+struct SharedTheta {
+  const T* values;
+  GDCORE_KERNEL T operator()(int i) const { return values[i]; }
+};
+
+/// A model of one number; one thread for each parameter keeps its states in registers.
+template <class T, template <class> class ModelOf>
+struct FitPoints {
+  using Model = ModelOf<T>;
+  static constexpr int kBlockThreads = Model::kSums > 8 ? kMaxFitThreads / 2 : kMaxFitThreads;  ///< for registers
+  static constexpr int kBlocks = 1;
+  static constexpr int kSumsShared = kBlockThreads / kWarpLanes * Model::kSums;
+  static constexpr int kShared = kSumsShared + Model::kSums;
+
+  View x, target, loss_weight;
+  int size;
+  int count;  ///< of sums
+  Loop loop;
+
+  template <class Context>
+  GDCORE_KERNEL void operator()(Context& c) const {
+    if (is_over(loop.status)) return;
+    T* const theta = reinterpret_cast<T*>(c.shared() + kSumsShared);
+    const int own = c.thread();
+    const bool owner = own < count - 1;
+    const Range& range = loop.range_of(owner ? own : 0);
+    const Index place = own - range.begin;
+    T p = T(0), before = T(0), state[kMaxState] = {};
+    bool updates = false;
+    if (owner) {
+      p = static_cast<const T*>(range.slots.parameter)[place];
+      read_states<T>(range.slots, place, state);
+      theta[own] = p;
+    }
+    const double divisor = loop.divisor.get(), factor = loop.factor();
+    c.sync();
+    for (Index epoch = 0; epoch < loop.epochs; ++epoch) {
+      accumulate(c, theta);
+      const T loss = static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 0) / divisor);
+      if (own == 0) static_cast<T*>(loop.losses)[loop.epoch + epoch] = loss;
+      if (loop.stops && !is_finite(static_cast<double>(loss))) {
+        if (own == 0) *loop.status = loop.epoch + epoch;
+        break;
+      }
+      if (owner) {
+        const T gradient = static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 1 + own) * factor);
+        before = p;
+        updates = true;
+        p = updated(range.settings, static_cast<double>(loop.epoch + epoch), range.slots, p, gradient, state);
+        theta[own] = p;
+        loop.record<T>(loop.epoch + epoch, own, p);
+      }
+      c.sync();
+    }
+    if (!owner) return;
+    static_cast<T*>(range.slots.parameter)[place] = p;
+    write_states<T>(range.slots, place, state);
+    if (updates && loop.previous != nullptr) static_cast<T*>(loop.previous)[own] = before;
+  }
+
+  /// The sums of all points, of each warp, into shared memory.
+  template <class Context>
+  GDCORE_KERNEL void accumulate(Context& c, const T* theta) const {
+    const Model model(SharedTheta<T>{theta}, count);
+    double sums[Model::kSums] = {};
+    for (int first = c.thread(); first < size; first += kFitRun * c.threads()) {
+      T part[Model::kSums] = {};
+      for (int i = first; i < size && i < first + kFitRun * c.threads(); i += c.threads()) {
+        const T w = loss_weight.data != nullptr ? element<T>(loss_weight, i) : T(1);
+        model.add(part, element<T>(x, i), element<T>(target, i), w);
+      }
+      GDCORE_UNROLL
+      for (int s = 0; s < Model::kSums; ++s) sums[s] += static_cast<double>(part[s]);
+    }
+    model.finish(sums);
+    warp_sums(c, sums, count, c.shared());
+  }
+};
+
+/// A linear model: first the residuals, some lanes to each, then the gradients, some lanes to each.
+template <class T>
+struct FitLinear {
+  static constexpr int kBlockThreads = kMaxFitThreads;
+  static constexpr int kBlocks = 1;
+  static constexpr int kWarps = kMaxFitThreads / kWarpLanes;
+  static constexpr int kShared = kWarps + kMaxFitParameters + kMaxFitResiduals;
+
+  View x, target, loss_weight;
+  int rows;
+  int columns;
+  int outputs;
+  bool bias;
+  FitPlan plan;
+  Loop loop;
+
+  template <class Context>
+  GDCORE_KERNEL void operator()(Context& c) const {
+    if (is_over(loop.status)) return;
+    T* const theta = reinterpret_cast<T*>(c.shared() + kWarps);
+    T* const residuals = reinterpret_cast<T*>(c.shared() + kWarps + kMaxFitParameters);
+    const int parameters = static_cast<int>(loop.parameters);
+    for (int q = c.thread(); q < parameters; q += c.threads()) {
+      const Range& range = loop.range_of(q);
+      theta[q] = static_cast<const T*>(range.slots.parameter)[q - range.begin];
+    }
+    const double divisor = loop.divisor.get(), factor = loop.factor();
+    c.sync();
+    for (Index epoch = loop.epoch; epoch < loop.epoch + loop.epochs; ++epoch) {
+      const double squares[1] = {residual_pass(c, theta, residuals)};
+      warp_sums(c, squares, 1, c.shared());
+      const T loss = static_cast<T>(block_sum<1>(c, c.shared(), 0) / divisor);
+      if (c.thread() == 0) static_cast<T*>(loop.losses)[epoch] = loss;
+      if (loop.stops && !is_finite(static_cast<double>(loss))) {
+        if (c.thread() == 0) *loop.status = epoch;
+        break;
+      }
+      gradient_pass(c, epoch, factor, residuals, theta);
+      c.sync();
+    }
+    for (int q = c.thread(); q < parameters; q += c.threads()) {
+      const Range& range = loop.range_of(q);
+      static_cast<T*>(range.slots.parameter)[q - range.begin] = theta[q];
+    }
+  }
+
+  /// w r of every row and output into shared memory; returns this thread's Σ w r².
+  template <class Context>
+  GDCORE_KERNEL double residual_pass(Context& c, const T* theta, T* residuals) const {
+    const int lane = c.thread() % plan.row_lanes, step = c.threads() / plan.row_lanes;
+    double squares = 0;
+    for (int base = 0; base < rows * outputs; base += step) {
+      const int place = base + c.thread() / plan.row_lanes;
+      const bool there = place < rows * outputs;
+      const int row = place / outputs, o = place % outputs;
+      T dot = T(0);
+      for (int j = lane; there && j < columns; j += plan.row_lanes)
+        dot = fma(cell<T>(x, row, j), theta[o * columns + j], dot);
+      dot = lane_sum(c, dot, 1, plan.row_lanes);
+      if (!there || lane > 0) continue;
+      const T r = (bias ? dot + theta[outputs * columns + o] : dot) - cell<T>(target, row, o);
+      const T weighted = loss_weight.data != nullptr ? r * cell<T>(loss_weight, row, o) : r;
+      residuals[place] = weighted;
+      squares += static_cast<double>(weighted) * static_cast<double>(r);
+    }
+    return squares;
+  }
+
+  template <class Context>
+  GDCORE_KERNEL void gradient_pass(Context& c, Index epoch, double factor, const T* residuals, T* theta) const {
+    const int lane = c.thread() % plan.column_lanes, step = c.threads() / plan.column_lanes;
+    const int parameters = static_cast<int>(loop.parameters);
+    for (int base = 0; base < parameters; base += step) {
+      const int q = base + c.thread() / plan.column_lanes;
+      const bool there = q < parameters;
+      const bool is_bias = q >= outputs * columns;
+      const int o = is_bias ? q - outputs * columns : q / columns, j = q % columns;
+      double sum = 0;
+      for (int first = lane; there && first < rows; first += kFitRun * plan.column_lanes) {
+        T part = T(0);
+        for (int i = first; i < rows && i < first + kFitRun * plan.column_lanes; i += plan.column_lanes) {
+          part = fma(residuals[i * outputs + o], is_bias ? T(1) : cell<T>(x, i, j), part);
+        }
+        sum += static_cast<double>(part);
+      }
+      sum = lane_sum(c, sum, 1, plan.column_lanes);
+      if (there && lane == 0) update(epoch, q, static_cast<T>(sum * factor), theta);
+    }
+  }
+
+  GDCORE_KERNEL void update(Index epoch, int q, T gradient, T* theta) const {
+    const Range& range = loop.range_of(q);
+    const Index place = q - range.begin;
+    T state[kMaxState];
+    read_states<T>(range.slots, place, state);
+    if (loop.previous != nullptr) static_cast<T*>(loop.previous)[q] = theta[q];
+    theta[q] = updated(range.settings, static_cast<double>(epoch), range.slots, theta[q], gradient, state);
+    write_states<T>(range.slots, place, state);
+    loop.record<T>(epoch, q, theta[q]);
+  }
+};
+
+}  // namespace gdcore::cuda

@@ -1,0 +1,67 @@
+// What the bindings ask for, and the launches that it takes: on a device's stream, or on an emulated one.
+//
+// Nothing here waits for the device, allocates, or reads what it computes. All memory is the caller's.
+#pragma once
+
+#include <vector>
+
+#include "cuda/rules.h"
+#include "training/updates.h"
+
+namespace gdcore::cuda {
+
+enum class Model : int { kLinear, kPolynomial, kLegendre };
+
+/// A model's squared error over rows, one storage for all tensors. Absent tensors are null. Of one column, one output
+/// and no dx the tensors are seen as elements, else as matrices.
+struct Problem {
+  Model model;
+  Index rows;
+  Index columns;  ///< 1 but for linear
+  Index outputs;  ///< 1 but for linear
+  Index parameters;
+  View x;
+  View target;
+  View loss_weight;
+  const void* theta[kMaxTensors];
+  bool bias;
+  bool mean;
+  void* dx;
+};
+
+struct MseProblem {
+  Index size;
+  View input;
+  View target;
+  View loss_weight;
+  bool mean;
+  void* loss;      ///< or null
+  void* losses;    ///< or null
+  void* gradient;  ///< or null
+};
+
+struct LegendreP3Problem {
+  Index size;
+  View x;
+  View grad;
+  void* out;
+};
+
+/// Doubles of scratch that a problem's launches need.
+Index mse_scratch(Storage storage, Index size, bool weighted);
+Index scratch(Storage storage, const Problem& problem);
+
+/// Launches for tensors of one storage, one after the other in `Queue`.
+template <class S, class Queue>
+struct Launches {
+  static void mse(Queue& queue, const MseProblem& problem, double* scratch);
+  /// Loss and gradients, into what `loop` names.
+  static void loss(Queue& queue, const Problem& problem, Loop loop, double* scratch);
+  /// `loop.epochs` epochs: one launch for all of them where one block is enough, else two for each.
+  static void train(Queue& queue, const Problem& problem, Loop loop, double* scratch);
+  static void legendre_p3(Queue& queue, const LegendreP3Problem& problem);
+  /// Tensors that share no memory; the rules are of one optimizer.
+  static void update(Queue& queue, Kind kind, const std::vector<UpdateJob>& jobs);
+};
+
+}  // namespace gdcore::cuda
