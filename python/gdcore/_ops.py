@@ -31,7 +31,7 @@ def _cuda_path() -> ModuleType | None:
     """The calls for CUDA tensors, or None in a build without."""
     if importlib.util.find_spec("gdcore._cuda") is None:
         return None
-    from . import _cuda_ops
+    from ._native import cuda_ops as _cuda_ops
 
     _core.connect_device_updates(_cuda_ops.UPDATES)
     return _cuda_ops

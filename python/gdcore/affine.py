@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._affine_normal import normal_form
-from ._affine_reach import Reach
-from ._affine_shapes import NoRuleError
-from ._affine_terms import Affine
-from ._affine_verify import disagreement
-from ._trace import Neither, RefusedError, Tracer, Watcher
+from ._recognition.normal import normal_form
+from ._recognition.reach import Reach
+from ._recognition.shapes import NoRuleError
+from ._recognition.terms import Affine
+from ._recognition.trace import Neither, RefusedError, Tracer, Watcher
+from ._recognition.verify import disagreement
 
 __all__ = ["AffineForm", "NotAffine", "affine_form"]
 

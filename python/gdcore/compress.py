@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from ._factor import triangle
+from ._native.factor import triangle
 
 __all__ = ["Compressed", "compress"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._curvature import Curvature, affine_curvature
-from ._design import NoDesign, design, unpack
-from ._hessian import hessian_extremes
-from ._quadratic import Quadratic
-from .plan import LossFunction
+from ._insight.curvature import Curvature, affine_curvature
+from ._insight.design import NoDesign, design, unpack
+from ._insight.hessian import hessian_extremes
+from ._insight.quadratic import Quadratic
+from ._recognition.models import LossFunction
 
 __all__ = ["Curvature", "curvature"]
 

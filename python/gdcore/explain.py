@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._batches import data_of
-from ._choice import METHODS, Chooser
-from ._explanation import Plan
-from .plan import LossFunction
+from ._loop.batches import data_of
+from ._loop.choice import METHODS, Chooser
+from ._loop.explanation import Plan
+from ._recognition.models import LossFunction
 
 __all__ = ["Plan", "explain"]
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ._problem import StopRule
+from ._native.problem import StopRule
 
 __all__ = ["Stop", "stop_when"]
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._design import Design, NoDesign, design
-from ._spectrum import MOST_EXACT, exact_spectrum
-from ._sweep import Run, Sweep, features, sgd_runs
-from ._sweep_runs import batches, closed_form, on_reduced, over_rows
-from ._updates import kind_of, merged
-from .plan import LossFunction
+from ._insight.design import Design, NoDesign, design
+from ._insight.spectrum import MOST_EXACT, exact_spectrum
+from ._insight.sweep import Run, Sweep, features, sgd_runs
+from ._insight.sweep_runs import batches, closed_form, on_reduced, over_rows
+from ._insight.updates import kind_of, merged
+from ._recognition.models import LossFunction
 
 __all__ = ["Run", "Sweep", "sweep"]
 

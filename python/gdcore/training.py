@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from . import _fit
-from ._batches import rows_of
-from ._choice import check_native
-from ._eager import EagerStep
-from ._events import Callback
-from ._history import DivergenceError, History
-from ._turns import turn_of
+from ._loop import fitting as _fit
+from ._loop.batches import rows_of
+from ._loop.choice import check_native
+from ._loop.eager import EagerStep
+from ._loop.events import Callback
+from ._loop.history import DivergenceError, History
+from ._loop.turns import turn_of
+from ._recognition.models import LossFunction, StepPlan
 from .metrics import Metric
-from .plan import LossFunction, StepPlan
 from .stopping import Stop
 
 __all__ = ["DivergenceError", "History", "fit", "train_step"]

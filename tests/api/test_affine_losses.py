@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gdcore
-from gdcore._losses import NotSquaredError, SquaredError, squared_error
+from gdcore._recognition.losses import NotSquaredError, SquaredError, squared_error
 
 
 class Own(nn.Module):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdcore import _affine_rules, _trace
-from gdcore._affine_rules import Rules
-from gdcore._affine_terms import Affine
+from gdcore._recognition import rules as _affine_rules
+from gdcore._recognition import trace as _trace
+from gdcore._recognition.rules import Rules
+from gdcore._recognition.terms import Affine
 from gdcore.affine import AffineForm, affine_form
 
 from .affine_cases import predicted, taken

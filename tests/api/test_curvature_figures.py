@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gdcore
-from gdcore import _quadratic
+from gdcore._insight import quadratic as _quadratic
 
 from .least_squares import EPS, curvatures_of, flat, matrix_of
 from .training_cases import CASES

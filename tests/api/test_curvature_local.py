@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import gdcore
-from gdcore import _hessian
+from gdcore._insight import hessian as _hessian
 
 
 def hessian(model: nn.Module, loss_fn: Any, x: Tensor, y: Tensor) -> Tensor:

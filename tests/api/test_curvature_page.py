@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gdcore
-from gdcore._curvature_page import epochs_per_digit
+from gdcore._insight.curvature_page import epochs_per_digit
 
 
 def page_of(model: nn.Module, *data: torch.Tensor) -> tuple[gdcore.Curvature, str]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gdcore
-from gdcore._cost import Costs, choose
+from gdcore._loop.cost import Costs, choose
 
 X, Y = torch.randn(40, 3), torch.randn(40, 1)
 W, B = torch.zeros(3, 1, requires_grad=True), torch.zeros(1, requires_grad=True)

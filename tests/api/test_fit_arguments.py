@@ -184,7 +184,7 @@ def test_refused(case: str) -> None:
 
 def test_a_rate_above_the_largest_stable_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before the first step, where the runner knows it, and pointing at the user's line."""
-    from gdcore import _choice
+    from gdcore._loop import choice as _choice
 
     class Knows(_choice.StepwiseRunner):
         largest_stable_lr = 0.05

@@ -243,7 +243,7 @@ def test_workers_change_nothing() -> None:
 
 def test_groups_of_batches_of_what_does_not_fit_in_memory() -> None:
     """A reader hands over a few batches at a time, and says how large they are."""
-    from gdcore._batches import Reader
+    from gdcore._loop.batches import Reader
 
     x = torch.arange(40.0).reshape(20, 2)
     reader = Reader(DataLoader(TensorDataset(x, x), 3))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import gdcore
-from gdcore import _progress
+from gdcore._loop import progress as _progress
 
 from .training_cases import line
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import gdcore
-from gdcore import _stability
-from gdcore._problem import Problem
+from gdcore._native import stability as _stability
+from gdcore._native.problem import Problem
 
 
 def problem(kernel: str, dtype: torch.dtype = torch.float32) -> Problem:

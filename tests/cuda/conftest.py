@@ -30,7 +30,7 @@ def emulated(compiled: emulator.Emulator) -> Iterator[emulator.Emulator]:
 @pytest.fixture
 def on_host(emulated: emulator.Emulator, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`_cuda_ops` with its launches on the host."""
-    _cuda_ops = pytest.importorskip("gdcore._cuda_ops", reason="built without the CUDA path")
+    _cuda_ops = pytest.importorskip("gdcore._native.cuda_ops", reason="built without the CUDA path")
     native = _cuda_ops.native
 
     def mse(*arguments: Any) -> None:

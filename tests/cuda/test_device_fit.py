@@ -17,7 +17,7 @@ from .conftest import no_waiting
 from .test_emulated_fit import WAYS, X, Y
 
 pytestmark = pytest.mark.cuda
-pytest.importorskip("gdcore._cuda_loop", reason="built without the CUDA path")
+pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA path")
 
 # Sums over some tens of rows in another order, and some tens of updates.
 CLOSE: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-10}

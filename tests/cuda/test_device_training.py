@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import gdcore
-from gdcore._optimizer import rule_of
-from gdcore._problem import Problem, checked
+from gdcore._native.optimizers import rule_of
+from gdcore._native.problem import Problem, checked
 
 from ..api.optimizers import FULL, NAMES, everything, ours, theirs
 from .conftest import no_waiting
@@ -18,7 +18,7 @@ from .test_emulated_training import CASES, SMALL, Loop, problem
 from .test_emulated_training import name as case_name
 
 pytestmark = pytest.mark.cuda
-_cuda_loop = pytest.importorskip("gdcore._cuda_loop", reason="built without the CUDA path")
+_cuda_loop = pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA path")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

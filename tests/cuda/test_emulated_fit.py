@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import gdcore
-from gdcore import _choice
-from gdcore._native_model import Recognised
-from gdcore._problem import Problem, StopRule, checked
-from gdcore._runners import StepwiseRunner
-from gdcore.plan import NativeModel
+from gdcore._loop import choice as _choice
+from gdcore._loop.native_model import Recognised
+from gdcore._native.problem import Problem, StopRule, checked
+from gdcore._native.runners import StepwiseRunner
+from gdcore._recognition.models import NativeModel
 
 from ..native.problems import OPTIMIZERS, linear, optimizer, twin
 
-pytest.importorskip("gdcore._cuda_loop", reason="built without the CUDA path")
+pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA path")
 
 # Twelve steps of sums over some tens of rows, in another order.
 CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
@@ -34,7 +34,7 @@ def pretended(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def runners(problem: Problem, name: str = "SGD with all options") -> tuple[Any, StepwiseRunner]:
     """Of the problem, and on the CPU of its twin."""
-    from gdcore._cuda_runner import CudaRunner
+    from gdcore._native.cuda_runner import CudaRunner
 
     other = twin(problem)
     return (
@@ -78,7 +78,7 @@ def test_chunks_do_not_show(on_host: Any, rows: int, monkeypatch: pytest.MonkeyP
         problem = linear(rows, 20, 2, torch.float32)
         mine, _ = runners(problem, "Adam with all options")
         mine._chunk = first
-        monkeypatch.setattr("gdcore._cuda_runner._CHUNK", 0.0)  # none is ever longer
+        monkeypatch.setattr("gdcore._native.cuda_runner._CHUNK", 0.0)  # none is ever longer
         ran = mine.run(9, record_every=2)
         found.append((ran.losses, ran.records, *(p.detach() for p in problem.parameters)))
     for other in found[1:]:
@@ -122,7 +122,7 @@ def test_stop(on_host: Any, rule: StopRule, first: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_dtypes(on_host: Any, dtype: torch.dtype) -> None:
     """Where a fit ends is where an update no longer moves what is stored: some units there."""
-    from gdcore._cuda_runner import CudaRunner
+    from gdcore._native.cuda_runner import CudaRunner
 
     wanted = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
     x = torch.randn(3000, 3, dtype=torch.float64)
@@ -157,7 +157,7 @@ def test_interrupts(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two chunks: what has been made is told."""
     mine, theirs = runners(linear())
     answers = iter([False, False, True])
-    monkeypatch.setattr("gdcore._cuda_runner._interrupts.waiting", lambda: next(answers))
+    monkeypatch.setattr("gdcore._native.cuda_runner._interrupts.waiting", lambda: next(answers))
     mine._chunk = 4
     ran = mine.run(1000)
     assert ran.outcome == "interrupted"
@@ -168,7 +168,7 @@ def test_interrupts(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("frozen", ["requires no gradient", "not in the optimizer"])
 @pytest.mark.parametrize("rows", [30, 1100])
 def test_frozen_parameters(on_host: Any, frozen: str, rows: int) -> None:
-    from gdcore._cuda_runner import CudaRunner
+    from gdcore._native.cuda_runner import CudaRunner
 
     problem = linear(rows, 20, 2)
     other = twin(problem)
@@ -287,7 +287,7 @@ def test_divergence_of_a_fit(pretended: None) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps(pretended: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gdcore._cuda_runner import CudaStep
+    from gdcore._native.cuda_runner import CudaStep
 
     calls: list[Any] = []
     called = CudaStep.__call__

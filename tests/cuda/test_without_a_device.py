@@ -19,8 +19,8 @@ from ..api.optimizers import FULL, NAMES
 from .test_device_training import bare, loop_of, predicted
 from .test_emulated_training import SMALL, problem
 
-_cuda_ops = pytest.importorskip("gdcore._cuda_ops", reason="built without the CUDA path")
-_cuda_loop = pytest.importorskip("gdcore._cuda_loop")
+_cuda_ops = pytest.importorskip("gdcore._native.cuda_ops", reason="built without the CUDA path")
+_cuda_loop = pytest.importorskip("gdcore._native.cuda_loop")
 native = _cuda_ops.native
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import gdcore
 from gdcore import _ops
-from gdcore._problem import Problem
+from gdcore._native.problem import Problem
 
 DTYPES = (torch.float32, torch.float64)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import gdcore
-from gdcore import _factor
-from gdcore._problem import Problem, StopRule
-from gdcore._runners import CompressedRunner, StepwiseRunner
+from gdcore._native import factor as _factor
+from gdcore._native.problem import Problem, StopRule
+from gdcore._native.runners import CompressedRunner, StepwiseRunner
 
 from .problems import OPTIMIZERS, everything, linear, optimizer, same, twin
 
@@ -209,7 +209,7 @@ def test_several_outputs_share_one_factorisation(monkeypatch: pytest.MonkeyPatch
         widths.append(columns)
         return triangle(rows, count, columns, **options)
 
-    monkeypatch.setattr(gdcore._runners, "triangle", counted)
+    monkeypatch.setattr(gdcore._native.runners, "triangle", counted)
     problem = linear(100, 4, 3)
     CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
     assert widths == [4 + 1 + 3]
@@ -405,8 +405,8 @@ def test_ctrl_c_while_it_compresses() -> None:
 FORKED = """
 import os, signal, torch
 from torch import nn
-from gdcore._problem import Problem
-from gdcore._runners import CompressedRunner, StepwiseRunner
+from gdcore._native.problem import Problem
+from gdcore._native.runners import CompressedRunner, StepwiseRunner
 
 x, y = torch.randn(60_000, 20), torch.randn(60_000, 1)
 

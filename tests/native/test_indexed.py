@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from gdcore import _ops
-from gdcore._problem import Problem
-from gdcore._runners import StepwiseRunner
+from gdcore._native.problem import Problem
+from gdcore._native.runners import StepwiseRunner
 
 from .problems import DTYPES, everything, linear, optimizer, same, twin
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gdcore import _ops
-from gdcore._problem import Problem, StopRule
-from gdcore._runners import CompressedRunner, StepwiseRunner
+from gdcore._native.problem import Problem, StopRule
+from gdcore._native.runners import CompressedRunner, StepwiseRunner
 
 from .problems import (
     DTYPES,
@@ -214,8 +214,8 @@ def test_not_for_compressed_rows() -> None:
 
 INTERRUPTED = """
 import signal, time, torch
-from gdcore._problem import Problem
-from gdcore._runners import StepwiseRunner
+from gdcore._native.problem import Problem
+from gdcore._native.runners import StepwiseRunner
 
 class Stopped(Exception):
     pass

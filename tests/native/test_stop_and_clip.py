@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdcore._problem import Problem, StopRule
-from gdcore._runners import StepwiseRunner
+from gdcore._native.problem import Problem, StopRule
+from gdcore._native.runners import StepwiseRunner
 
 from .problems import DTYPES, everything, linear, optimizer, same, twin
 

@@ -111,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> tuple[list[Report], int]:
             _draw(reports[-1], arguments.plot)
     print(summary(reports, with_seed=not request.given))
     if arguments.report is not None:
-        from . import page  # which needs what nothing else does
+        from . import page
 
         code = arguments.language or "en"
         written = page.write(reports, arguments.report, code, with_seed=not request.given)

@@ -14,7 +14,7 @@ from .parabolas import parabola, within_sight
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .._history import History
+    from .._loop.history import History
     from ..curvature import Curvature
 
 

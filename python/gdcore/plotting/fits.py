@@ -15,7 +15,7 @@ from ._look import BLUE, GREY, ORANGE, PURPLE, axes_or_new
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .._history import History
+    from .._loop.history import History
 
 
 def fitted_curve(

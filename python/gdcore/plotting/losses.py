@@ -12,7 +12,7 @@ from ._look import BLUE, axes_or_new
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .._history import History
+    from .._loop.history import History
 
 
 def loss_curve(

@@ -1,0 +1,1 @@
+"""What curvature tells before the first step, and many runs in one pass."""

@@ -1,0 +1,280 @@
+"""Which way a fit is run, and why: the objects recognised, and the cheapest way that they leave."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _checks, _ops
+from .._native.optimizers import not_native, recognise_optimizer
+from .._native.problem import Problem, StopRule
+from .._native.runners import CompressedRunner, Runner, StepwiseRunner
+from .._recognition.losses import NotSquaredError, squared_error
+from .._recognition.models import recognise_model
+from .._seen import Seen
+from ..affine import NotAffine, affine_form
+from . import cuda_cost as _cuda_cost
+from .batches import Batches, Data, Inputs, Rows
+from .cost import Costs, choose
+from .eager import EagerStep
+from .eager_runner import EagerRunner
+from .explanation import Plan
+from .names import named_parameters
+from .native_model import Recognised, by_form, by_kernel, suits
+
+METHODS = ("auto", "compressed", "stepwise", "eager")
+
+_HOW = {
+    "stepwise": "every epoch passes over the rows once",
+    "compressed": "one factorisation, then every epoch passes over few rows",
+}
+
+
+class _NotFusedError(Exception):
+    """The reason why the native loops do not take a fit, and the user's line, where it is known."""
+
+    def __init__(self, reason: str, where: str | None = None) -> None:
+        super().__init__(reason)
+        self.where = where
+
+
+class Chooser:
+    """Decides how a model is trained on some data, and makes what trains it."""
+
+    def __init__(
+        self,
+        model: Any,
+        loss_fn: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        method: str,
+        strict: bool,
+        max_grad_norm: float | None,
+        stop: StopRule | None = None,
+    ) -> None:
+        self._model, self._loss_fn, self._optimizer = model, loss_fn, optimizer
+        self._method, self._strict, self._max_grad_norm = method, strict, max_grad_norm
+        self._stop = stop
+
+    @cached_property
+    def _eager_step(self) -> EagerStep:
+        return EagerStep(self._model, self._loss_fn, self._optimizer, self._max_grad_norm)
+
+    def choose(self, data: Data, epochs: int) -> "Chosen":
+        """Decide. Data that are read epoch by epoch are decided about as they come.
+
+        Raises:
+            ValueError: ``strict``, and it cannot be fused: the reason.
+        """
+        if self._method == "compressed" and not isinstance(data, Rows):
+            raise ValueError("method: expected the full batch to be compressed, got minibatches")
+        rows = data if isinstance(data, Rows) else data.rows if isinstance(data, Batches) else None
+        batch_size = data.batch_size if isinstance(data, Batches) else None
+        if self._method == "eager":
+            return self._eager(_NotFusedError("it was asked for"), rows, epochs, batch_size)
+        try:
+            if rows is None:
+                return self._as_it_comes(epochs)
+            return self._native(rows, epochs, batch_size)
+        except _NotFusedError as reason:
+            if self._strict:
+                raise ValueError(str(reason)) from reason
+            return self._eager(reason, rows, epochs, batch_size)
+
+    def _eager(
+        self, reason: _NotFusedError, rows: Rows | None, epochs: int, batch_size: int | None
+    ) -> "Chosen":
+        number = 0 if rows is None else rows.number
+        plan = Plan(
+            "eager", str(reason), None, (), (), None, reason.where, None, epochs, number, batch_size
+        )
+        parameters = named_parameters(self._model, self._optimizer)
+        return Chosen(plan, parameters, lambda rows: EagerRunner(self._eager_step, rows), True)
+
+    def _native(self, rows: Rows, epochs: int, batch_size: int | None) -> "Chosen":
+        batched = batch_size is not None
+        if batch_size is not None and batch_size >= rows.number:
+            batch_size = None  # one batch of all rows: as it is, but in an order of its own
+        self._check_optimizer()
+        seen = self._recognised(rows.x, in_batches=batch_size is not None)
+        mean = self._mean(rows.y, batch_size)
+        check_native(rows.x, rows.y)
+        device = seen.device
+        _check_device(rows, device)
+        model = choose if device.type == "cpu" else _cuda_cost.choose
+        costs = model(*seen.shape, seen.outputs, epochs, batch_size, seen.dtype)
+        if not seen.affine:
+            costs = costs._replace(compressed=None)
+            if self._method == "compressed":
+                raise _NotFusedError("model: expected one affine in its parameters to compress")
+        elif rows.weight is not None and self._method == "auto" and bool((rows.weight < 0).any()):
+            costs = costs._replace(compressed=None)
+        if batched:
+            costs = costs._replace(compressed=None)
+        no_steps = None
+        if device.type != "cpu":
+            options = not_native(self._optimizer.param_groups)
+            if options is not None:
+                raise _NotFusedError(options)
+            no_steps = self._no_steps_on_cuda(seen)
+        if no_steps is not None:
+            costs = costs._replace(stepwise=None)
+        method, why = self._cheapest(costs, no_steps)
+        plan = Plan(
+            method,
+            why,
+            seen.shape,
+            seen.formed,
+            seen.names,
+            mean,
+            None,
+            costs,
+            epochs,
+            rows.number,
+            batch_size,
+            rows.weight is not None,
+            str(device),
+        )
+        problem = seen.problem(rows, mean)
+        on_cuda = method == "stepwise" and device.type == "cuda"
+
+        def runner(_: Rows) -> Runner:
+            if on_cuda:
+                return _cuda_runner(problem, self._optimizer)
+            kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
+            made: Runner = kind(problem, self._optimizer, max_grad_norm=self._max_grad_norm)
+            return made
+
+        return Chosen(plan, dict(zip(seen.names, seen.parameters, strict=True)), runner, on_cuda)
+
+    def _cheapest(self, costs: Costs, no_steps: str | None) -> tuple[str, str]:
+        """The method, and why; ``no_steps`` says why stepping is not open."""
+        method = costs.method if self._method == "auto" else self._method
+        if getattr(costs, method) is None:
+            raise _NotFusedError(no_steps or "data: expected what has a native loop")
+        if self._method != "auto":
+            return method, "it was asked for"
+        if no_steps is not None:
+            return method, f"{no_steps}: {_HOW[method]}"
+        return method, f"it costs least: {_HOW[method]}"
+
+    def _no_steps_on_cuda(self, seen: Recognised) -> str | None:
+        """Why steps over the rows are not native there, or None where they are."""
+        if _ops.cuda is None:
+            return "device: expected a build of gdcore with its CUDA path to step there"
+        if self._max_grad_norm is not None:
+            return f"max_grad_norm: expected None to step on CUDA, got {self._max_grad_norm}"
+        if self._stop is not None and self._stop.gradient_norm_below is not None:
+            return "stop: expected no gradient_norm_below to step on CUDA, got it"
+        from .._native.cuda_loop import unsuited
+
+        return unsuited(seen.kernel, seen.parameters, self._optimizer.param_groups)
+
+    def _as_it_comes(self, epochs: int) -> "Chosen":
+        """Of data that nobody has seen yet: natively, as far as what is read allows it."""
+        self._check_optimizer()
+        why = "batches are read as they come, and recognised one by one"
+        plan = Plan("stepwise", why, None, (), (), None, None, None, epochs, 0, None)
+
+        def runner(rows: Rows) -> Runner:
+            try:
+                return self._native(rows, 1, 1).runner(rows)
+            except _NotFusedError as reason:
+                if self._strict:
+                    raise ValueError(str(reason)) from reason
+                return EagerRunner(self._eager_step, rows)
+
+        return Chosen(plan, named_parameters(self._model, self._optimizer), runner, False)
+
+    def _check_optimizer(self) -> None:
+        try:
+            recognise_optimizer(self._optimizer, Seen())
+        except (TypeError, ValueError) as error:
+            raise _NotFusedError(str(error)) from error
+
+    def _mean(self, y: Tensor, batch_size: int | None) -> bool:
+        """Whether the loss is a mean of squares, or their sum."""
+        dtype = y.dtype if y.is_floating_point() else torch.float32
+        loss = squared_error(self._loss_fn, _shapes(y, batch_size), dtype, y.device)
+        if isinstance(loss, NotSquaredError):
+            raise _NotFusedError(f"loss_fn: {loss.reason}", loss.where)
+        return loss.mean
+
+    def _recognised(self, x: Inputs, *, in_batches: bool) -> Recognised:
+        native, said = None, None
+        if isinstance(x, Tensor) and x.dim() > 0:
+            try:
+                native = recognise_model(self._model, Seen())
+            except TypeError:
+                pass  # not by its name; by what it does, perhaps
+            except ValueError as error:
+                said = str(error)
+        if native is not None and suits(native):
+            return by_kernel(native, x)
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        form = affine_form(self._model, held, x)
+        if isinstance(form, NotAffine):
+            raise _NotFusedError(said or f"model: {form.reason}", form.where)
+        if in_batches and not form.rowwise:
+            raise _NotFusedError("model: a row of its prediction depends on other rows")
+        return by_form(form)
+
+
+class Chosen(NamedTuple):
+    """The plan, what its records hold, and how a runner over some rows is made."""
+
+    plan: Plan
+    parameters: dict[str, Tensor]
+    """By name, in the order in which a runner records them."""
+    runner: Callable[[Rows], Runner]
+    steps_are_python: bool
+    """Whether a runner's steps are to be made whole before Ctrl-C counts: it looks itself."""
+
+
+def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:
+    from .._native.cuda_runner import CudaRunner
+
+    return CudaRunner(problem, optimizer)
+
+
+def _check_device(rows: Rows, device: torch.device) -> None:
+    xs = rows.x if isinstance(rows.x, tuple) else (rows.x,)
+    if (
+        any(t is not None and t.is_cuda for t in (*xs, rows.y, rows.weight))
+        or device.type == "cuda"
+    ):
+        names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
+        named = dict(zip(names, xs, strict=True))
+        _checks.beside_parameters(device, **named, y=rows.y, weight=rows.weight)
+
+
+def _shapes(y: Tensor, batch_size: int | None) -> list[tuple[int, ...]]:
+    """Of the predictions that the loss will see: whole and last batches."""
+    if batch_size is None:
+        return [tuple(y.shape)]
+    counts = {batch_size, y.shape[0] % batch_size} - {0}
+    return [(count, *y.shape[1:]) for count in sorted(counts)]
+
+
+def check_native(x: Any, y: Any) -> None:
+    """What native code can only take in plain memory."""
+    for name, tensor in (("x", x), ("y", y)):
+        if isinstance(tensor, tuple):
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+        if type(tensor) not in _ops.PLAIN:
+            raise TypeError(f"{name}: expected a plain tensor, got a {type(tensor).__name__}")
+        if tensor.requires_grad:
+            raise ValueError(
+                f"{name}: expected a tensor that does not require grad, got one that does; "
+                f"use {name}.detach()"
+            )
+        if tensor.is_neg():
+            raise ValueError(
+                f"{name}: expected plain memory, got a lazy negation; use {name}.resolve_neg()"
+            )
+    if torch.is_autocast_enabled(_ops.autocast_device(y)):
+        raise ValueError("autocast: expected it to be off in a native step, got it on")

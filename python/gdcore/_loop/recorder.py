@@ -1,0 +1,114 @@
+"""A history while it is being made."""
+
+import torch
+from torch import Tensor
+
+from .._native.runners import Ran
+from .explanation import Plan
+from .history import History
+
+
+class Recorder:
+    """Takes note of what runs did."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        parameters: dict[str, Tensor],
+        *,
+        record_every: int | None,
+        validate_every: int | None,
+        steps: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self._plan, self._parameters, self._dtype = plan, parameters, dtype
+        self.record_every, self._validate_every, self._keeps_steps = (
+            record_every,
+            validate_every,
+            steps,
+        )
+        self.epochs = 0
+        self.seconds = 0.0
+        self.stopped = False
+        self.validation: dict[str, list[float]] = {}
+        self._losses: list[Tensor] = []
+        self._steps: list[Tensor] = []
+        self._records: list[Tensor] = []
+        self._rates: list[tuple[list[float], int]] = []
+
+    def add(self, ran: Ran, rates: list[float]) -> None:
+        count = len(ran.losses)
+        self._losses.append(ran.losses)
+        self.epochs += count
+        if self._rates and self._rates[-1][0] == rates:
+            self._rates[-1] = rates, self._rates[-1][1] + count
+        else:
+            self._rates.append((rates, count))
+        if ran.records is not None:
+            self._records.append(ran.records)
+        if self._keeps_steps:
+            self._steps.append(ran.losses if ran.step_losses is None else ran.step_losses)
+
+    @property
+    def last_loss(self) -> float | None:
+        """Of the last epoch, if there was one."""
+        if self.epochs == 0:
+            return None
+        return next(losses[-1].item() for losses in reversed(self._losses) if len(losses))
+
+    def add_parameters(self) -> None:
+        """Record the parameters as they are."""
+        flat = torch.cat([p.detach().reshape(-1).cpu() for p in self._parameters.values()])
+        self._records.append(flat[None])
+
+    def history(self) -> History:
+        return History(
+            loss=_joined(self._losses, self._dtype),
+            parameters=self._recorded(),
+            record_every=self.record_every,
+            seconds=self.seconds,
+            lr=_rates(self._rates),
+            plan=self._plan,
+            step_loss=_joined(self._steps, self._dtype) if self._keeps_steps else None,
+            validation={
+                name: torch.tensor(values, dtype=torch.float64, device="cpu")
+                for name, values in self.validation.items()
+            },
+            validate_every=self._validate_every,
+            stopped=self.stopped,
+        )
+
+    def _recorded(self) -> dict[str, Tensor]:
+        if self.record_every is None:
+            return {}
+        sizes = [parameter.numel() for parameter in self._parameters.values()]
+        if self._records:
+            columns = torch.cat(self._records).split(sizes, dim=1)
+        else:
+            columns = tuple(torch.empty((0, size), device="cpu") for size in sizes)
+        return {
+            name: values.reshape(len(values), *parameter.shape).to(parameter.dtype)
+            for (name, parameter), values in zip(self._parameters.items(), columns, strict=True)
+        }
+
+
+def _joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
+    if not parts:
+        return torch.empty(0, dtype=dtype, device="cpu")
+    if len(parts) > 1:
+        return torch.cat(parts)
+    # A run that was cut short leaves most of its memory unused.
+    part = parts[0]
+    return part.clone() if part.untyped_storage().nbytes() > 2 * part.nbytes + 64 else part
+
+
+def _rates(runs: list[tuple[list[float], int]]) -> Tensor:
+    """The rate of every epoch; of each group, where there are several."""
+    if len(runs) == 1 and len(runs[0][0]) == 1:  # the usual case takes neither time nor memory
+        (rate,), count = runs[0]
+        return torch.tensor(rate, dtype=torch.float64, device="cpu").expand(count)
+    groups = len(runs[0][0]) if runs else 1
+    table = torch.tensor([rates for rates, _ in runs], dtype=torch.float64, device="cpu")
+    counts = torch.tensor([count for _, count in runs], dtype=torch.int64, device="cpu")
+    values = table.reshape(-1, groups).repeat_interleave(counts, 0)
+    return values.squeeze(1) if values.shape[1] == 1 else values

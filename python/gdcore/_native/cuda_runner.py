@@ -1,0 +1,190 @@
+"""Training on CUDA over the rows themselves: a runner for `fit`, a step for `train_step`."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..stopping import RuleState
+from . import interrupts as _interrupts
+from .cuda_loop import CudaLoop, unsuited
+from .loop import Ran, epoch_of_batches
+from .optimizers import rule_of
+from .problem import Problem, StopRule, checked
+from .runners import mark_stepped, stepwise_limit, surely_stable
+
+__all__ = ["CudaRunner", "CudaStep", "no_step"]
+
+_CHUNK = 0.02
+"""Seconds of epochs that are put on the stream before anybody waits, and looks for Ctrl-C."""
+_FIRST = 64
+"""Epochs of the first chunk; they double."""
+
+
+class CudaRunner:
+    """Every step passes over its rows; nothing waits for the device but the end of a chunk.
+
+    A small problem's chunk is one launch, a large one's two launches for each epoch. How epochs are
+    cut into chunks does not change the numbers.
+
+    Raises:
+        TypeError: dtypes that differ.
+        ValueError: shapes or devices that differ; what `unsuited` says of model and optimizer.
+    """
+
+    method = "stepwise"
+
+    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer) -> None:
+        reason = unsuited(problem.kernel, problem.parameters, optimizer.param_groups)
+        if reason is not None:
+            raise ValueError(reason)
+        self._problem, self._optimizer = checked(problem), optimizer
+        self._rule: RuleState | None = None
+        self._chunk = _FIRST
+
+    def run(
+        self,
+        epochs: int,
+        *,
+        record_every: int = 0,
+        order: Tensor | None = None,
+        batch_size: int | None = None,
+        stop: StopRule | None = None,
+    ) -> Ran:
+        if stop is not None and stop.gradient_norm_below is not None:
+            raise ValueError(
+                "stop: expected no gradient_norm_below with 'stepwise' on CUDA, got it; "
+                "use 'compressed' or 'eager'"
+            )
+        if stop is not None and (self._rule is None or self._rule.rule != stop):
+            self._rule = RuleState(stop)
+        rule = None if stop is None else self._rule
+        if batch_size is not None:
+            return self._minibatches(order, batch_size, rule, record_every > 0)
+        ran = self._full_batch(epochs, record_every, rule)
+        if ran.updates > 0:
+            mark_stepped(self._optimizer)
+        return ran
+
+    def _loop(self, steps: int, record_every: int = 0) -> CudaLoop:
+        optimizer = self._optimizer
+        held = (rule_of(optimizer), optimizer.param_groups, optimizer.state)
+        return CudaLoop(self._problem, *held, steps, record_every=record_every)
+
+    def _full_batch(self, epochs: int, record_every: int, rule: RuleState | None) -> Ran:
+        loop = self._loop(epochs, record_every)
+        outcome = "finished"
+        while outcome == "finished" and loop.made < epochs:
+            if _interrupts.waiting():
+                outcome = "interrupted"
+                break
+            outcome = self._advance(loop, min(self._chunk, epochs - loop.made), rule)
+        updates = loop.made
+        done = updates + (outcome in ("diverged", "stopped"))
+        records = None
+        if loop.records is not None:
+            records = loop.records[: -(-updates // record_every)].cpu()
+        return Ran(loop.losses[:done].cpu(), None, records, done, outcome, None, updates)
+
+    def _advance(self, loop: CudaLoop, count: int, rule: RuleState | None) -> str:
+        """A chunk of epochs, and how it ended; the loop has then made as many as count."""
+        first, before = loop.made, None
+        if rule is not None:
+            before = [tensor.detach().clone() for tensor in loop.written]
+        began = time.perf_counter()
+        loop.put(count)
+        at = loop.wait()
+        took = time.perf_counter() - began
+        self._chunk = (
+            max(count // 2, 1) if took > 2 * _CHUNK else count * 2 if took < _CHUNK else count
+        )
+        if rule is None or before is None:
+            return "finished" if at is None else "diverged"
+        for i, loss in enumerate(loop.losses[first : loop.made].tolist()):
+            if rule.holds(loss):
+                # The epochs before it are made again, from where the chunk began: the same bits.
+                with torch.no_grad():
+                    for tensor, values in zip(loop.written, before, strict=True):
+                        tensor.copy_(values)
+                loop.go_back(first)
+                if i > 0:
+                    loop.put(i)
+                return "stopped"
+        return "finished" if at is None else "diverged"
+
+    def _minibatches(
+        self, order: Tensor | None, batch_size: int, rule: RuleState | None, records: bool
+    ) -> Ran:
+        """One epoch, its rows gathered once."""
+        problem = self._problem
+        x, y, weight = problem.x, problem.y, problem.weight
+        if order is not None:
+            order = order.to(x.device)
+            x, y = x[order], y[order]
+            weight = None if weight is None else weight[order]
+        rows = x.shape[0]
+        loop = self._loop(-(-rows // batch_size))
+        outcome = "finished"
+        for first in range(0, rows, batch_size):
+            if _interrupts.waiting():
+                outcome = "interrupted"
+                break
+            part = slice(first, first + batch_size)
+            loop.put(1, (x[part], y[part], None if weight is None else weight[part]))
+        at = loop.wait()
+        if outcome == "finished" and at is not None:
+            outcome = "diverged"
+        done = loop.made + (outcome == "diverged")
+        if loop.made > 0:
+            mark_stepped(self._optimizer)
+        losses = loop.losses[:done].cpu()
+        ran = epoch_of_batches(losses, rows, batch_size, outcome, None, loop.made)
+        if outcome == "finished" and rule is not None and rule.holds(ran.losses.item()):
+            ran.outcome = "stopped"
+        if outcome == "finished" and records:
+            flat = [parameter.detach().reshape(-1).cpu() for parameter in problem.parameters]
+            ran.records = torch.cat(flat).unsqueeze(0)
+        return ran
+
+    def show(self) -> None:
+        """Nothing is held inside."""
+
+    @property
+    def largest_stable_lr(self) -> float | None:
+        return stepwise_limit(self._problem, self._optimizer, None)
+
+    def surely_stable(self, rate: float) -> bool:
+        return surely_stable(self._problem, self._optimizer, rate, None)
+
+
+def no_step(model: Any, groups: Sequence[dict[str, Any]]) -> str | None:
+    """Why a single update of a ``NativeModel`` is not native, or None where it is."""
+    for group in groups:
+        if "betas" in group and group.get("fused"):
+            return "optimizer: expected steps that are counted on the CPU, got fused=True"
+    return unsuited(model.kernel, model.parameters, groups)
+
+
+class CudaStep:
+    """One update as a function of x and y, without waiting for the device."""
+
+    def __init__(self, model: Any, mean: bool, watch: Any, optimizer: Any, check: Any) -> None:
+        """Of a ``NativeModel``; ``check(x, y)`` raises what native code does not take."""
+        self._model, self._mean, self._watch = model, mean, watch
+        self._optimizer, self._check = optimizer, check
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """The loss, or None, with nothing done, if what the step was made from has changed."""
+        groups = self._optimizer.param_groups
+        if not self._watch.unchanged() or no_step(self._model, groups) is not None:
+            return None
+        self._check(x, y)
+        kernel, names, parameters, flat = self._model
+        problem = checked(Problem(kernel, names, parameters, x, y, None, self._mean, flat))
+        rule, state = rule_of(self._optimizer), self._optimizer.state
+        loop = CudaLoop(problem, rule, groups, state, 1, stops=False)
+        loop.put(1)
+        mark_stepped(self._optimizer)
+        return loop.losses.reshape(())

@@ -1,0 +1,153 @@
+"""Few rows in place of many: the triangular factor of features and targets, in float64.
+
+For every θ, ``‖Φ θ - y‖² = ‖R (θ, -1)‖²`` with ``[Φ | y] = Q R`` and Q's columns orthonormal. The
+rows are taken in lanes, each a chain of blocks: a block is stacked under the last R, and factorised
+again. The lanes' factors are stacked and factorised in the end. Lanes and blocks depend on the
+shapes alone, and LAPACK gets one thread for each, so that the bits do not depend on the threads.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from .problem import Problem
+
+__all__ = ["Rows", "features", "threads_for", "triangle"]
+
+Rows = Callable[[int, int], Tensor]
+"""Rows [start, stop) of a matrix, in float64."""
+
+_BLOCK_ELEMENTS = 2**18
+_DEVICE_BLOCK_ELEMENTS = 2**24
+_LANES = 4
+_MEMORY_ELEMENTS = 2**23
+"""What all lanes' blocks may hold: 64 MB."""
+_COPIES = 4
+"""Of a block, while it is factorised."""
+
+_SMALL = 512
+"""Columns up to which a second thread of LAPACK's gains little, and waits long for a busy core."""
+
+_one_at_a_time = threading.Lock()
+os.register_at_fork(after_in_child=lambda: globals().update(_one_at_a_time=threading.Lock()))
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[int]:
+    """LAPACK with one thread; how many there were before."""
+    with _one_at_a_time:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(threads)
+
+
+def threads_for(matrix: Tensor) -> contextlib.AbstractContextManager[object]:
+    """While a matrix is factorised: LAPACK with one thread for a small one, with all for others."""
+    return _single_threaded() if matrix.shape[-1] <= _SMALL else contextlib.nullcontext()
+
+
+def _r(matrix: Tensor) -> Tensor:
+    factor: Tensor = torch.linalg.qr(matrix, mode="r").R
+    return factor
+
+
+def triangle(
+    rows: Rows, count: int, columns: int, height: int = 1, device: torch.device | None = None
+) -> Tensor:
+    """R of the QR factorisation of a matrix that is read by blocks of rows.
+
+    Args:
+        rows: reads them.
+        count: how many there are.
+        columns: how many each has.
+        height: rows of the matrix that ``rows`` gives for each of them.
+        device: where they are, and the result; None for the CPU.
+
+    Returns:
+        (min(count · height, columns), columns) in float64. What is not finite in the rows makes it
+        not finite.
+    """
+    if device is not None and device.type != "cpu":
+        # It factorises large blocks best, and in its current stream: in this thread.
+        block = max(_DEVICE_BLOCK_ELEMENTS // (columns * height), -(-columns // height))
+        return _chain(rows, 0, count, block)
+    block = max(_BLOCK_ELEMENTS // (columns * height), -(-columns // height))
+    each = _COPIES * (block * height + columns) * columns
+    lanes = max(min(_LANES, _MEMORY_ELEMENTS // each, -(-count // block)), 1)
+    stopped = threading.Event()
+
+    def lane(number: int) -> Tensor:
+        start, stop = number * count // lanes, (number + 1) * count // lanes
+        return _chain(rows, start, stop, block, stopped)
+
+    with _single_threaded() as threads:
+        if lanes == 1:
+            return lane(0)
+        workers = min(threads, lanes)
+        with ThreadPoolExecutor(workers, "qr", torch.set_num_threads, (1,)) as pool:
+            try:
+                factors = list(pool.map(lane, range(lanes)))
+            except BaseException:  # Ctrl-C: after the blocks that are being factorised
+                stopped.set()
+                raise
+        return _r(torch.cat(factors))
+
+
+def _chain(
+    rows: Rows, start: int, stop: int, block: int, stopped: threading.Event | None = None
+) -> Tensor:
+    """R of rows [start, stop), each block of them stacked under the last R."""
+    factor = None
+    for first in range(start, stop, block):
+        part = rows(first, min(first + block, stop))
+        factor = _r(part if factor is None else torch.cat((factor, part)))
+        if stopped is not None and stopped.is_set():
+            break
+    assert factor is not None
+    return factor
+
+
+def features(problem: Problem) -> tuple[Rows, Tensor]:
+    """Φ of a problem whose prediction is linear in its parameters, and where each column counts.
+
+    Returns:
+        The rows of Φ (n, q) in float64, and the index (k, q) of an indexed problem.
+
+    Raises:
+        ValueError: the prediction is not linear in the parameters.
+    """
+    x = problem.x
+    if problem.kernel == "indexed":
+        assert problem.index is not None
+        return lambda start, stop: x[start:stop].double(), problem.index
+    if problem.kernel == "polynomial":
+        size = problem.parameters[0].numel()
+        return (
+            lambda start, stop: torch.vander(x[start:stop].double(), size, increasing=True),
+            torch.arange(size).unsqueeze(0),
+        )
+    if problem.kernel != "linear":
+        raise ValueError(
+            "method: expected a model that is affine in its parameters for 'compressed', got "
+            f"the kernel {problem.kernel}"
+        )
+    outputs, columns = problem.parameters[0].shape
+    index = torch.arange(outputs * columns).reshape(outputs, columns)
+    if len(problem.parameters) == 1:
+        return lambda start, stop: x[start:stop].double(), index
+    bias = torch.arange(outputs * columns, outputs * (columns + 1)).unsqueeze(1)
+
+    def with_ones(start: int, stop: int) -> Tensor:
+        part = torch.ones(stop - start, columns + 1, dtype=torch.float64, device=x.device)
+        part[:, :columns] = x[start:stop]
+        return part
+
+    return with_ones, torch.cat((index, bias), 1)

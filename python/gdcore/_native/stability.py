@@ -1,0 +1,116 @@
+"""The largest learning rate with which gradient descent converges on a quadratic."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .problem import Problem
+
+__all__ = ["curvature_bound", "largest_stable_lr"]
+
+_BLOCK_ELEMENTS = 2**16
+_DEVICE_BLOCK_ELEMENTS = 2**24
+
+
+def _blocks(x: Tensor) -> Iterator[Tensor]:
+    """Rows of x: no copy of all of them, and Ctrl-C is answered in between."""
+    elements = _BLOCK_ELEMENTS if x.is_cpu else _DEVICE_BLOCK_ELEMENTS
+    rows = max(elements * x.shape[0] // x.numel(), 1)
+    for start in range(0, x.shape[0], rows):
+        yield x[start : start + rows]
+
+
+def _squares(x: Tensor) -> float:
+    """Σ x², rounded up: a block's sum is off by at most its size times ε."""
+    total = 0.0
+    # A device's double costs nothing beside its memory, and its blocks are too large for a float.
+    dtype = x.dtype if x.is_cpu else torch.float64
+    for block in _blocks(x):
+        norm: Any = torch.linalg.vector_norm(block, dtype=None if x.is_cpu else dtype)
+        total += float(norm) ** 2 * (1 + block.numel() * torch.finfo(dtype).eps)
+    return total
+
+
+def _squares_of_powers(x: Tensor, size: int) -> float:
+    """Σ 1 + x² + x⁴ + …, so many powers: in float64, by Horner's rule in x²; rounded up."""
+    total = 0.0
+    for block in _blocks(x):
+        square = block.double().square()
+        value = torch.ones_like(square)
+        for _ in range(size - 1):
+            value.mul_(square).add_(1)
+        total += float(value.sum())
+    return total * (
+        1 + (size + min(x.numel(), _DEVICE_BLOCK_ELEMENTS)) * torch.finfo(torch.float64).eps
+    )
+
+
+def curvature_bound(problem: Problem) -> float | None:
+    """A number that the largest curvature of an affine problem is not above: that of the trace.
+
+    One pass over x, where the curvature itself takes a factorisation. None for a model that is not
+    affine, and where a parameter stands in several places.
+
+    Reference:
+        The largest eigenvalue of a matrix that is positive semidefinite is at most its trace.
+    """
+    x, weight = problem.x, problem.weight
+    rows, outputs = x.shape[0], max(problem.y.numel() // x.shape[0], 1)
+    if problem.kernel == "polynomial":
+        squares = _squares_of_powers(x, problem.parameters[0].numel())
+    elif problem.kernel == "linear":
+        squares = _squares(x) + (rows if len(problem.parameters) > 1 else 0)
+    elif problem.index is not None and problem.index.unique().numel() == problem.index.numel():
+        squares = _squares(x)
+    else:
+        return None
+    largest, divisor = 1.0, float(rows * outputs)
+    if weight is not None:
+        largest, divisor = float(weight.max()), float(weight.sum(dtype=torch.float64))
+    return 2 * largest * squares / (divisor if problem.mean else 1.0)
+
+
+def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
+    r"""The largest rate of SGD that converges on a quadratic.
+
+    With the largest curvature λ (that of the weight decay included) and momentum β it is
+    ``2 (1 + β) / λ``, with dampening τ that over ``1 - τ``, and with Nesterov momentum
+    ``2 (1 + β) / ((1 + 2 β) λ)``.
+
+    Args:
+        optimizer: the optimizer.
+        curvature: the largest eigenvalue of the loss's Hessian.
+
+    Returns:
+        The rate, or None where there is none to be known: another optimizer than SGD, groups with
+        settings of their own, ascent.
+
+    Example:
+        >>> from gdcore._native.stability import largest_stable_lr
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> largest_stable_lr(torch.optim.SGD([weight], lr=0.1, momentum=0.5), 4.0)
+        0.75
+
+    Reference:
+        Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
+    """
+    settings = [
+        tuple(
+            group.get(key)
+            for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+        )
+        for group in optimizer.param_groups
+    ]
+    momentum, dampening, weight_decay, nesterov, maximize = settings[0]
+    if dampening is None or settings.count(settings[0]) < len(settings) or maximize:
+        return None
+    curvature += weight_decay
+    if curvature <= 0 or dampening >= 1:
+        return None
+    if nesterov:
+        curvature *= 1 + 2 * momentum
+    elif momentum != 0:
+        curvature *= 1 - dampening
+    return float(2 * (1 + momentum) / curvature)

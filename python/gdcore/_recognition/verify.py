@@ -1,0 +1,177 @@
+"""The check of an affine form against the model itself, at other values of the parameters.
+
+The rules of the trace say what the formula is; this asks the model and autograd whether it is so.
+The parameters are overwritten for the time of the check, in place so that every alias of them
+follows, through ``.data`` so that their version counters stay, and put back whatever happens.
+Nothing else may use them meanwhile.
+
+A prediction is a sum of q products after some operations; with unit roundoff u, its rounding
+error stays below u (λ √m + operations) Σ |features| |θ|, where m bounds the length of a sum and
+λ = 8 makes an excess as unlikely as 1e-13 (Higham and Mary, "A New Approach to Probabilistic
+Rounding Error Analysis", 2019). The formula's own error is no larger; together, twice that. By
+Cauchy and Schwarz the sum is at most the norm of the row times that of θ, and a gradient's the norm
+of the column times that of the weighting: so two vectors of norms give every bound.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .normal import NormalForm
+
+__all__ = ["disagreement"]
+
+_LAMBDA = 8.0
+_SMALL = 2**16
+"""Features up to which every check is made on all rows."""
+_FEW = 5
+_MANY = 64
+
+Call = Callable[[tuple[Tensor, ...]], Tensor]
+
+
+class _Check:
+    """The model and its form at one value of the parameters after another."""
+
+    def __init__(
+        self, call: Call, form: NormalForm, parameters: Sequence[Tensor], out: Tensor, steps: int
+    ) -> None:
+        self.call = call
+        self.form = form
+        self.parameters = parameters
+        self.shape = out.shape
+        features, index = form.features, form.positions
+        n, q = features.shape
+        k = index.shape[0]
+        gamma = torch.finfo(features.dtype).eps * (_LAMBDA * (n + q + k) ** 0.5 + steps + 4)
+        self.gamma = gamma
+        self.row_norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        self.column_norms = torch.linalg.vector_norm(features, dim=0)
+        self.at = index.reshape(-1).remainder(sum(p.numel() for p in parameters) + 1)
+        values = [parameter.detach().reshape(-1) for parameter in parameters]
+        self.theta = torch.cat([*values, features.new_zeros(1)])
+        """The parameters end to end, and the 0 that position -1 finds."""
+        self.flat = self.theta[:-1]
+        self.actual = self.flat.clone()
+        parts = self.flat.split([value.numel() for value in values])
+        self.pairs = [
+            (p.data, part.view(p.shape)) for p, part in zip(parameters, parts, strict=True)
+        ]
+        self.random = torch.Generator(features.device).manual_seed(n * k + q)
+
+    def draw(self) -> None:
+        """Other parameters, standard normal."""
+        self.flat.normal_(generator=self.random)
+        for place, value in self.pairs:
+            place.copy_(value)
+
+    def restore(self) -> None:
+        self.flat.copy_(self.actual)
+        for place, value in self.pairs:
+            place.copy_(value)
+
+    def value_agrees(self, out: Tensor, rows: Tensor | None = None) -> bool:
+        features, norms, offset = self.form.features, self.row_norms, self.form.offset
+        if rows is not None:
+            features, norms = features[rows], norms[rows]
+        weights = self.theta[self.form.positions]
+        error = out.detach().reshape(-1, weights.shape[0]) - features @ weights.T
+        allowed = norms * torch.linalg.vector_norm(weights, dim=1)
+        if offset is not None:
+            offset = offset if rows is None else offset[rows]
+            error -= offset
+            allowed += offset.abs()
+        return self._small(error, allowed)
+
+    def _small(self, error: Tensor, allowed: Tensor) -> bool:
+        # What is not a number has a maximum that is none either, and does not agree.
+        return bool(error.abs_().sub_(allowed.mul_(self.gamma)).max().item() <= 0)
+
+    def gradient_agrees(self, out: Tensor, rows: Tensor | None = None) -> bool:
+        """Of a random weighting of the predictions."""
+        features, norms = self.form.features, self.column_norms
+        if rows is not None:
+            features = features[rows]
+            norms = torch.linalg.vector_norm(features, dim=0)
+        v = features.new_empty(features.shape[0], self.form.positions.shape[0])
+        v.normal_(generator=self.random)
+        found = torch.autograd.grad(out, self.parameters, v.view(out.shape), materialize_grads=True)
+        if any(gradient.layout is not torch.strided for gradient in found):
+            return False  # optimizers treat a sparse gradient in their own way
+        sizes = torch.outer(torch.linalg.vector_norm(v, dim=0), norms)
+        both = torch.stack((v.T @ features, sizes)).view(2, -1)
+        expected, allowed = self.theta.new_zeros(2, len(self.theta)).index_add_(1, self.at, both)
+        error = torch.cat([gradient.reshape(-1) for gradient in found]) - expected[:-1]
+        return self._small(error, allowed[:-1])
+
+    def rows_agree(self, xs: tuple[Tensor, ...], count: int, gradient: bool) -> bool:
+        """Whether the model, given a few rows in another order, predicts the form's rows."""
+        n = len(self.form.features)
+        device = self.theta.device
+        if n > _SMALL:
+            rows = torch.randint(n, (count,), generator=self.random, device=device)
+        else:
+            rows = torch.randperm(n, generator=self.random, device=device)[:count]
+        try:
+            out = self.call(tuple(x[rows] for x in xs))
+        except Exception:  # a model that wants all its rows
+            return False
+        if out.shape != (self.shape[0] // n * len(rows), *self.shape[1:]) or not out.requires_grad:
+            return False
+        return self.value_agrees(out, rows) and (not gradient or self.gradient_agrees(out, rows))
+
+
+def disagreement(
+    call: Call,
+    xs: tuple[Tensor, ...],
+    form: NormalForm,
+    parameters: Sequence[Tensor],
+    out: Tensor,
+    steps: int,
+) -> tuple[str | None, bool]:
+    """What differs between the model and its form, or None; and whether rows stand alone.
+
+    At one random point all rows are compared, at a second a few of them and a single one; all
+    again where rows do not stand alone. Then once more at the parameters' own values.
+
+    Args:
+        call: the model, on the tuple of its inputs.
+        xs: those inputs.
+        form: what the model is said to be.
+        parameters: the trained ones, in θ's order.
+        out: the prediction that was watched.
+        steps: how many operations it took.
+    """
+    check = _Check(call, form, parameters, out, steps)
+    if not bool(check.row_norms.isfinite().all()):
+        return "x, or what is made of it, is not finite", False
+    if not check.value_agrees(out):
+        return "the prediction differs from the affine formula", False
+    n = len(form.features)
+    small = form.features.numel() <= _SMALL
+    rowwise = bool(out.shape) and all(x.shape[0] == n for x in xs)
+    try:
+        for point in range(2):
+            check.draw()
+            if point:
+                rowwise = (
+                    rowwise
+                    and check.rows_agree(xs, min(n, _FEW if small else _MANY), True)
+                    and check.rows_agree(xs, 1, False)
+                )
+                if rowwise:
+                    break
+            again = call(xs)
+            if again.shape != out.shape or not check.value_agrees(again):
+                return "the prediction at other parameter values differs from the formula", False
+            if not again.requires_grad or not check.gradient_agrees(again):
+                return "the gradient differs from the affine formula's (detach, or a hook?)", False
+    finally:
+        check.restore()
+    if rowwise and not small:
+        same = check.rows_agree(xs, _MANY, False)
+    else:
+        again = call(xs)
+        same = again.shape == out.shape and check.value_agrees(again)
+    return None if same else "a second call gives another prediction", rowwise

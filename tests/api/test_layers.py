@@ -1,0 +1,35 @@
+"""Arrows between the packages point down, as CONTRIBUTING.md lists them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import gdcore
+
+ROOT = Path(gdcore.__file__).parent
+ABOVE = {
+    "_native": ("_recognition", "_loop", "_insight", "affine", "training", "curvature", "sweep"),
+    "_recognition": ("_loop", "_insight", "affine", "training", "curvature", "sweep"),
+    "_loop": ("_insight", "training", "explain", "curvature", "sweep", "lessons"),
+    "_insight": ("_loop", "training", "explain", "sweep", "lessons"),
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The packages and modules of gdcore that a module two levels deep imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 2:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found.update(name.split(".")[0] for name in names)
+    return found
+
+
+@pytest.mark.parametrize("package", ABOVE)
+def test_a_layer_knows_nothing_above_it(package: str) -> None:
+    modules = list((ROOT / package).glob("*.py"))
+    assert len(modules) > 5
+    below = set().union(*map(imported, modules))
+    assert below, "nothing was read"
+    assert not below & set(ABOVE[package])
