@@ -9,11 +9,15 @@ import os, signal, sys, threading, time
 import torch, gdcore
 from torch import nn
 
+drawing = threading.Lock()  # of torch's one default generator
+
 def problem(rows=2000, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, 8, generator=generator, dtype=torch.float64)
-    torch.manual_seed(seed)
-    return nn.Linear(8, 1, dtype=torch.float64), x, x.sum(1, keepdim=True)
+    with drawing:
+        torch.manual_seed(seed)
+        model = nn.Linear(8, 1, dtype=torch.float64)
+    return model, x, x.sum(1, keepdim=True)
 
 def fit(seed=0, epochs=40, rows=2000, **options):
     model, x, y = problem(rows, seed)

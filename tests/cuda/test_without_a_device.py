@@ -38,7 +38,13 @@ def test_build_info() -> None:
 
 def test_a_build_without_it() -> None:
     hidden = "import sys; sys.modules['gdcore._cuda'] = None; import gdcore"
-    shown = "print(gdcore.build_info()['cuda']['built'])"
+    shown = (
+        "import torch; m = torch.nn.Linear(1, 1); x = torch.ones(3, 1); "
+        "fitting = (m, torch.nn.MSELoss(), torch.optim.SGD(m.parameters(), lr=0.1)); "
+        "gdcore.fit(*fitting, (x, x), epochs=2, strict=True); "
+        "gdcore.train_step(*fitting, strict=True)(x, x); "
+        "print(gdcore.build_info()['cuda']['built'])"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", f"{hidden}; {shown}"], capture_output=True, text=True
     )
