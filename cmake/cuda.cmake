@@ -25,6 +25,8 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
   endif()
 endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
@@ -37,8 +39,6 @@ add_library(gdcore_cuda STATIC
   csrc/cuda/float64.cu)
 target_include_directories(gdcore_cuda PRIVATE csrc)
 target_compile_options(gdcore_cuda PRIVATE
-  # Not CMAKE_CUDA_STANDARD: CMake before 3.25.2 knows no flag for C++20 in CUDA.
-  -std=c++20
   # A multiply-add is fused exactly where a kernel says so, as on the CPU.
   -fmad=false
   # What each kernel takes: .ci/kernels.py reads it from the build's output.
