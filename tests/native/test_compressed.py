@@ -209,7 +209,7 @@ def test_several_outputs_share_one_factorisation(monkeypatch: pytest.MonkeyPatch
         widths.append(columns)
         return triangle(rows, count, columns, **options)
 
-    monkeypatch.setattr(gdcore._native.runners, "triangle", counted)
+    monkeypatch.setattr(gdcore._native.factor, "triangle", counted)
     problem = linear(100, 4, 3)
     CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
     assert widths == [4 + 1 + 3]

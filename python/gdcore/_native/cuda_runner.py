@@ -13,7 +13,8 @@ from .cuda_loop import CudaLoop, unsuited
 from .loop import Ran, epoch_of_batches
 from .optimizers import rule_of
 from .problem import Problem, StopRule, checked
-from .runners import mark_stepped, stepwise_limit, surely_stable
+from .runners import mark_stepped, stepwise_limit
+from .stability import surely_stable
 
 __all__ = ["CudaRunner", "CudaStep", "no_step"]
 

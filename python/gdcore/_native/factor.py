@@ -7,17 +7,19 @@ shapes alone, and LAPACK gets one thread for each, so that the bits do not depen
 """
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .problem import Problem
 
-__all__ = ["Rows", "features", "threads_for", "triangle"]
+__all__ = ["Rows", "compressed", "features", "singular_values", "threads_for", "triangle"]
 
 Rows = Callable[[int, int], Tensor]
 """Rows [start, stop) of a matrix, in float64."""
@@ -151,3 +153,64 @@ def features(problem: Problem) -> tuple[Rows, Tensor]:
         return part
 
     return with_ones, torch.cat((index, bias), 1)
+
+
+def compressed(problem: Problem) -> Problem:
+    """The same loss, as a sum over min(n, q + k) rows in float64 on the CPU, of an indexed model.
+
+    With weights that differ between the outputs, every output has rows and columns of its own.
+    """
+    rows, index = features(problem)
+    n, outputs = problem.x.shape[0], len(index)
+    y = problem.y.reshape(n, outputs)
+    weight = None if problem.weight is None else problem.weight.reshape(n, outputs)
+    if weight is not None and not (weight >= 0).all():
+        raise ValueError("weight: expected none that is negative for 'compressed', got some")
+    parts: list[tuple[Tensor, Tensor | None]]
+    if weight is not None and outputs > 1 and bool((weight[:, :1] != weight).any()):
+        parts = [(y[:, o : o + 1], weight[:, o : o + 1]) for o in range(outputs)]
+    else:
+        parts = [(y, weight)]
+    columns = index.shape[1]
+    factors = []
+    for targets, weights in parts:
+
+        def augmented(start: int, stop: int, t: Tensor = targets, w: Any = weights) -> Tensor:
+            part = torch.cat((rows(start, stop), t[start:stop].double()), 1)
+            return part if w is None else part * w[start:stop, :1].double().sqrt()
+
+        width = columns + targets.shape[1]
+        factors.append(
+            augmented(0, n) if n <= width else triangle(augmented, n, width, device=y.device)
+        )
+    divisor = 1.0
+    if problem.mean:
+        divisor = float(n * outputs)
+        if weight is not None:
+            divisor = weight.sum(dtype=torch.float64).item()
+    scale = 1 / math.sqrt(divisor) if divisor else math.nan
+    if len(factors) > 1:
+        small = torch.block_diag(*(factor[:, :columns] for factor in factors))
+        target = torch.cat([factor[:, columns:] for factor in factors])
+        index = index.reshape(1, -1)
+    else:
+        small, target = factors[0][:, :columns], factors[0][:, columns:]
+    if not (small.isfinite().all() and target.isfinite().all()):
+        # LAPACK says nothing of which is not finite: nor does the loss.
+        small, target = torch.full_like(small, math.nan), torch.full_like(target, math.nan)
+    return problem._replace(
+        kernel="indexed",
+        x=(small * scale).cpu().contiguous(),
+        y=(target * scale).cpu().contiguous(),
+        weight=None,
+        mean=False,
+        flat=False,
+        index=index.cpu(),
+    )
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """In descending order."""
+    with threads_for(matrix):
+        values: Tensor = torch.linalg.svdvals(matrix)
+    return values

@@ -1,16 +1,15 @@
 """Runners of the native loop: over the rows themselves, or over the few that they compress to."""
 
-import math
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .factor import features, threads_for, triangle
+from .factor import compressed, singular_values
 from .loop import NativeLoop, Ran
 from .optimizers import fresh_state
 from .problem import Problem, StopRule, checked
-from .stability import curvature_bound, largest_stable_lr
+from .stability import largest_stable_lr, surely_stable
 
 __all__ = ["CompressedRunner", "Ran", "Runner", "StepwiseRunner"]
 
@@ -111,25 +110,6 @@ def stepwise_limit(
     if weight is not None and not bool((weight >= 0).all()):
         return None
     return CompressedRunner(problem, optimizer, max_grad_norm=clip).largest_stable_lr
-
-
-def surely_stable(
-    problem: Problem, optimizer: torch.optim.Optimizer, rate: float, clip: float | None
-) -> bool:
-    """Whether there is no largest stable rate to be looked for, or it is surely above ``rate``."""
-    if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
-        return True
-    x = problem.x
-    plain = x.device.type in ("cpu", "cuda") and x.layout is torch.strided and x.numel() > 0
-    if not plain or x.dtype not in (torch.float32, torch.float64) or problem.y.numel() == 0:
-        return True  # refused when it runs
-    if problem.kernel == "polynomial" and x.dim() != 1:
-        return True
-    bound = curvature_bound(problem)
-    if bound is None:
-        return False
-    limit = largest_stable_lr(optimizer, bound)
-    return not math.isfinite(bound) or limit is None or rate <= limit
 
 
 def mark_stepped(optimizer: Any) -> None:
@@ -233,11 +213,11 @@ class CompressedRunner:
         places = index.reshape(-1)
         if trained.all() and len(places) == len(trained) == len(set(places.tolist()) - {-1}):
             # Every output has parameters of its own over the same features.
-            return _singular_values(rows)
+            return singular_values(rows)
         matrix = torch.zeros(len(index), len(rows), len(trained) + 1, dtype=torch.float64)
         for output, columns in zip(matrix, index, strict=True):
             output.index_add_(1, columns % (len(trained) + 1), rows)
-        return _singular_values(matrix[..., :-1].reshape(-1, len(trained))[:, trained])
+        return singular_values(matrix[..., :-1].reshape(-1, len(trained))[:, trained])
 
     @property
     def largest_stable_lr(self) -> float | None:
@@ -300,12 +280,6 @@ def _mark(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
-def _singular_values(matrix: Tensor) -> Tensor:
-    with threads_for(matrix):
-        values: Tensor = torch.linalg.svdvals(matrix)
-    return values
-
-
 class _Held:
     """A parameter of the user's, and what it is in float64."""
 
@@ -325,57 +299,3 @@ class _Held:
         with torch.no_grad():
             self.outside.copy_(self.inside)
         self._seen = _mark(self.outside)
-
-
-def compressed(problem: Problem) -> Problem:
-    """The same loss, as a sum over min(n, q + k) rows in float64 on the CPU, of an indexed model.
-
-    With weights that differ between the outputs, every output has rows and columns of its own.
-    """
-    rows, index = features(problem)
-    n, outputs = problem.x.shape[0], len(index)
-    y = problem.y.reshape(n, outputs)
-    weight = None if problem.weight is None else problem.weight.reshape(n, outputs)
-    if weight is not None and not (weight >= 0).all():
-        raise ValueError("weight: expected none that is negative for 'compressed', got some")
-    parts: list[tuple[Tensor, Tensor | None]]
-    if weight is not None and outputs > 1 and bool((weight[:, :1] != weight).any()):
-        parts = [(y[:, o : o + 1], weight[:, o : o + 1]) for o in range(outputs)]
-    else:
-        parts = [(y, weight)]
-    columns = index.shape[1]
-    factors = []
-    for targets, weights in parts:
-
-        def augmented(start: int, stop: int, t: Tensor = targets, w: Any = weights) -> Tensor:
-            part = torch.cat((rows(start, stop), t[start:stop].double()), 1)
-            return part if w is None else part * w[start:stop, :1].double().sqrt()
-
-        width = columns + targets.shape[1]
-        factors.append(
-            augmented(0, n) if n <= width else triangle(augmented, n, width, device=y.device)
-        )
-    divisor = 1.0
-    if problem.mean:
-        divisor = float(n * outputs)
-        if weight is not None:
-            divisor = weight.sum(dtype=torch.float64).item()
-    scale = 1 / math.sqrt(divisor) if divisor else math.nan
-    if len(factors) > 1:
-        small = torch.block_diag(*(factor[:, :columns] for factor in factors))
-        target = torch.cat([factor[:, columns:] for factor in factors])
-        index = index.reshape(1, -1)
-    else:
-        small, target = factors[0][:, :columns], factors[0][:, columns:]
-    if not (small.isfinite().all() and target.isfinite().all()):
-        # LAPACK says nothing of which is not finite: nor does the loss.
-        small, target = torch.full_like(small, math.nan), torch.full_like(target, math.nan)
-    return problem._replace(
-        kernel="indexed",
-        x=(small * scale).cpu().contiguous(),
-        y=(target * scale).cpu().contiguous(),
-        weight=None,
-        mean=False,
-        flat=False,
-        index=index.cpu(),
-    )

@@ -1,5 +1,6 @@
 """The largest learning rate with which gradient descent converges on a quadratic."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from .problem import Problem
 
-__all__ = ["curvature_bound", "largest_stable_lr"]
+__all__ = ["curvature_bound", "largest_stable_lr", "surely_stable"]
 
 _BLOCK_ELEMENTS = 2**16
 _DEVICE_BLOCK_ELEMENTS = 2**24
@@ -114,3 +115,22 @@ def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
     elif momentum != 0:
         curvature *= 1 - dampening
     return float(2 * (1 + momentum) / curvature)
+
+
+def surely_stable(
+    problem: Problem, optimizer: torch.optim.Optimizer, rate: float, clip: float | None
+) -> bool:
+    """Whether there is no largest stable rate to be looked for, or it is surely above ``rate``."""
+    if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
+        return True
+    x = problem.x
+    plain = x.device.type in ("cpu", "cuda") and x.layout is torch.strided and x.numel() > 0
+    if not plain or x.dtype not in (torch.float32, torch.float64) or problem.y.numel() == 0:
+        return True  # refused when it runs
+    if problem.kernel == "polynomial" and x.dim() != 1:
+        return True
+    bound = curvature_bound(problem)
+    if bound is None:
+        return False
+    limit = largest_stable_lr(optimizer, bound)
+    return not math.isfinite(bound) or limit is None or rate <= limit
