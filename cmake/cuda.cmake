@@ -17,7 +17,7 @@ if(NOT CMAKE_CUDA_COMPILER)
 endif()
 
 # Machine code for data centres' devices, and PTX of the newest of them for whatever comes after.
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code OUTPUT_VARIABLE known)
   if(known MATCHES "sm_100")
     set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)

@@ -138,7 +138,19 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
         return loss.formula(reduction, *inputs)
     if reduction == "none" and loss.elementwise is not None:
         return loss.elementwise(*inputs)  # type: ignore[no-any-return]
+    if torch.compiler.is_compiling():
+        inputs = _told_apart(inputs)
     return loss.function.apply(False, reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _told_apart(inputs: _Inputs) -> _Inputs:
+    """The same values, none of them twice: TorchDynamo takes no tensor twice in a Function."""
+    return tuple(
+        tensor.view_as(tensor)
+        if tensor is not None and any(tensor is other for other in inputs[:i])
+        else tensor
+        for i, tensor in enumerate(inputs)
+    )
 
 
 class Mse(FusedLoss):
@@ -315,7 +327,7 @@ class LegendreP3(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or not _ops.in_memory(grad):
+        if torch.is_grad_enabled() or not (torch.compiler.is_compiling() or _ops.in_memory(grad)):
             return None, grad * reference.legendre_p3_derivative(x)
         native = not _ops.traced() and _ops.plain((grad, x))
         return None, _ops.implementation("legendre_p3_backward", native)(grad, x)

@@ -60,7 +60,7 @@ class NativeStep(torch.optim.Optimizer):
             or _GLOBAL_PRE_HOOKS
             or _GLOBAL_POST_HOOKS
             or _profiling()
-        ):
+        ) and type(self).step is NativeStep.step:  # torch has wrapped a subclass's own
             return _observed(self) if closure is None else _observed(self, closure)
         return self._unobserved(closure)
 

@@ -197,8 +197,9 @@ def _recognised(
         return NotAffine(f"{function} is an autograd.Function, whose backward may be anything")
     if not tracer.captured_unchanged():
         return NotAffine("a tensor that the prediction uses was written to afterwards")
-    if reach.changed():
-        return NotAffine("the forward changes the model's own state (an attribute, say)")
+    changed = reach.changed()
+    if changed is not None:
+        return NotAffine(changed)
     # PyTorch leaves a parameter that the gradient does not reach as it is, weight decay and all.
     kept = [parameter for parameter in trained if id(parameter) in reached]
     if len(kept) < len(trained):

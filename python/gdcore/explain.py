@@ -9,6 +9,7 @@ from torch import Tensor
 from ._loop.batches import data_of
 from ._loop.choice import METHODS, Chooser
 from ._loop.explanation import Plan
+from ._loop.turns import after_fork
 from ._recognition.models import LossFunction
 
 __all__ = ["Plan", "explain"]
@@ -62,4 +63,5 @@ def explain(
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     rows = data_of(data, batch_size, False, None, weight)
     chooser = Chooser(model, loss_fn, optimizer, method=method, strict=False, max_grad_norm=None)
-    return chooser.choose(rows, epochs).plan
+    with after_fork():
+        return chooser.choose(rows, epochs).plan

@@ -13,7 +13,7 @@ from ._loop.choice import check_native
 from ._loop.eager import EagerStep
 from ._loop.events import Callback
 from ._loop.history import DivergenceError, History
-from ._loop.turns import turn_of
+from ._loop.turns import after_fork, turn_of
 from ._recognition.models import LossFunction, StepPlan
 from .metrics import Metric
 from .stopping import Stop
@@ -231,7 +231,7 @@ def fit(
         `gdcore.reference` for the formulas.
     """
     _fit.check_objects(model, loss_fn, optimizer)
-    with turn_of(optimizer):
+    with turn_of(optimizer), after_fork():
         return _fit.fit(
             model,
             loss_fn,

@@ -39,8 +39,13 @@ def test_random_numbers(name: str) -> None:
 
 
 def test_random_numbers_of_python_and_numpy() -> None:
-    refused(lambda x: x @ W + random.random(), [W], X, "differs")
-    refused(lambda x: x @ W * np.random.rand(), [W], X, "differs")
+    refused(lambda x: x @ W + random.random(), [W], X, "random numbers")
+    refused(lambda x: x @ W * np.random.rand(), [W], X, "random numbers")
+    # A branch that is seldom taken: the draw is seen, whatever comes of it.
+    before = random.getstate(), np.random.get_state()[2]
+    refused(lambda x: 2 * (x @ W) if random.random() < 1e-9 else x @ W, [W], X, "random numbers")
+    refused(lambda x: 2 * (x @ W) if np.random.rand() < 1e-9 else x @ W, [W], X, "random numbers")
+    assert (random.getstate(), np.random.get_state()[2]) == before
     refused(lambda x: x @ W + time.perf_counter(), [W], X, "differs")
 
 

@@ -295,3 +295,27 @@ def test_what_even_autograd_cannot_take(case: str) -> None:
         assert torch.equal(parameter, value)
         assert parameter._version == version
         assert parameter.grad is grad
+
+
+def test_rows_in_several_dimensions_are_recognised() -> None:
+    """As `nn.Linear` takes them."""
+    model, x = nn.Linear(3, 2), torch.randn(4, 5, 3)
+    y = torch.randn(4, 5, 2)
+    history = gdcore.fit(
+        model, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1), (x, y), epochs=3
+    )
+    assert history.plan is not None
+    assert history.plan.method != "eager"
+
+
+def test_a_subclass_of_a_dataset_is_read() -> None:
+    class Tens(torch.utils.data.TensorDataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+            x, y = super().__getitem__(index)
+            return 10 * x, y
+
+    data = Tens(torch.ones(6, 1), torch.full((6, 1), 10.0))
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.004)
+    gdcore.fit(model, nn.MSELoss(), optimizer, data, epochs=50, batch_size=2)
+    assert abs(model.weight.item() - 1.0) < 1e-3

@@ -246,3 +246,13 @@ def test_train_step_goes_on_where_fit_would_stop() -> None:
     assert losses[0].isfinite()
     assert not losses[1:].isfinite().any()
     assert not model.get_parameter("weight").isfinite().any()
+
+
+def test_a_history_without_epochs_is_added() -> None:
+    model, x, y = line()
+    groups = [{"params": [model.get_parameter(name)]} for name in ("weight", "bias")]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    none, some = (gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=n) for n in (0, 2))
+    for both in (none + some, some + none):
+        assert torch.equal(both.loss, some.loss)
+        assert torch.equal(both.lr, some.lr)

@@ -147,6 +147,31 @@ assert repeat() == expected
     )
 
 
+def test_recognition_after_a_fork() -> None:
+    """It runs torch's operations, whose threads are not there in the child."""
+    run(
+        "auto",
+        """
+_, x, y = problem(rows=20_000)
+
+def trained():
+    weight = torch.zeros(8, 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.01)
+    gdcore.explain(lambda x: x @ weight, nn.MSELoss(), optimizer, (x, y), epochs=5)
+    data, options = (x, y), {"epochs": 5, "method": "compressed"}
+    return gdcore.fit(lambda x: x @ weight, nn.MSELoss(), optimizer, data, **options).loss.tolist()
+
+assert (x @ x.T[:, :500]).sum().isfinite()  # in parallel
+expected = trained()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if trained() == expected else 1)
+assert os.waitpid(child, 0)[1] == 0
+""",
+    )
+
+
 INTERRUPTED = """
 from torch.optim import SGD, lr_scheduler
 

@@ -134,3 +134,28 @@ def test_transforms_inside_a_compiled_function() -> None:
     slope = torch.func.grad(case.fused)
     compiled = torch.compile(lambda *t: slope(*t), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*case.inputs), slope(*case.inputs), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_legendre_p3_in_one_graph(dtype: torch.dtype) -> None:
+    x = torch.linspace(-1, 1, 7, dtype=dtype, requires_grad=True)
+    compiled = torch.compile(gdcore.functional.legendre_p3, fullgraph=True, backend="aot_eager")
+    found = loss_and_slopes(compiled, [x])
+    for actual, expected in zip(
+        found, loss_and_slopes(gdcore.functional.legendre_p3, [x]), strict=True
+    ):
+        assert torch.equal(actual, expected)
+
+
+def test_one_tensor_in_two_places() -> None:
+    """An autoencoder's input is its target."""
+    x, weight = torch.randn(5, 3), torch.randn(3, 3, requires_grad=True)
+
+    def loss(weight: Tensor) -> Tensor:
+        return gdcore.functional.linear_mse_loss(x, weight, None, x)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(
+        loss_and_slopes(compiled, [weight]), loss_and_slopes(loss, [weight]), strict=True
+    ):
+        assert torch.equal(actual, expected)

@@ -397,3 +397,18 @@ def test_a_subclass_of_its_own(name: str) -> None:
         results.append(everything(optimizer))
     close(*results)
     assert issubclass(base, getattr(torch.optim, name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hooks_of_a_subclass_with_a_step_of_its_own_run_once(name: str) -> None:
+    class Own(getattr(gdcore.optim, name)):  # type: ignore[misc]
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    optimizer, seen = Own([weight], lr=0.1), []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    optimizer.step()
+    assert seen == ["before", "after"]

@@ -46,12 +46,14 @@ def test_the_last_column_is_the_target(tmp_path: Path) -> None:
         ("1,2\n3,nan\n", "line 2: expected a finite number, got 'nan'"),
         ("1,2\n3,1e999\n", "line 2: expected a finite number, got '1e999'"),
         ("1,2\n\n3,\n", "line 3: expected a finite number, got ''"),
-        ("1,2\n3\n", "line 2: expected 2 columns, got 1"),
-        ("a,b,c\n1,2\n", "line 2: expected 3 columns, got 2"),
-        ("1\n2\n", "line 1: expected at least 2 columns, got 1"),
+        ("1,2\n3\n", "line 2: expected 2 columns with commas between, got 1"),
+        ("a,b,c\n1,2\n", "line 2: expected 3 columns with commas between, got 2"),
+        ("1\n2\n", "line 1: expected at least 2 columns with commas between, got 1"),
         ("x,y\n", "no numbers in it; expected columns x..., y"),
         ("", "no numbers in it; expected columns x..., y"),
         ("x,y\nu,v\n1,2\n", "line 2: expected a finite number, got 'u'"),
+        ("y,x\n1,2\n", "line 1: expected y as the last column, got y, x"),
+        ("x;y\n1;2\n", "line 2: expected at least 2 columns with commas between, got 1"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:

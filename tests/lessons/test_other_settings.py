@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from gdcore.lessons import LESSONS
 from gdcore.lessons.running import Report
@@ -86,6 +87,14 @@ def test_the_errors_of_the_line_on_other_data(lessons: Command, hours: Path) -> 
     assert said.status == 0
     assert "|오차|-11.9|-23.1|-33.8|-56.2|" in said.out
     assert "the seed prints" not in said.out
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_errors_of_the_line_on_any_data(lessons: Command, tmp_path: Path, seed: int) -> None:
+    x = torch.randn(9, 2, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed - 4)
+    path = tmp_path / "any.csv"
+    path.write_text("\n".join(f"{a},{b}" for a, b in x.tolist()))
+    assert lessons("study_hours_errors", "--data", path).status == 0
 
 
 def test_data_of_the_wrong_width_for_a_named_lesson(lessons: Command, three: Path) -> None:

@@ -431,3 +431,20 @@ assert os.waitpid(pid, 0)[1] == 0
 def test_after_a_fork() -> None:
     """The parent has used threads of torch's, of LAPACK's and of gdcore's."""
     subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
+
+
+def test_what_moves_no_version_on_is_taken_over() -> None:
+    """Writes through ``.data`` and NumPy between two runs count as any other."""
+    problem = linear(200)
+    weight = problem.parameters[0]
+    runner = CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.0))
+    runner.run(1)
+    runner.show()
+    weight.data.fill_(2.0)
+    runner.run(1)
+    runner.show()
+    assert (weight == 2.0).all()
+    weight.detach().numpy()[:] = 3.0
+    runner.run(1)
+    runner.show()
+    assert (weight == 3.0).all()

@@ -171,7 +171,7 @@ def data_of(data: Any, batch_size: Any, shuffle: Any, generator: Any, weight: An
                 kind = type(value).__name__
                 raise ValueError(f"{name}: expected to be the DataLoader's own, got a {kind}")
         return _of_loader(data)
-    if isinstance(data, TensorDataset):
+    if type(data) is TensorDataset:  # a subclass may give other rows
         rows = rows_of(data.tensors, weight)
     elif isinstance(data, Dataset):
         if weight is not None:

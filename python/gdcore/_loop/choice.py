@@ -211,7 +211,9 @@ class Chooser:
                 pass  # not by its name; by what it does, perhaps
             except ValueError as error:
                 said = str(error)
-        if native is not None and suits(native):
+        # Linear takes rows in several dimensions; its kernel does not.
+        stacked = native is not None and native.kernel == "linear" and x.dim() > 2  # type: ignore[union-attr]
+        if native is not None and suits(native) and not stacked:
             return by_kernel(native, x)
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         form = affine_form(self._model, held, x)

@@ -67,7 +67,8 @@ class Plan:
 
     def _lines(self) -> Iterator[str]:
         batch = "full batch" if self.batch_size is None else f"batches of {self.batch_size}"
-        yield f"fit: {_count(self.epochs, 'epoch')} over {_count(self.rows, 'row')}, {batch}"
+        rows = f"{_count(self.rows, 'row')}, {batch}" if self.rows else "rows as they are read"
+        yield f"fit: {_count(self.epochs, 'epoch')} over {rows}"
         if self.shape is not None:
             n, q = self.shape
             yield f"features: {n} × {q} from {', '.join(self.formed)}"

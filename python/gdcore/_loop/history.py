@@ -100,7 +100,8 @@ class History:
                     f"{name}: expected the first history's epochs to be a multiple of {mine}, "
                     f"got {epochs}"
                 )
-        if self.lr.shape[1:] != other.lr.shape[1:]:
+        both = len(self.lr) > 0 and len(other.lr) > 0
+        if both and self.lr.shape[1:] != other.lr.shape[1:]:
             raise ValueError("lr: expected optimizers with as many groups, got others")
         steps = (self.step_loss, other.step_loss)
         return History(
@@ -108,7 +109,7 @@ class History:
             parameters=_joined(self.parameters, other.parameters),
             record_every=self.record_every,
             seconds=self.seconds + other.seconds,
-            lr=torch.cat([self.lr, other.lr]),
+            lr=torch.cat([self.lr, other.lr]) if both else (self.lr if len(self.lr) else other.lr),
             plan=other.plan,
             step_loss=None if steps[0] is None or steps[1] is None else torch.cat(steps),  # type: ignore[arg-type]
             validation=_joined(self.validation, other.validation),

@@ -7,16 +7,26 @@ begin from the same values, and one update would be lost.
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 
-__all__ = ["turn_of"]
+__all__ = ["after_fork", "turn_of"]
 
 _locks: WeakKeyDictionary[torch.optim.Optimizer, Any] = WeakKeyDictionary()
-# Whoever held one in the parent is not there to give it back in the child.
-os.register_at_fork(after_in_child=_locks.clear)
+_forked = False
+
+
+def _begin_child() -> None:
+    global _forked
+    _forked = True
+    # Whoever held one in the parent is not there to give it back.
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_begin_child)
 
 
 def turn_of(optimizer: Any) -> Any:
@@ -26,3 +36,22 @@ def turn_of(optimizer: Any) -> Any:
     if not isinstance(optimizer, torch.optim.Optimizer):
         return contextlib.nullcontext()
     return _locks.setdefault(optimizer, threading.RLock())
+
+
+def after_fork() -> Any:
+    """In a forked process, one thread for what torch does meanwhile.
+
+    The threads of its pool stayed behind in the parent, and an operation that counts on them would
+    wait for ever.
+    """
+    return _one_thread() if _forked else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -286,16 +286,17 @@ class _Held:
     def __init__(self, outside: Tensor) -> None:
         self.outside = outside
         self.inside = _doubled(outside)
-        self._seen = _mark(outside)
+        self._seen = outside.detach().clone()
 
     def take_over(self) -> None:
         self.inside.requires_grad_(self.outside.requires_grad)
-        seen = _mark(self.outside)
-        if seen != self._seen:
-            self.inside.detach().copy_(self.outside.detach())
-            self._seen = seen
+        now = self.outside.detach()
+        # By value: what is written through ``.data`` or NumPy moves no version on.
+        if not torch.equal(now, self._seen):
+            self.inside.detach().copy_(now)
+            self._seen.copy_(now)
 
     def show(self) -> None:
         with torch.no_grad():
             self.outside.copy_(self.inside)
-        self._seen = _mark(self.outside)
+        self._seen.copy_(self.outside.detach())

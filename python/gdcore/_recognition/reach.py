@@ -1,10 +1,12 @@
 """What a model reaches: the names of its tensors, hooks, and Python state it could change."""
 
 import functools
+import random
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_module
@@ -36,20 +38,29 @@ class Reach:
         self._seen: dict[int, Any] = {}
         self._copies: list[tuple[Any, Any]] = []
         self._walk(model, "", _DEPTH)
+        self._random = _random_states()
 
     def hindrance(self) -> str | None:
         """A hook or a compiled part, in words: what is there for more than its values."""
         return hindrance_in(self.modules)
 
-    def changed(self) -> bool:
-        """Whether the state differs from what it was when this was made."""
-        return any(not _equal(_content(owner), copy) for owner, copy in self._copies)
+    def changed(self) -> str | None:
+        """How the state differs from what it was when this was made, in words."""
+        if _random_states() != self._random:
+            return "random numbers (Python's or NumPy's)"
+        if any(not _equal(_content(owner), copy) for owner, copy in self._copies):
+            return "the forward changes the model's own state (an attribute, say)"
+        return None
 
     def restore(self) -> None:
         """Put the state back as it was."""
         for owner, copy in self._copies:
             if not _equal(_content(owner), copy):
                 _put(owner, copy)
+        if _random_states() != self._random:
+            of_python, (kind, keys, *rest) = self._random
+            random.setstate(of_python)
+            np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))
 
     def _keep(self, owner: Any) -> None:
         content = _content(owner)
@@ -228,3 +239,10 @@ def _put(owner: Any, copy: Any) -> None:
     else:
         owner.clear()
         owner.update(copy)
+
+
+def _random_states() -> tuple[Any, Any]:
+    """Those of Python's and NumPy's generators that everyone shares; torch's are watched in use."""
+    state: Any = np.random.get_state()
+    kind, keys, *rest = state
+    return random.getstate(), (kind, keys.tobytes(), *rest)

@@ -50,10 +50,17 @@ def read_csv(path: Path) -> tuple[Tensor, Tensor]:
             continue
         if columns is None and not any(map(_is_number, cells)):
             columns = len(cells)
+            names = [cell.strip().lower() for cell in cells]
+            if "y" in names[:-1] and names[-1] != "y":
+                raise DataError(
+                    f"{path}, line {line}: expected y as the last column, got {', '.join(names)}"
+                )
             continue
         if len(cells) < 2 or len(cells) != (columns or len(cells)):
-            wanted = "at least 2 columns" if columns is None else f"{columns} columns"
-            raise DataError(f"{path}, line {line}: expected {wanted}, got {len(cells)}")
+            wanted = f"{columns} columns" if columns not in (None, 1) else "at least 2 columns"
+            raise DataError(
+                f"{path}, line {line}: expected {wanted} with commas between, got {len(cells)}"
+            )
         columns = len(cells)
         rows.append([_number(cell, path, line) for cell in cells])
     if not rows:

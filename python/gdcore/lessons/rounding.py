@@ -24,7 +24,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,14 @@ def with_ones(settings: Settings, run: Run) -> Tensor:
     """The features of a line or plane: ones for the bias, and the columns of x."""
     x = settings.x.double().reshape(len(settings.y), -1)
     return torch.cat([torch.ones(len(x), 1, dtype=x.dtype), x], 1)
+
+
+class Errors(NamedTuple):
+    """How far a version may be from exact arithmetic."""
+
+    cost: float
+    gradient: float
+    parameters: float
 
 
 class Bound:
@@ -70,16 +78,21 @@ class Bound:
         growth = float((1 - settings.lr * curvatures).abs().max())
         self._log_growth = math.log(max(1.0, growth))
         self._of_residual, self._of_parameters = dr, math.sqrt(p) * dp
+        self._of_gradient, self._curvature = math.sqrt(p) * dg, float(curvatures.max())
         self._largest_row, self._m, self._nu = largest_row, m, n * u
 
-    def errors(self, updates: int, cost: float) -> tuple[float, float]:
-        """How far the cost and the parameters may be off after a number of updates."""
+    def errors(self, updates: int, cost: float) -> Errors:
+        """How far all may be off after a number of updates."""
         if updates * self._log_growth > 300.0:  # past what the squares below can hold
-            return math.inf, math.inf
+            return Errors(math.inf, math.inf, math.inf)
         growth = math.exp(updates * self._log_growth)
         parameters = updates * growth * self._of_parameters
         d = growth * self._of_residual + self._largest_row * parameters
-        return 2 * math.sqrt(self._m * cost) * d + self._m * d * d + self._nu * cost, parameters
+        return Errors(
+            2 * math.sqrt(self._m * cost) * d + self._m * d * d + self._nu * cost,
+            self._curvature * parameters + growth * self._of_gradient,
+            parameters,
+        )
 
 
 def compare_versions(
@@ -159,12 +172,12 @@ def _descending(pairs: Pairs, dtype: torch.dtype) -> Pairs:
 
 
 def _compare_values(
-    where: str, want: Mapping[str, Value], have: Mapping[str, Value], errors: tuple[float, float]
+    where: str, want: Mapping[str, Value], have: Mapping[str, Value], errors: Errors
 ) -> Disagreement | None:
     if want.keys() != have.keys():
         return Disagreement(where, ", ".join(want), ", ".join(have))
     for name in want:
-        tolerance = 2 * errors[0 if name == "cost" else 1]
+        tolerance = 2 * getattr(errors, name if name in ("cost", "gradient") else "parameters")
         pairs = itertools.zip_longest(numbers(want[name]), numbers(have[name]), fillvalue=math.nan)
         if not all(abs(a - b) <= tolerance for a, b in pairs):
             at = f"{where}: {name}, tolerance {tolerance:.2g}"
