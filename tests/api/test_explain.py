@@ -150,3 +150,22 @@ def test_the_model_grows_as_it_says() -> None:
     assert costs(batch_size=8).stepwise.epoch > costs(batch_size=64).stepwise.epoch
     assert costs(dtype=torch.float64).stepwise.epoch > costs().stepwise.epoch
     assert costs(batch_size=64).total("compressed") == float("inf")
+
+
+def test_a_network_is_refused_by_its_first_rows() -> None:
+    rows = []
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows.append(len(x))
+            return self.linear(x).relu()
+
+    net, x = Net(), torch.zeros(1, 1).expand(2_000_000, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    plan = gdcore.explain(net, nn.MSELoss(), optimizer, (x, x), epochs=1)
+    assert plan.method == "eager"
+    assert max(rows) < 100

@@ -68,3 +68,14 @@ def test_a_short_fit_over_many_rows_does_not_look(monkeypatch: pytest.MonkeyPatc
     x, model = torch.randn(200_000, 16), nn.Linear(16, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     gdcore.fit(model, nn.MSELoss(), optimizer, (x, x[:, :1]), epochs=2, method="stepwise")
+
+
+def test_groups_with_rates_of_their_own_are_not_warned() -> None:
+    """No single rate is the largest, and these converge."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(1, 1), 0.01 * torch.randn(50, 1)
+    groups = [{"params": [model.weight], "lr": 5000.0}, {"params": [model.bias], "lr": 0.3}]
+    history = gdcore.fit(
+        model, nn.MSELoss(), torch.optim.SGD(groups, lr=0.1), (x, 3 * x + 1), epochs=200
+    )
+    assert history.loss[-1] < 1e-6 * history.loss[0]

@@ -26,6 +26,10 @@ from .native_model import Recognised, by_form, by_kernel, suits
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
 
+_FEW = 64
+_MANY = 2**20
+"""Elements of x beyond which a model is tried on its first rows before it sees them all."""
+
 _HOW = {
     "stepwise": "every epoch passes over the rows once",
     "compressed": "one factorisation, then every epoch passes over few rows",
@@ -216,6 +220,15 @@ class Chooser:
         if native is not None and suits(native) and not stacked:
             return by_kernel(native, x)
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        few = _first_rows(x)
+        if few is not None:
+            try:
+                form = affine_form(self._model, held, few)
+            except Exception:
+                pass  # it may want all of its rows
+            else:
+                if isinstance(form, NotAffine):
+                    raise _NotFusedError(said or f"model: {form.reason}", form.where)
         form = affine_form(self._model, held, x)
         if isinstance(form, NotAffine):
             raise _NotFusedError(said or f"model: {form.reason}", form.where)
@@ -250,6 +263,17 @@ def _check_device(rows: Rows, device: torch.device) -> None:
         names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
         named = dict(zip(names, xs, strict=True))
         _checks.beside_parameters(device, **named, y=rows.y, weight=rows.weight)
+
+
+def _first_rows(x: Inputs) -> Inputs | None:
+    """So few that a network is refused before all of its activations are held; None where all are
+    few.
+    """
+    inputs = x if isinstance(x, tuple) else (x,)
+    if max(one.numel() for one in inputs) <= _MANY or any(one.dim() == 0 for one in inputs):
+        return None
+    first = tuple(one[:_FEW] for one in inputs)
+    return first if isinstance(x, tuple) else first[0]
 
 
 def _shapes(y: Tensor, batch_size: int | None) -> list[tuple[int, ...]]:

@@ -100,11 +100,11 @@ def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
     settings = [
         tuple(
             group.get(key)
-            for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+            for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize", "lr")
         )
         for group in optimizer.param_groups
     ]
-    momentum, dampening, weight_decay, nesterov, maximize = settings[0]
+    momentum, dampening, weight_decay, nesterov, maximize, _ = settings[0]
     if dampening is None or settings.count(settings[0]) < len(settings) or maximize:
         return None
     curvature += weight_decay
