@@ -152,20 +152,18 @@ def test_the_model_grows_as_it_says() -> None:
     assert costs(batch_size=64).total("compressed") == float("inf")
 
 
-def test_a_network_is_refused_by_its_first_rows() -> None:
-    rows = []
-
+def test_a_network_is_refused_by_its_first_rows(capsys: pytest.CaptureFixture[str]) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.linear = nn.Linear(1, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            rows.append(len(x))
+            print(len(x))  # what it appends to a list is taken back
             return self.linear(x).relu()
 
     net, x = Net(), torch.zeros(1, 1).expand(2_000_000, 1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     plan = gdcore.explain(net, nn.MSELoss(), optimizer, (x, x), epochs=1)
     assert plan.method == "eager"
-    assert max(rows) < 100
+    assert max(map(int, capsys.readouterr().out.split())) < 100
