@@ -8,15 +8,14 @@ with many settings at once, `gdcore.plotting` draws.
 `gdcore.reference` states every formula in plain PyTorch.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import affine, functional, metrics, nn, optim, reference
+from . import functional, metrics, nn, optim, reference
 from ._build_info import __version__, build_info
 from .compress import Compressed, compress
-from .curvature import Curvature, curvature
 from .explain import Plan, explain
 from .stopping import stop_when
-from .sweep import Run, Sweep, sweep
 from .training import DivergenceError, History, fit, train_step
 
 __all__ = [
@@ -46,13 +45,30 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import plotting
+    from . import affine, plotting
+    from ._curvature import Curvature, curvature
+    from ._sweep import Run, Sweep, sweep
+
+_WHEN_USED = {
+    "affine": "affine",
+    "plotting": "plotting",
+    "Curvature": "_curvature",
+    "curvature": "_curvature",
+    "Run": "_sweep",
+    "Sweep": "_sweep",
+    "sweep": "_sweep",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`gdcore.plotting` is imported when it is first used."""
-    if name == "plotting":
-        import importlib
+    """What not every program needs is imported when it is first used: importing costs time."""
+    if name not in _WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_WHEN_USED[name]}", __name__)
+    value = module if name == _WHEN_USED[name] else getattr(module, name)
+    globals()[name] = value
+    return value
 
-        return importlib.import_module(".plotting", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

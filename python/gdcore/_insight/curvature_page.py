@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..curvature import Curvature
+    from .._curvature import Curvature
 
 __all__ = ["epochs_per_digit", "page", "terms"]
 

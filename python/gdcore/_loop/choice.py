@@ -11,10 +11,8 @@ from .. import _checks, _ops
 from .._native.optimizers import not_native, recognise_optimizer
 from .._native.problem import Problem, StopRule
 from .._native.runners import CompressedRunner, Runner, StepwiseRunner
-from .._recognition.losses import NotSquaredError, squared_error
 from .._recognition.models import recognise_model
 from .._seen import Seen
-from ..affine import NotAffine, affine_form
 from . import cuda_cost as _cuda_cost
 from .batches import Batches, Data, Inputs, Rows
 from .cost import Costs, choose
@@ -200,6 +198,9 @@ class Chooser:
 
     def _mean(self, y: Tensor, batch_size: int | None) -> bool:
         """Whether the loss is a mean of squares, or their sum."""
+        # Imported when it is needed: what recognises takes a third of the time of importing gdcore.
+        from .._recognition.losses import NotSquaredError, squared_error
+
         dtype = y.dtype if y.is_floating_point() else torch.float32
         loss = squared_error(self._loss_fn, _shapes(y, batch_size), dtype, y.device)
         if isinstance(loss, NotSquaredError):
@@ -219,6 +220,8 @@ class Chooser:
         stacked = native is not None and native.kernel == "linear" and x.dim() > 2  # type: ignore[union-attr]
         if native is not None and suits(native) and not stacked:
             return by_kernel(native, x)
+        from ..affine import NotAffine, affine_form
+
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         few = _first_rows(x)
         if few is not None:

@@ -1,7 +1,9 @@
 """A model as the native loops take it: by a kernel of its own, or as features."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,8 +11,10 @@ from torch import Tensor
 from .. import _checks, _ops
 from .._native.problem import Problem
 from .._recognition.models import NativeModel
-from ..affine import AffineForm
 from .batches import Rows, per_element
+
+if TYPE_CHECKING:
+    from ..affine import AffineForm
 
 __all__ = ["Recognised", "by_form", "by_kernel", "suits"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from gdcore.curvature import Curvature, curvature
+from gdcore import Curvature, curvature
 
 from .lesson import Run, Settings, all_finite, numbers
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn, optim
 
-from gdcore.curvature import Curvature, curvature
+from gdcore import Curvature, curvature
 from gdcore.nn import LegendreRegression, LinearRegression, PolynomialRegression
 
 from .insight import at_end, ended, excess, flat, half_life, of_model, second_derivative

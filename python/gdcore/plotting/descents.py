@@ -14,8 +14,8 @@ from .parabolas import parabola, within_sight
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from .._curvature import Curvature
     from .._loop.history import History
-    from ..curvature import Curvature
 
 
 _MARKED = 60

@@ -13,8 +13,8 @@ from ._look import BLUE, GREEN, GREY, LINES, ORANGE, axes_or_new
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..curvature import Curvature
-    from ..sweep import Sweep
+    from .._curvature import Curvature
+    from .._sweep import Sweep
 
 _MOST_DIRECTIONS = 60
 
