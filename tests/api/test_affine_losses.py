@@ -108,7 +108,7 @@ NEITHER: dict[str, tuple[Any, str]] = {
     "a number": (lambda h, y: ((h - y) ** 2).mean().item(), "Python reads"),
     "branches": (branching, "Python reads"),
     "random": (lambda h, y: ((h - y) ** 2).mean() + 0 * torch.rand(()), "random"),
-    "Python's random": (lambda h, y: ((h - y) ** 2).mean() * random.random(), "not those"),
+    "Python's random": (lambda h, y: ((h - y) ** 2).mean() * random.random(), "random numbers"),
     "writes to the target": (writing, "writes"),
     "counts": (counting, "state"),
     "a hook": (hooked(), "hook"),

@@ -11,7 +11,7 @@ from .. import _checks, _ops
 from .._native.optimizers import not_native, recognise_optimizer
 from .._native.problem import Problem, StopRule
 from .._native.runners import CompressedRunner, Runner, StepwiseRunner
-from .._recognition.models import recognise_model
+from .._recognition.models import NativeModel, recognise_model
 from .._seen import Seen
 from . import cuda_cost as _cuda_cost
 from .batches import Batches, Data, Inputs, Rows
@@ -216,9 +216,7 @@ class Chooser:
                 pass  # not by its name; by what it does, perhaps
             except ValueError as error:
                 said = str(error)
-        # Linear takes rows in several dimensions; its kernel does not.
-        stacked = native is not None and native.kernel == "linear" and x.dim() > 2  # type: ignore[union-attr]
-        if native is not None and suits(native) and not stacked:
+        if native is not None and suits(native) and not _stacked(native, x):
             return by_kernel(native, x)
         from ..affine import NotAffine, affine_form
 
@@ -266,6 +264,13 @@ def _check_device(rows: Rows, device: torch.device) -> None:
         names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
         named = dict(zip(names, xs, strict=True))
         _checks.beside_parameters(device, **named, y=rows.y, weight=rows.weight)
+
+
+def _stacked(native: NativeModel, x: Any) -> bool:
+    """Rows in several dimensions, which Linear takes and its kernel does not."""
+    return (
+        native.kernel == "linear" and x.dim() > 2 and x.shape[-1] == native.parameters[0].shape[1]
+    )
 
 
 def _first_rows(x: Inputs) -> Inputs | None:

@@ -152,8 +152,9 @@ def _watched(
             return NotSquaredError(f"it raises {type(error).__name__}: {error}".splitlines()[0])
     if tracer.refusal is not None:
         return NotSquaredError(*tracer.refusal)
-    if reach.changed():
-        return NotSquaredError("it changes state of its own")
+    changed = reach.changed()
+    if changed is not None:
+        return NotSquaredError(changed)
     strange = sorted(tracer.performed - _OPERATIONS)
     if strange:
         return NotSquaredError(f"{strange[0]} is no part of a squared error")

@@ -49,7 +49,7 @@ class Reach:
         if _random_states() != self._random:
             return "random numbers (Python's or NumPy's)"
         if any(not _equal(_content(owner), copy) for owner, copy in self._copies):
-            return "the forward changes the model's own state (an attribute, say)"
+            return "it changes state of its own (an attribute, say)"
         return None
 
     def restore(self) -> None:
