@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._recognition.normal import normal_form
+from ._recognition.normal import NormalForm, normal_form
 from ._recognition.reach import Reach
 from ._recognition.shapes import NoRuleError
 from ._recognition.terms import Affine
@@ -227,7 +227,12 @@ def _verified(
     parts = [form.features] if form.offset is None else [form.features, form.offset]
     if any(_overlap(part, parameter) for part in parts for parameter in trained):
         return NotAffine("a parameter's memory is read past autograd")
-    problem, rowwise = disagreement(lambda few: model(*few), xs, form, trained, out, operations)
+    given = lambda few: model(*few), xs, form, trained, out, operations
+    problem, rowwise = disagreement(*given)
+    if problem is not None:
+        magnitude = _magnitude(model, trained, xs)
+        if magnitude is not None and len(magnitude.features) == len(form.features):
+            problem, rowwise = disagreement(*given, magnitude)
     if problem is not None:
         return NotAffine(problem)
     return AffineForm(
@@ -240,6 +245,21 @@ def _verified(
         rowwise=rowwise,
         origin=form.origin,
     )
+
+
+def _magnitude(
+    model: Callable[..., Tensor], trained: list[Tensor], xs: tuple[Tensor, ...]
+) -> NormalForm | None:
+    """The form with magnitudes for constants: it bounds the terms of sums that cancel."""
+    tracer = Tracer(trained, {}, absolute=True)
+    try:
+        with tracer, Watcher(tracer):
+            out = model(*xs)
+        label = tracer.label(out)
+        with torch.no_grad():
+            return normal_form(label, out.detach()) if isinstance(label, Affine) else None
+    except (Exception, RefusedError):  # a model that does not repeat itself is not affine
+        return None
 
 
 def _graph(out: Tensor) -> tuple[str | None, set[int]]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gdcore.affine import AffineForm, affine_form
+from gdcore.affine import AffineForm, NotAffine, affine_form
 
 from .affine_cases import predicted, taken, tensor
 
@@ -125,6 +125,25 @@ def test_rowwise() -> None:
     ]
     for model, expected in rows:
         assert taken(model, [W], X).rowwise is expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_that_are_sums_whose_terms_cancel(dtype: torch.dtype) -> None:
+    """Their rounding errors are those of the terms, and the bounds know it."""
+    x = torch.randn(6, 3, dtype=dtype)
+    x -= x.mean(0)
+    w = torch.randn(3, 2, dtype=dtype, requires_grad=True)
+    b = torch.randn(2, dtype=dtype, requires_grad=True)
+    models: list[Callable[[Tensor], Tensor]] = [
+        lambda x: (x @ w).mean(0),
+        lambda x: (x @ w + b).sum(),
+        lambda x: (x @ w - 1e-3 * (x @ w)).sum(0),
+        lambda x: torch.cat([x @ w, 3 * (x @ w) + 1]).sum(0),
+        lambda x: (x.exp() - x.exp().mean(0)).T @ (x @ w) - b,
+    ]
+    for model in models:
+        assert isinstance(affine_form(model, [w, b], x), AffineForm)
+    assert isinstance(affine_form(lambda x: (x @ w).mean(0) + w.detach()[0], [w, b], x), NotAffine)
 
 
 def test_names() -> None:

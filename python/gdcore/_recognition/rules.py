@@ -27,22 +27,28 @@ class Rules(NamedTuple):
     """A tensor of the dtype and on the device of the value that is made."""
     origin: Callable[[Tensor], str]
     """What to call a constant."""
+    absolute: bool = False
+    """Every constant counts by its magnitude: what comes out bounds the terms that were added."""
 
     def times(self, a: Any, b: Any) -> Affine:
         if isinstance(a, Affine) and isinstance(b, Affine):
             raise NoRuleError(_PRODUCT)
         value, factor = (a, b) if isinstance(a, Affine) else (b, a)
         name = self.origin(factor) if isinstance(factor, Tensor) else ""
-        return value.times(factor, self.like, name)
+        return value.times(self._constant(factor), self.like, name)
 
     def add(self, a: Any, b: Any, *, alpha: float = 1) -> Affine:
         b = self._scaled(b, alpha)
-        return a.plus(b, self.like) if isinstance(a, Affine) else b.plus(a, self.like)
+        value, other = (a, b) if isinstance(a, Affine) else (b, a)
+        return value.plus(self._constant(other), self.like)
+
+    def _constant(self, value: Any) -> Any:
+        return abs(value) if self.absolute and not isinstance(value, Affine) else value
 
     def _scaled(self, value: Any, factor: float) -> Any:
         if factor == 1:
             return value
-        return value.times(factor, self.like) if isinstance(value, Affine) else value * factor
+        return self.times(value, factor) if isinstance(value, Affine) else value * factor
 
     def sub(self, a: Any, b: Any, *, alpha: float = 1) -> Affine:
         return self.add(a, b, alpha=-alpha)
@@ -51,7 +57,7 @@ class Rules(NamedTuple):
         return self.add(b, a, alpha=-alpha)
 
     def neg(self, a: Affine) -> Affine:
-        return a.times(-1.0, self.like)
+        return self._scaled(a, -1.0)
 
     def div(self, a: Any, b: Any, *, rounding_mode: str | None = None) -> Affine:
         if isinstance(b, Affine):
@@ -175,7 +181,7 @@ class Rules(NamedTuple):
         offsets: list[Tensor] = []
         before = 0
         for t, size in zip(tensors, sizes, strict=True):
-            offset = t
+            offset = self._constant(t)
             if isinstance(t, Affine):
                 own = t.settled()
                 after = shape[d] - before - size
@@ -209,11 +215,13 @@ class Rules(NamedTuple):
         left = a if vector else wide(a, d + 1)
         right = b if vector else wide(b, d - 1)
         value, factor = (left, right) if isinstance(left, Affine) else (right, left)
-        out = value.times(factor, self.like, self.origin(b if isinstance(a, Affine) else a), False)
+        name = self.origin(b if isinstance(a, Affine) else a)
+        out = value.times(self._constant(factor), self.like, name, False)
         out = out.summed([d], False, self.like)
         own = a.offset if isinstance(a, Affine) else b.offset
         if own is not None:
-            out.offset = own @ b if isinstance(a, Affine) else a @ own
+            fixed = self._constant(b if isinstance(a, Affine) else a)
+            out.offset = own @ fixed if isinstance(a, Affine) else fixed @ own
         return out
 
     def addmm(self, c: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Affine:

@@ -72,8 +72,12 @@ def _memory(tensor: Tensor) -> int:
 class Tracer(TorchDispatchMode):
     """Labels the results of operations, and refuses what a formula could not repeat."""
 
-    def __init__(self, parameters: Sequence[Tensor], names: dict[int, str]) -> None:
+    def __init__(
+        self, parameters: Sequence[Tensor], names: dict[int, str], absolute: bool = False
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.absolute = absolute
+        """Whether the labels count every constant by its magnitude."""
         self.refusal: Neither | None = None
         self.labels: dict[int, Affine | Neither] = {}
         self.performed: set[str] = set()
@@ -219,6 +223,8 @@ class Tracer(TorchDispatchMode):
 
         def put(value: Any) -> Any:
             if isinstance(value, Tensor):
+                if self.absolute and operation.runs_itself and value.is_floating_point():
+                    return labels.get(id(value), value.abs())
                 return labels.get(id(value), value)
             if isinstance(value, (list, tuple)) and any(True for _ in _tensors(value)):
                 return [put(v) for v in value]
@@ -230,7 +236,7 @@ class Tracer(TorchDispatchMode):
                 made = rule(func, like, *values, **kwargs)
             else:
                 keywords = {key: put(value) for key, value in kwargs.items()}
-                made = rule(Rules(like, self._origin), *values, **keywords)
+                made = rule(Rules(like, self._origin, self.absolute), *values, **keywords)
         except NoRuleError as error:
             return Neither(str(error), source_line())
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):

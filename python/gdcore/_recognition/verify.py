@@ -10,7 +10,9 @@ error stays below u (λ √m + operations) Σ |features| |θ|, where m bounds th
 λ = 8 makes an excess as unlikely as 1e-13 (Higham and Mary, "A New Approach to Probabilistic
 Rounding Error Analysis", 2019). The formula's own error is no larger; together, twice that. By
 Cauchy and Schwarz the sum is at most the norm of the row times that of θ, and a gradient's the norm
-of the column times that of the weighting: so two vectors of norms give every bound.
+of the column times that of the weighting: so two vectors of norms give every bound. Where features
+are themselves sums whose terms cancel (a mean over the rows), the norms are those of the terms'
+magnitudes.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,10 +37,17 @@ class _Check:
     """The model and its form at one value of the parameters after another."""
 
     def __init__(
-        self, call: Call, form: NormalForm, parameters: Sequence[Tensor], out: Tensor, steps: int
+        self,
+        call: Call,
+        form: NormalForm,
+        magnitude: NormalForm,
+        parameters: Sequence[Tensor],
+        out: Tensor,
+        steps: int,
     ) -> None:
         self.call = call
         self.form = form
+        self.magnitude = magnitude
         self.parameters = parameters
         self.shape = out.shape
         features, index = form.features, form.positions
@@ -46,9 +55,11 @@ class _Check:
         k = index.shape[0]
         gamma = torch.finfo(features.dtype).eps * (_LAMBDA * (n + q + k) ** 0.5 + steps + 4)
         self.gamma = gamma
-        self.row_norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        self.column_norms = torch.linalg.vector_norm(features, dim=0)
-        self.at = index.reshape(-1).remainder(sum(p.numel() for p in parameters) + 1)
+        self.row_norms = torch.linalg.vector_norm(magnitude.features, dim=1, keepdim=True)
+        self.column_norms = torch.linalg.vector_norm(magnitude.features, dim=0)
+        total = sum(p.numel() for p in parameters) + 1
+        self.at = index.reshape(-1).remainder(total)
+        self.bound_at = magnitude.positions.reshape(-1).remainder(total)
         values = [parameter.detach().reshape(-1) for parameter in parameters]
         self.theta = torch.cat([*values, features.new_zeros(1)])
         """The parameters end to end, and the 0 that position -1 finds."""
@@ -72,16 +83,16 @@ class _Check:
             place.copy_(value)
 
     def value_agrees(self, out: Tensor, rows: Tensor | None = None) -> bool:
-        features, norms, offset = self.form.features, self.row_norms, self.form.offset
+        features, norms = self.form.features, self.row_norms
+        offset, most = self.form.offset, self.magnitude.offset
         if rows is not None:
             features, norms = features[rows], norms[rows]
         weights = self.theta[self.form.positions]
         error = out.detach().reshape(-1, weights.shape[0]) - features @ weights.T
-        allowed = norms * torch.linalg.vector_norm(weights, dim=1)
-        if offset is not None:
-            offset = offset if rows is None else offset[rows]
-            error -= offset
-            allowed += offset.abs()
+        allowed = norms * torch.linalg.vector_norm(self.theta[self.magnitude.positions], dim=1)
+        if offset is not None and most is not None:
+            error -= offset if rows is None else offset[rows]
+            allowed += (most if rows is None else most[rows]).abs()
         return self._small(error, allowed)
 
     def _small(self, error: Tensor, allowed: Tensor) -> bool:
@@ -93,15 +104,16 @@ class _Check:
         features, norms = self.form.features, self.column_norms
         if rows is not None:
             features = features[rows]
-            norms = torch.linalg.vector_norm(features, dim=0)
+            norms = torch.linalg.vector_norm(self.magnitude.features[rows], dim=0)
         v = features.new_empty(features.shape[0], self.form.positions.shape[0])
         v.normal_(generator=self.random)
         found = torch.autograd.grad(out, self.parameters, v.view(out.shape), materialize_grads=True)
         if any(gradient.layout is not torch.strided for gradient in found):
             return False  # optimizers treat a sparse gradient in their own way
-        sizes = torch.outer(torch.linalg.vector_norm(v, dim=0), norms)
-        both = torch.stack((v.T @ features, sizes)).view(2, -1)
-        expected, allowed = self.theta.new_zeros(2, len(self.theta)).index_add_(1, self.at, both)
+        sizes = torch.outer(torch.linalg.vector_norm(v, dim=0), norms).view(-1)
+        expected, allowed = self.theta.new_zeros(2, len(self.theta))
+        expected.index_add_(0, self.at, (v.T @ features).view(-1))
+        allowed.index_add_(0, self.bound_at, sizes)
         error = torch.cat([gradient.reshape(-1) for gradient in found]) - expected[:-1]
         return self._small(error, allowed[:-1])
 
@@ -129,6 +141,7 @@ def disagreement(
     parameters: Sequence[Tensor],
     out: Tensor,
     steps: int,
+    magnitude: NormalForm | None = None,
 ) -> tuple[str | None, bool]:
     """What differs between the model and its form, or None; and whether rows stand alone.
 
@@ -142,8 +155,9 @@ def disagreement(
         parameters: the trained ones, in θ's order.
         out: the prediction that was watched.
         steps: how many operations it took.
+        magnitude: the form with every constant's magnitude in its place; without it, the form's.
     """
-    check = _Check(call, form, parameters, out, steps)
+    check = _Check(call, form, magnitude or form, parameters, out, steps)
     if not bool(check.row_norms.isfinite().all()):
         return "x, or what is made of it, is not finite", False
     if not check.value_agrees(out):
