@@ -57,7 +57,7 @@ class Rules(NamedTuple):
         return self.add(b, a, alpha=-alpha)
 
     def neg(self, a: Affine) -> Affine:
-        return self._scaled(a, -1.0)
+        return self.times(a, -1.0)
 
     def div(self, a: Any, b: Any, *, rounding_mode: str | None = None) -> Affine:
         if isinstance(b, Affine):
