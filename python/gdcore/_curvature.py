@@ -32,7 +32,8 @@ def curvature(
 
     Args:
         model: a module, or a function of x with its tensors in ``parameters``.
-        loss_fn: ``nn.MSELoss``, ``F.mse_loss`` or gdcore's, mean or sum; or any other.
+        loss_fn: a squared error, mean or sum: ``nn.MSELoss``, ``F.mse_loss``, gdcore's, or a
+            function that computes one. Any other loss has its Hessian at the parameters.
         data: ``(x, y)``, ``(x, y, weight)`` with a weight for each row or element of y, or a
             ``TensorDataset`` of these.
         parameters: the tensors that are trained; the model's own that require grad if not given.

@@ -51,7 +51,8 @@ def sweep(
 
     Args:
         model: affine in its parameters.
-        loss_fn: ``nn.MSELoss``, ``F.mse_loss`` or gdcore's; mean or sum.
+        loss_fn: a squared error, mean or sum: ``nn.MSELoss``, ``F.mse_loss``, gdcore's, or a
+            function that computes one.
         optimizer: SGD, RMSprop, Adam or AdamW, of torch or gdcore, over the model's parameters.
         data: ``(x, y)``, ``(x, y, weight)`` or a ``TensorDataset`` of these.
         epochs: how many updates of the full batch, or passes over the batches.
@@ -90,13 +91,13 @@ def sweep(
     """
     kind = kind_of(optimizer)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    problem = design(model, loss_fn, data, trained)
+    _check(epochs, method, batch_size)
+    problem = design(model, loss_fn, data, trained, batch_size)
     if isinstance(problem, NoDesign):
         raise TypeError(
             "model: expected one that is affine in its parameters, with a squared error; "
             f"{problem.reason}"
         )
-    _check(epochs, method, batch_size)
     if batch_size is not None and not problem.rowwise:
         raise ValueError("batch_size: expected None for a model that does not treat rows apart")
     lists = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}

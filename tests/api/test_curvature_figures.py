@@ -1,5 +1,6 @@
 """Curvatures, rates and optima against explicit matrices, and cases solved by hand."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,11 @@ from .training_cases import CASES
 
 AFFINE = [name for name in CASES if "Legendre" not in name]
 LOSSES: dict[str, Any] = {"mean": nn.MSELoss(), "sum": nn.MSELoss(reduction="sum")}
+WRITTEN: list[tuple[str, Any]] = [
+    ("mean", lambda h, y: torch.mean((h - y) ** 2)),
+    ("sum", lambda h, y: (h - y).pow(2).sum()),
+    ("sum", functools.partial(nn.functional.mse_loss, reduction="sum")),
+]
 
 
 def close(found: float, expected: float, digits: float = 1e-12) -> bool:
@@ -277,3 +283,20 @@ def test_a_data_set_is_its_tensors() -> None:
     )
     with pytest.raises(TypeError, match="data: expected"):
         gdcore.curvature(model, nn.MSELoss(), x)
+
+
+@pytest.mark.parametrize(("reduction", "loss_fn"), WRITTEN)
+def test_losses_that_are_written_as_functions(reduction: str, loss_fn: Any) -> None:
+    x, y, weight = torch.randn(30, 3), torch.randn(30, 1), torch.rand(30)
+    linear = nn.Linear(3, 1)
+    network = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
+    for model in (linear, network):
+        for data in ((x, y), (x, y, weight)):
+            found = gdcore.curvature(model, loss_fn, data)
+            known = gdcore.curvature(model, LOSSES[reduction], data)
+            assert found.local == known.local == (model is network)
+            assert close(found.largest_curvature, known.largest_curvature, 1e-5)
+    other = gdcore.curvature(linear, lambda h, y: (h - y).abs().sum(), (x, y))
+    assert other.local
+    with pytest.raises(ValueError, match=r"loss_fn: expected a squared error beside weights"):
+        gdcore.curvature(linear, lambda h, y: (h - y).abs().sum(), (x, y, weight))

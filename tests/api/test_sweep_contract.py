@@ -136,3 +136,30 @@ def test_what_cannot_be_swept(problem: Any) -> None:
     bent = nn.Sequential(nn.Linear(2, 1), nn.Tanh())
     with pytest.raises(TypeError, match="model: expected one that is affine"):
         tried(bent, torch.optim.SGD(bent.parameters(), lr=0.1))
+
+
+def test_a_loss_that_is_written_as_a_function(problem: Any) -> None:
+    model, optimizer, data = problem
+    for options in ({}, {"batch_size": 15}):
+        known = sweep(problem, lr=[0.01, 0.1], **options)
+        found = gdcore.sweep(
+            model,
+            lambda h, y: torch.mean((h - y) ** 2),
+            optimizer,
+            data,
+            lr=[0.01, 0.1],
+            epochs=50,
+            **options,
+        )
+        assert [run.final_loss for run in found] == [run.final_loss for run in known]
+    with pytest.raises(TypeError, match=r"<lambda> is .*: its values are not those of a squared error"):
+        # right for all 40 rows, and wrong for a batch of 15
+        gdcore.sweep(
+            model,
+            lambda h, y: ((h - y) ** 2).sum() / 40,
+            optimizer,
+            data,
+            lr=[0.1],
+            epochs=1,
+            batch_size=15,
+        )

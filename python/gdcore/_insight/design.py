@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from .._native.factor import triangle
-from .._recognition.models import recognise_loss
-from .._seen import Seen
+from .._recognition.losses import NotSquaredError, squared_error_on
 from .forms import NoDesign, form_of
 
 __all__ = ["Design", "NoDesign", "Reduced", "design", "unpack"]
@@ -214,7 +213,13 @@ def _expanded(weight: Tensor | None, y: Tensor) -> Tensor | None:
     return shaped.detach().expand(y.shape)
 
 
-def design(model: Any, loss_fn: Any, data: Any, parameters: Sequence[Tensor]) -> Design | NoDesign:
+def design(
+    model: Any,
+    loss_fn: Any,
+    data: Any,
+    parameters: Sequence[Tensor],
+    batch_size: int | None = None,
+) -> Design | NoDesign:
     """The least-squares problem of a model that is affine in its parameters, if it is one.
 
     Args:
@@ -222,16 +227,16 @@ def design(model: Any, loss_fn: Any, data: Any, parameters: Sequence[Tensor]) ->
         loss_fn: a squared error, mean or sum.
         data: as `unpack` takes it.
         parameters: those that may be trained.
+        batch_size: how many rows the loss will be given, or None for all.
 
     Raises:
         TypeError, ValueError: data that do not fit the model.
     """
     x, y, weight = unpack(data)
-    try:
-        mean = recognise_loss(loss_fn, Seen())
-    except (TypeError, ValueError):
+    loss = squared_error_on(loss_fn, y, batch_size)
+    if isinstance(loss, NotSquaredError):
         name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
-        return NoDesign(f"{name} is not known to be a squared error")
+        return NoDesign(f"{name} is not known to be a squared error: {loss.reason}")
     form = form_of(model, parameters, x)
     if isinstance(form, NoDesign):
         return form
@@ -249,5 +254,5 @@ def design(model: Any, loss_fn: Any, data: Any, parameters: Sequence[Tensor]) ->
     weights = None if weights is None else weights.reshape(-1, k)
     rowwise = form.rowwise and len(target) == len(x)
     return Design(
-        form.names, form.parameters, form.features, form.places, target, weights, mean, rowwise
+        form.names, form.parameters, form.features, form.places, target, weights, loss.mean, rowwise
     )

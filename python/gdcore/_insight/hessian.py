@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .._recognition.models import recognise_loss
-from .._seen import Seen
+from .._recognition.losses import NotSquaredError, squared_error_on
 
 __all__ = ["Extremes", "hessian_extremes"]
 
@@ -41,7 +40,10 @@ def _loss(model: Any, loss_fn: Any, x: Any, y: Tensor, weight: Tensor | None) ->
     if weight is None:
         value: Tensor = loss_fn(prediction, y)
     else:
-        reduction = "mean" if recognise_loss(loss_fn, Seen()) else "sum"
+        known = squared_error_on(loss_fn, y)
+        if isinstance(known, NotSquaredError):
+            raise ValueError(f"loss_fn: expected a squared error beside weights; {known.reason}")
+        reduction = "mean" if known.mean else "sum"
         value = reference.mse_loss(prediction, y, reduction, weight)
     if not isinstance(value, Tensor) or value.dim() != 0:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

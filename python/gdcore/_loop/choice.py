@@ -199,10 +199,9 @@ class Chooser:
     def _mean(self, y: Tensor, batch_size: int | None) -> bool:
         """Whether the loss is a mean of squares, or their sum."""
         # Imported when it is needed: what recognises takes a third of the time of importing gdcore.
-        from .._recognition.losses import NotSquaredError, squared_error
+        from .._recognition.losses import NotSquaredError, squared_error_on
 
-        dtype = y.dtype if y.is_floating_point() else torch.float32
-        loss = squared_error(self._loss_fn, _shapes(y, batch_size), dtype, y.device)
+        loss = squared_error_on(self._loss_fn, y, batch_size)
         if isinstance(loss, NotSquaredError):
             raise _NotFusedError(f"loss_fn: {loss.reason}", loss.where)
         return loss.mean
@@ -282,14 +281,6 @@ def _first_rows(x: Inputs) -> Inputs | None:
         return None
     first = tuple(one[:_FEW] for one in inputs)
     return first if isinstance(x, tuple) else first[0]
-
-
-def _shapes(y: Tensor, batch_size: int | None) -> list[tuple[int, ...]]:
-    """Of the predictions that the loss will see: whole and last batches."""
-    if batch_size is None:
-        return [tuple(y.shape)]
-    counts = {batch_size, y.shape[0] % batch_size} - {0}
-    return [(count, *y.shape[1:]) for count in sorted(counts)]
 
 
 def check_native(x: Any, y: Any) -> None:

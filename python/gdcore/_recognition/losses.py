@@ -12,7 +12,7 @@ from .. import functional, nn
 from .reach import Reach, hindrance_in
 from .trace import RefusedError, Tracer, Watcher
 
-__all__ = ["NotSquaredError", "SquaredError", "squared_error"]
+__all__ = ["NotSquaredError", "SquaredError", "squared_error", "squared_error_on"]
 
 LossFunction = torch.nn.Module | Callable[[Tensor, Tensor], Tensor]
 
@@ -98,6 +98,19 @@ def squared_error(
     finally:
         reach.restore()
     return SquaredError(max(kinds))
+
+
+def squared_error_on(
+    loss_fn: LossFunction, y: Tensor, batch_size: int | None = None
+) -> SquaredError | NotSquaredError:
+    """The same for the shapes that targets will have: all rows, or whole and last batches."""
+    if batch_size is None:
+        counts = {y.shape[0]} if y.dim() else set()
+    else:
+        counts = {batch_size, y.shape[0] % batch_size} - {0}
+    shapes = [(count, *y.shape[1:]) for count in sorted(counts)] or [()]
+    dtype = y.dtype if y.is_floating_point() else torch.float32
+    return squared_error(loss_fn, shapes, dtype, y.device)
 
 
 def _by_name(loss_fn: Any) -> SquaredError | NotSquaredError | None:
