@@ -123,3 +123,24 @@ def test_a_state_made_in_inference_mode_outlives_it() -> None:
     assert not any(value.is_inference() for value in states.values())
     m.weight.grad = torch.ones_like(m.weight)
     optimizer.step()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_recognised_is_updated_by_gdcore_too(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a scheduler has wrapped the step; not when somebody else has replaced it."""
+    x, y = data(torch.float32)
+    network = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
+    optimizer = getattr(torch.optim, kind)(network.parameters(), lr=0.05)
+    ours, calls = getattr(gdcore.optim, kind), []
+    own = ours.step
+    monkeypatch.setattr(ours, "step", lambda self: (calls.append("gdcore"), own(self)))
+    step = gdcore.train_step(network, nn.MSELoss(), optimizer)
+    step(x, y)
+    torch.optim.lr_scheduler.ConstantLR(optimizer)
+    step(x, y)
+    assert calls == ["gdcore"] * 2
+    optimizer.step = lambda: calls.append("another")
+    step(x, y)
+    assert calls[2:] == ["another"]

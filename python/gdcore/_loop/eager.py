@@ -189,9 +189,11 @@ def _written_in(module: ModuleType, function: Any) -> bool:
 
 
 def _inside(step: Any) -> Any:
-    """A step without what torch wraps around it at the first instance of the class."""
+    """A step without what torch wraps around it: some of that at the class's first instance."""
     step = getattr(step, "__func__", step)
-    return step.__wrapped__ if _written_in(torch_optimizer, step) else step
+    while _written_in(torch_optimizer, step):
+        step = step.__wrapped__
+    return step
 
 
 _STEPS = {kind: _inside(kind.step) for kind in _OURS}
