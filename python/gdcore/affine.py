@@ -39,6 +39,8 @@ class AffineForm:
         shape: the prediction's own; its elements, row-major, are (n, k).
         rowwise: whether row i of the prediction depends on row i of x only.
         origin: what the groups of columns of the features are.
+        reads: whether Python saw values of x or of constants on the way, and may do something else
+            for other values.
     """
 
     names: tuple[str, ...]
@@ -49,6 +51,7 @@ class AffineForm:
     shape: torch.Size
     rowwise: bool
     origin: tuple[str, ...]
+    reads: bool
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def _recognised(
         return _recognised(model, kept, xs, names, reach)
     if isinstance(label, Neither):
         return NotAffine(*label)
-    return _verified(model, trained, xs, names, label, out, len(tracer.alive))
+    return _verified(model, trained, xs, names, label, out, tracer)
 
 
 def _verified(
@@ -216,7 +219,7 @@ def _verified(
     names: dict[int, str],
     label: Affine,
     out: Tensor,
-    operations: int,
+    tracer: Tracer,
 ) -> AffineForm | NotAffine:
     try:
         with torch.no_grad():
@@ -227,7 +230,7 @@ def _verified(
     parts = [form.features] if form.offset is None else [form.features, form.offset]
     if any(_overlap(part, parameter) for part in parts for parameter in trained):
         return NotAffine("a parameter's memory is read past autograd")
-    given = lambda few: model(*few), xs, form, trained, out, operations
+    given = lambda few: model(*few), xs, form, trained, out, len(tracer.alive)
     problem, rowwise = disagreement(*given)
     if problem is not None:
         magnitude = _magnitude(model, trained, xs)
@@ -244,6 +247,7 @@ def _verified(
         shape=out.shape,
         rowwise=rowwise,
         origin=form.origin,
+        reads=tracer.reads,
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ._loop import fitting as _fit
+from ._loop.affine_step import AffineSteps
 from ._loop.batches import rows_of
 from ._loop.choice import check_native
 from ._loop.eager import EagerStep
@@ -48,10 +49,12 @@ def train_step(
     do to it counts for the update.
 
     Args:
-        model: natively exactly ``nn.Linear``, ``Sequential(Linear, Flatten)`` or a model of
-            `gdcore.nn`; else any module or function of x.
-        loss_fn: natively ``nn.MSELoss``, ``F.mse_loss``, or gdcore's, mean or sum; else any
-            function of the prediction and y.
+        model: any module or function of x. Natively ``nn.Linear``, ``Sequential(Linear, Flatten)``
+            and the models of `gdcore.nn`; and whatever is affine in its parameters with columns of
+            x, and a constant, for features: it predicts one row before each step, so that no
+            change of it is overlooked.
+        loss_fn: any function of the prediction and y. Natively ``nn.MSELoss``, ``F.mse_loss``,
+            gdcore's, mean or sum, or a function that computes one of these.
         optimizer: natively SGD, RMSprop, Adam or AdamW, torch's or `gdcore.optim`'s; else any.
         strict: refuse what has no native step.
 
@@ -61,10 +64,9 @@ def train_step(
 
     Raises:
         TypeError: something that is no model, loss or optimizer at all, or, from ``step``, an
-            argument that is not a tensor of the parameters' dtype; with ``strict``, something that
-            is not recognised.
-        ValueError: from ``step``, a shape that does not fit; with ``strict``, something that is
-            recognised but carries hooks. Nothing has been written then.
+            argument that is not a tensor of the parameters' dtype.
+        ValueError: from ``step``, a shape that does not fit, or, with ``strict``, something that
+            has no native step. Nothing has been written then.
 
     Example:
         >>> model = gdcore.nn.LinearRegression()
@@ -79,11 +81,12 @@ def train_step(
         `gdcore.reference` for the formulas.
     """
     _fit.check_objects(model, loss_fn, optimizer)
-    if strict:  # what is not recognised is refused here already
+    affine = AffineSteps(model, loss_fn, optimizer)
+    if strict:  # what can be said without data is said at once
         try:
             StepPlan(model, loss_fn, optimizer)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
+        except TypeError:
+            affine.check()
     native: Callable[[Tensor, Tensor], Tensor | None] | None = None
     eager: EagerStep | None = None
 
@@ -97,10 +100,12 @@ def train_step(
                 try:
                     plan = StepPlan(model, loss_fn, optimizer)
                 except (TypeError, ValueError) as error:
-                    if strict:
-                        raise ValueError(str(error)) from error
-                    native = None
-                    return step_eagerly(x, y)
+                    by_name = isinstance(error, ValueError)  # known, but with hooks, say
+                    loss = None if by_name else affine(x, y)
+                    native = None if loss is None else affine
+                    if loss is None and strict:
+                        raise ValueError(str(error) if by_name else affine.reason) from error
+                    return step_eagerly(x, y) if loss is None else loss
                 stepper = plan.step(check_native)
                 loss = stepper(x, y)
                 if loss is None:
@@ -161,8 +166,8 @@ def fit(
     line, the callbacks. "Every k" means after epochs 0, k, 2k, ….
 
     Args:
-        model: any module or function; natively, as `train_step` says. Several inputs are given to
-            it as so many arguments.
+        model: any module or function; natively, one of `gdcore.nn` or any that is affine in its
+            parameters. Several inputs are given to it as so many arguments.
         loss_fn: any function of the prediction and y; natively, as `train_step` says.
         optimizer: any; natively, as `train_step` says.
         data: ``(x, y)`` or ``(x, y, weight)``, where x is a tensor or a tuple of tensors; a

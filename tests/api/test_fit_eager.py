@@ -81,8 +81,10 @@ COMBINED += [("a network", "Huber", optimizer) for optimizer in OPTIMIZERS]
 @pytest.mark.parametrize(("model", "loss", "optimizer"), COMBINED)
 def test_as_a_plain_loop(model: str, loss: str, optimizer: str, way: str) -> None:
     """Five steps over a dozen rows; gdcore's parts round otherwise than torch's, and what a badly
-    scaled step (LBFGS, the root of a small average) does to that is far below the tolerance.
+    scaled step (LBFGS, the root of a small average) does to that is far below the tolerance. Before
+    a batch norm a bias has no gradient but rounding, and that root makes steps of it.
     """
+    atol = 1e-9 if model == "batch norm" else 1e-12
     runs, losses = [], []
     for plainly in (True, False):
         torch.manual_seed(0)
@@ -100,7 +102,7 @@ def test_as_a_plain_loop(model: str, loss: str, optimizer: str, way: str) -> Non
         runs.append([*net.parameters(), *net.buffers(), torch.get_rng_state()])
     torch.testing.assert_close(*losses, rtol=1e-9, atol=1e-12)
     for ours, theirs in zip(*runs, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=atol)
 
 
 def test_functions_over_tensors_and_several_inputs() -> None:

@@ -233,13 +233,8 @@ REFUSED: dict[str, tuple[str, Callable[[Setup], Any]]] = {
     "forward of the Flatten": ("model", lambda s: own("forward")(s.flatten)),
     "forward of the loss": ("loss_fn", lambda s: own("forward")(s.loss_fn)),
     "step of the optimizer": ("optimizer", lambda s: own("step")(s.optimizer)),
-    "class of the Linear": ("model", lambda s: become(OtherLinear)(s.linear)),
-    "class of the loss": ("loss_fn", lambda s: become(OtherLoss)(s.loss_fn)),
     "class of the optimizer": ("optimizer", lambda s: become(OtherSGD)(s.optimizer)),
-    "parametrisation": ("model", parametrised),
     "pruning": ("model", lambda s: prune.identity(s.linear, "weight")),
-    "a layer more": ("model", lambda s: s.model.append(nn.Flatten(1, 1))),
-    "a layer less": ("model", lambda s: s.model.pop(1)),
     "another layer": ("model", lambda s: s.model.__setitem__(1, nn.ReLU())),
     "dimensions of the Flatten": ("model", lambda s: setattr(s.flatten, "start_dim", 1)),
     "no reduction": ("loss_fn", lambda s: setattr(s.loss_fn, "reduction", "none")),
@@ -247,6 +242,23 @@ REFUSED: dict[str, tuple[str, Callable[[Setup], Any]]] = {
     "all frozen": ("optimizer", lambda s: s.model.requires_grad_(False)),
     "all let go": ("optimizer", lambda s: s.group["params"].clear()),
 }
+
+KNOWN_BY_WHAT_IT_DOES: dict[str, Callable[[Setup], Any]] = {
+    "class of the Linear": lambda s: become(OtherLinear)(s.linear),
+    "class of the loss": lambda s: become(OtherLoss)(s.loss_fn),
+    "a layer more": lambda s: s.model.append(nn.Flatten(1, 1)),
+    "a layer less": lambda s: s.model.pop(1),
+    "parametrisation": parametrised,
+}
+
+
+@pytest.mark.parametrize("change", KNOWN_BY_WHAT_IT_DOES)
+def test_what_is_no_longer_known_by_name_runs_as_before(change: str) -> None:
+    changed, as_it_was = Setup(), Setup()
+    KNOWN_BY_WHAT_IT_DOES[change](changed)
+    for _ in range(3):
+        torch.testing.assert_close(changed.outcome()[0], as_it_was.outcome()[0])
+    torch.testing.assert_close(changed.model(changed.x), as_it_was.model(as_it_was.x))
 
 
 def assert_refused(setup: Setup, argument: str) -> None:

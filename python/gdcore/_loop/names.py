@@ -40,3 +40,8 @@ def short_names(names: list[str]) -> list[str]:
         symbols[end] if end in symbols and last.count(end) == 1 else name
         for name, end in zip(names, last, strict=True)
     ]
+
+
+def name_of(value: Any) -> str:
+    """A function's own name, or the class of an object."""
+    return getattr(value, "__name__", None) or type(value).__name__

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_module
 
+from .._seen import Seen
+
 __all__ = ["Reach", "hindrance_in"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -61,6 +63,29 @@ class Reach:
             of_python, (kind, keys, *rest) = self._random
             random.setstate(of_python)
             np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))
+
+    def watch(self, seen: Seen) -> None:
+        """Have every object that was met remembered, so that putting another there is noticed."""
+        for owner, _ in self._copies:
+            if isinstance(owner, types.CellType):
+                seen.attribute(owner, "cell_contents")
+            elif isinstance(owner, _Globals):
+                for key in owner.keys:
+                    seen.item(owner.namespace, key)
+            elif isinstance(owner, list):
+                seen.elements(owner)
+            elif isinstance(owner, dict):
+                seen.mapping(owner)
+        for hooks in _GLOBAL_HOOKS:
+            seen.empty(hooks)
+        for module in self.modules:
+            for kind in _HOOKS:
+                seen.empty(module.__dict__[kind])
+            seen.attribute(type(module), "forward")
+        for value in self._seen.values():
+            if isinstance(value, types.FunctionType):
+                seen.attribute(value, "__code__")
+                seen.attribute(value, "__defaults__")
 
     def _keep(self, owner: Any) -> None:
         content = _content(owner)

@@ -82,6 +82,8 @@ class Tracer(TorchDispatchMode):
         self.labels: dict[int, Affine | Neither] = {}
         self.performed: set[str] = set()
         """The names of the operations that ran."""
+        self.reads = False
+        """Whether Python saw the value of a tensor, so that it may do something else for others."""
         self.names = names
         """What to call a constant, by its id."""
         self.alive: list[Tensor] = list(parameters)
@@ -132,6 +134,7 @@ class Tracer(TorchDispatchMode):
         if operation is None:
             operation = _operations[func] = Operation(func)
         self.performed.add(operation.name)
+        self.reads |= operation.reads or operation.sized_by_value
         if operation.random:
             self.refuse(f"random numbers ({operation.name.strip('_')})")
         given = list(_tensors(args))
@@ -288,8 +291,10 @@ class Watcher(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _ESCAPES and args and self.tracer.label(args[0]) is not None:
-            self.tracer.refuse(f"{name}() of a value that depends on trained parameters")
+        if name in _ESCAPES and args:
+            self.tracer.reads = True
+            if self.tracer.label(args[0]) is not None:
+                self.tracer.refuse(f"{name}() of a value that depends on trained parameters")
         elif name == "__get__" and func == _GRAD and self.tracer.label(args[0]) is not None:
             self.tracer.refuse("the forward reads a parameter's grad")
         elif name in _CHANGES and args and self.tracer.label(args[0]) is not None:
