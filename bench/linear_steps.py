@@ -64,7 +64,7 @@ def gradient_contenders(p: Problem) -> list[Contender]:
 
 def step_contenders(p: Problem, *, compiled: bool) -> list[Contender]:
     """One step on the full batch, on a model and an optimizer that stay."""
-    contenders = [_native_step(p), _parts_step(p)]
+    contenders = [_native_step(p), _native_step(p, "a function of x"), _parts_step(p)]
     contenders += [_eager_step(p, name, options) for name, options in EAGER.items()]
     contenders += [_by_hand_step(p), _numpy_step(p)]
     return [*contenders, _compiled_step(p)] if compiled else contenders
@@ -92,11 +92,14 @@ def _stepper(p: Problem, name: str, model: nn.Linear, step: Callable[[], Tensor]
     )
 
 
-def _native_step(p: Problem) -> Contender:
+def _native_step(p: Problem, of: str | None = None) -> Contender:
+    """A model that is known by its name, or a function that is known by what it does."""
     x, y, model = p.x, p.y, p.model()
     optimizer = torch.optim.SGD(model.parameters(), lr=p.lr)
-    step = gdcore.train_step(model, nn.MSELoss(), optimizer)
-    return _stepper(p, "gdcore.train_step", model, lambda: step(x, y))
+    predict = model if of is None else lambda x: F.linear(x, model.weight, model.bias)
+    step = gdcore.train_step(predict, nn.MSELoss(), optimizer)
+    name = "gdcore.train_step" if of is None else f"gdcore.train_step, {of}"
+    return _stepper(p, name, model, lambda: step(x, y))
 
 
 def _parts_step(p: Problem) -> Contender:
