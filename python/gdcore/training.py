@@ -112,7 +112,8 @@ def train_step(
         nonlocal eager
         if eager is None:
             eager = EagerStep(model, loss_fn, optimizer, None)
-        return eager(rows_of((x, y)))
+        with after_fork():
+            return eager(rows_of((x, y)))
 
     return step
 
