@@ -65,6 +65,14 @@ def test_explain_what_has_no_steps(pretended: None) -> None:
         assert plan.why == "model: expected one that has a kernel of its own to step on CUDA"
     plan = explained(nn.Linear(3, 17), data=(X, torch.ones(40, 17)), method="stepwise")
     assert plan.why.startswith("model: expected at most 512 columns and 16 outputs on CUDA")
+    rule = gdcore.stop_when(gradient_norm_below=0.1)
+    for option, why in (
+        ({"max_grad_norm": 1.0}, "max_grad_norm: expected None to step on CUDA, got 1.0"),
+        ({"stop": rule}, "stop: expected no gradient_norm_below to step on CUDA, got it"),
+    ):
+        plan = explained(nn.Linear(3, 1), **option)
+        assert plan.method == "compressed"
+        assert plan.why.startswith(why)
     legendre = gdcore.nn.LegendreRegression()
     with pytest.raises(ValueError, match=r"max_grad_norm: expected None to step on CUDA, got 1\.0"):
         fitted(legendre, (X[:, 0], Y[:, 0]), strict=True, max_grad_norm=1.0)
