@@ -182,17 +182,23 @@ class Chooser:
         """Of data that nobody has seen yet: natively, as far as what is read allows it."""
         self._check_optimizer()
         why = "batches are read as they come, and recognised one by one"
-        plan = Plan("stepwise", why, None, (), (), None, None, None, epochs, 0, None)
+        plan = Plan("as read", why, None, (), (), None, None, None, epochs, 0, None)
 
         def runner(rows: Rows) -> Runner:
+            nonlocal plan
             try:
-                return self._native(rows, 1, 1).runner(rows)
+                made = self._native(rows, 1, 1).runner(rows)
             except _NotFusedError as reason:
                 if self._strict:
                     raise ValueError(str(reason)) from reason
-                return EagerRunner(self._eager_step, rows)
+                made = EagerRunner(self._eager_step, rows)
+                plan = plan.with_batches(made.method, str(reason), reason.where)
+            else:
+                plan = plan.with_batches(made.method)
+            return made
 
-        return Chosen(plan, named_parameters(self._model, self._optimizer), runner, False)
+        names = named_parameters(self._model, self._optimizer)
+        return Chosen(plan, names, runner, False, lambda: plan)
 
     def _check_optimizer(self) -> None:
         try:
@@ -252,6 +258,8 @@ class Chosen(NamedTuple):
     runner: Callable[[Rows], Runner]
     steps_are_python: bool
     """Whether a runner's steps are to be made whole before Ctrl-C counts: it looks itself."""
+    taken: Callable[[], Plan] | None = None
+    """The plan of data that are read, with what the batches until now allowed."""
 
 
 def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:

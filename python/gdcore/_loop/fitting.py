@@ -171,7 +171,7 @@ def fit(
     rows, chosen = choose(model, loss_fn, optimizer, data, s)
     full_batch = isinstance(rows, Rows)
     recorder = Recorder(
-        chosen.plan,
+        chosen.taken or (lambda: chosen.plan),
         chosen.parameters,
         record_every=s.record_every,
         validate_every=None if s.validation is None else s.validate_every,
