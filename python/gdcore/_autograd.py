@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _checks, _ops, reference
+from ._refusals import as_torch_raises
 
 _Inputs: TypeAlias = tuple[Tensor | None, ...]
 _Computed: TypeAlias = tuple[Tensor, _Inputs]
@@ -108,14 +109,20 @@ class Loss:
 
 def apply(loss: Loss, reduction: str, *inputs: Tensor | None) -> Tensor:
     """The loss natively where it can be; `apply_with_care` sees to what stands in the way."""
-    if (
-        not torch.compiler.is_compiling()
-        and reduction in loss.reductions
-        and _ops.plain(inputs, loss.held, loss.optional)
-        and not _ops.watched()
-    ):
-        return loss.run(True, reduction, *inputs)  # type: ignore[no-any-return]
-    return apply_with_care(loss, reduction, inputs)
+    try:
+        try:
+            if (
+                not torch.compiler.is_compiling()
+                and reduction in loss.reductions
+                and _ops.plain(inputs, loss.held, loss.optional)
+                and not _ops.watched()
+            ):
+                return loss.run(True, reduction, *inputs)  # type: ignore[no-any-return]
+        except TypeError:
+            pass  # refused once more below, in words that know of half types
+        return apply_with_care(loss, reduction, inputs)
+    except (TypeError, ValueError) as error:
+        raise as_torch_raises(error) from error.__cause__
 
 
 def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
@@ -126,8 +133,10 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     device = _ops.autocast_device(inputs[0])
     if torch.is_autocast_enabled(device):
         # Every loss is on the list of what autocast runs in float32.
+        inputs = tuple(map(_checks.widened, inputs))
+        _checks.alike(loss.names, inputs, " under autocast")
         with torch.autocast(device, enabled=False):
-            return apply(loss, reduction, *map(_checks.widened, inputs))
+            return apply(loss, reduction, *inputs)
     dtype = _checks.any_dtype(loss.names, inputs)
     if dtype not in _checks.NATIVE:
         # Stored as it is, computed in float32, rounded once.

@@ -106,8 +106,8 @@ def beside_parameters(device: torch.device, **tensors: Tensor | None) -> None:
             )
 
 
-def alike(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
-    """One device and one dtype: the first one's."""
+def alike(names: Sequence[str], tensors: Sequence[Tensor | None], where: str = "") -> None:
+    """One device and one dtype: the first one's; ``where`` says what made it so."""
     first = tensors[0]
     for i, tensor in enumerate(tensors):
         if tensor is None or first is None:
@@ -119,7 +119,7 @@ def alike(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
             )
         if tensor.dtype != first.dtype:
             raise TypeError(
-                f"{names[i]}: expected dtype {first.dtype} as {names[0]}, got {tensor.dtype}"
+                f"{names[i]}: expected dtype {first.dtype} as {names[0]}{where}, got {tensor.dtype}"
             )
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._loop.batches import data_of
-from ._loop.choice import METHODS, Chooser
+from ._loop import fitting as _fit
 from ._loop.explanation import Plan
 from ._loop.turns import after_fork
 from ._recognition.models import LossFunction
+from .stopping import Stop
 
 __all__ = ["Plan", "explain"]
 
@@ -24,11 +24,14 @@ def explain(
     epochs: int,
     batch_size: int | None = None,
     weight: Tensor | None = None,
+    max_grad_norm: float | None = None,
+    stop: Stop | None = None,
     method: str = "auto",
 ) -> Plan:
     """How `gdcore.fit` would train with these arguments, and why; nothing is trained.
 
-    The model is looked at as `gdcore.affine.affine_form` does, so it runs forward a few times.
+    Of the arguments of `gdcore.fit`, it takes those that have a part in the choice. The model is
+    looked at as `gdcore.affine.affine_form` does, so it runs forward a few times.
 
     Args:
         model: an ``nn.Module``, or a function of x over tensors that the optimizer holds.
@@ -39,14 +42,16 @@ def explain(
         epochs: how many.
         batch_size: rows of a minibatch, or None for all of them.
         weight: the loss's weight of each row, or None.
+        max_grad_norm: what the gradient's norm is clipped to, or None.
+        stop: what `gdcore.stop_when` returns, or None.
         method: ``"auto"``, or one of the three ways.
 
     Returns:
         The `Plan`, which prints as a tree.
 
     Raises:
-        ValueError: ``method`` is unknown.
-        TypeError: ``data`` is none of these.
+        ValueError: an argument that `gdcore.fit` refuses.
+        TypeError: an argument of another type.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
@@ -59,9 +64,15 @@ def explain(
     Reference:
         The EXPLAIN of SQL databases.
     """
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    rows = data_of(data, batch_size, False, None, weight)
-    chooser = Chooser(model, loss_fn, optimizer, method=method, strict=False, max_grad_norm=None)
+    _fit.check_objects(model, loss_fn, optimizer)
+    settings = _fit.Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        weight=weight,
+        max_grad_norm=max_grad_norm,
+        stop=stop,
+        method=method,
+    )
+    _fit.check_settings(settings, optimizer)
     with after_fork():
-        return chooser.choose(rows, epochs).plan
+        return _fit.choose(model, loss_fn, optimizer, data, settings)[1].plan

@@ -3,6 +3,8 @@
 NaN and infinity in the data are no error: a NaN in any row makes the loss and the gradients that
 depend on it NaN, an infinity makes them infinite or NaN, as IEEE arithmetic has it. (Where an
 infinity meets another, PyTorch's order of the same operations may give NaN for our infinity.)
+
+What a loss refuses raises a ValueError or a TypeError that is a RuntimeError as well, torch's kind.
 """
 
 from torch import Tensor

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 from ._loop import fitting as _fit
 from ._loop.affine_step import AffineSteps
 from ._loop.batches import rows_of
-from ._loop.choice import check_native
 from ._loop.eager import EagerStep
 from ._loop.events import Callback
 from ._loop.history import DivergenceError, History
+from ._loop.plain import check_native, trains_eagerly
 from ._loop.turns import after_fork, turn_of
 from ._recognition.models import LossFunction, StepPlan
 from .metrics import Metric
@@ -44,9 +44,9 @@ def train_step(
 
     does, except that ``.grad`` of the parameters is left as it was. Learning rates, hooks and
     parameters are read afresh at each call, so schedulers work, and x and y may change their size.
-    What has no native step, because of a hook that was added since, too, is done through autograd,
-    with gdcore's loss and update where they fit: ``.grad`` is set aside meanwhile, and what hooks
-    do to it counts for the update.
+    What has no native step, because of a hook that was added since, too, or of data that are sparse
+    or require grad, is done through autograd, with gdcore's loss and update where they fit:
+    ``.grad`` is set aside meanwhile, and what hooks do to it counts for the update.
 
     Args:
         model: any module or function of x. Natively ``nn.Linear``, ``Sequential(Linear, Flatten)``
@@ -93,31 +93,42 @@ def train_step(
     lock = turn_of(optimizer)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        nonlocal native
         with lock:
-            loss = None if native is None else native(x, y)
-            if loss is None:
-                try:
-                    plan = StepPlan(model, loss_fn, optimizer)
-                except (TypeError, ValueError) as error:
-                    by_name = isinstance(error, ValueError)  # known, but with hooks, say
-                    loss = None if by_name else affine(x, y)
-                    native = None if loss is None else affine
-                    if loss is None and strict:
-                        raise ValueError(str(error) if by_name else affine.reason) from error
-                    return step_eagerly(x, y) if loss is None else loss
-                stepper = plan.step(check_native)
-                loss = stepper(x, y)
+            try:
+                loss = None if native is None else native(x, y)
                 if loss is None:
-                    raise RuntimeError("model: expected it to stay as it is, got a change")
-                native = stepper
+                    loss = step_anew(x, y)
+            except ValueError:
+                if strict or not trains_eagerly(model, x, y):
+                    raise
+                loss = None
+            return step_eagerly(x, y) if loss is None else loss
+
+    def step_anew(x: Tensor, y: Tensor) -> Tensor | None:
+        """A native step of the objects as they are now, or None if they have none."""
+        nonlocal native
+        try:
+            plan = StepPlan(model, loss_fn, optimizer)
+        except (TypeError, ValueError) as error:
+            by_name = isinstance(error, ValueError)  # known, but with hooks, say
+            loss = None if by_name else affine(x, y)
+            native = None if loss is None else affine
+            if loss is None and strict:
+                raise ValueError(str(error) if by_name else affine.reason) from error
             return loss
+        stepper = plan.step(check_native)
+        loss = stepper(x, y)
+        if loss is None:
+            raise RuntimeError("model: expected it to stay as it is, got a change")
+        native = stepper
+        return loss
 
     def step_eagerly(x: Tensor, y: Tensor) -> Tensor:
         nonlocal eager
         if eager is None:
             eager = EagerStep(model, loss_fn, optimizer, None)
-        return eager(rows_of((x, y)))
+        with after_fork():
+            return eager(rows_of((x, y)))
 
     return step
 

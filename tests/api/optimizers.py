@@ -62,3 +62,17 @@ def everything(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     parameters = held(optimizer)
     states = [optimizer.state.get(p, {}) for p in parameters]
     return [*parameters, *(state[key] for state in states for key in sorted(state))]
+
+
+def start(dtype: torch.dtype = torch.float64) -> Parameter:
+    generator = torch.Generator().manual_seed(7)
+    return Parameter(torch.randn(9, generator=generator, dtype=torch.float64).to(dtype))
+
+
+def close(actual: list[Tensor], expected: list[Tensor]) -> None:
+    """In float64, a few dozen steps of numbers around 1: 1e-12 is thousands of roundings, and far
+    less than any step."""
+    assert len(actual) == len(expected)
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == e.dtype
+        torch.testing.assert_close(a.detach(), e.detach(), rtol=1e-12, atol=1e-12)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -124,14 +123,12 @@ def test_a_model_on_another_device(way: str) -> None:
 
 
 @BEGUN
-@WHICH
 @WAY
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
-def test_sparse(way: str, argument: str, begun: bool, layout: torch.layout) -> None:
+def test_a_sparse_target(way: str, begun: bool, layout: torch.layout) -> None:
     setup = Setup(begun=begun)
-    spoilt = getattr(setup, argument).to_sparse(layout=layout)
-    check(way, setup, ValueError, argument, "dense", str(layout), **{argument: spoilt})
+    check(way, setup, ValueError, "y", "dense", str(layout), y=setup.y.to_sparse(layout=layout))
 
 
 @BEGUN
@@ -145,33 +142,17 @@ def test_a_fake_tensor(way: str, argument: str, begun: bool) -> None:
     check(way, setup, TypeError, argument, "plain", "FakeTensor", **{argument: spoilt})
 
 
-class Halved(Tensor):
-    """A tensor with rules of its own."""
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs)
-        return result / 2 if func is F.linear else result
-
-
-@BEGUN
-@WHICH
-@WAY
-def test_a_tensor_with_rules_of_its_own(way: str, argument: str, begun: bool) -> None:
-    setup = Setup(begun=begun)
-    spoilt = getattr(setup, argument).as_subclass(Halved)
-    check(way, setup, TypeError, argument, "plain", "Halved", **{argument: spoilt})
+class Own(Tensor):
+    """A tensor that may have rules of its own."""
 
 
 @WAY
 def test_a_parameter_with_rules_of_its_own(way: str) -> None:
     setup = Setup(begun=False)
     weight = setup.model.get_parameter("weight").detach()
-    setup.model.register_parameter("weight", nn.Parameter(weight.as_subclass(Halved)))
+    setup.model.register_parameter("weight", nn.Parameter(weight.as_subclass(Own)))
     setup.optimizer = torch.optim.SGD(setup.model.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match=r"^model: .*Halved"):
+    with pytest.raises(ValueError, match=r"^model: .*Own"):
         WAYS[way](setup, setup.x, setup.y, strict=True)
 
 
@@ -184,27 +165,6 @@ def test_a_fake_model(way: str) -> None:
     setup.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with refused(TypeError, "model", "weight", "FakeTensor"):
         WAYS[way](setup, setup.x, setup.y)
-
-
-@BEGUN
-@WHICH
-@WAY
-def test_data_that_require_grad(way: str, argument: str, begun: bool) -> None:
-    setup = Setup(begun=begun)
-    leaf = getattr(setup, argument).clone().requires_grad_()
-    for spoilt in (leaf, leaf * 1.0):
-        parts = ("does not require grad", f"use {argument}.detach()")
-        check(way, setup, ValueError, argument, *parts, **{argument: spoilt})
-
-
-@BEGUN
-@WHICH
-@WAY
-def test_a_lazy_negation(way: str, argument: str, begun: bool) -> None:
-    setup = Setup(begun=begun)
-    plain = getattr(setup, argument)
-    spoilt = torch.complex(plain, plain).conj().imag
-    check(way, setup, ValueError, argument, f"use {argument}.resolve_neg()", **{argument: spoilt})
 
 
 def flat() -> nn.Module:
@@ -261,10 +221,3 @@ def test_rows_against_columns_are_never_broadcast(way: str) -> None:
     column, row = torch.ones(4, 1), torch.ones(4)
     check(way, setup, ValueError, "y", "(4, 1)", "(4,)", "use y.unsqueeze(-1)", x=column, y=row)
     check(way, setup, ValueError, "x", "(n, d)", "(4,)", "use x.unsqueeze(-1)", x=row, y=column)
-
-
-@WAY
-def test_autocast(way: str) -> None:
-    setup = Setup()
-    with torch.autocast("cpu"):
-        check(way, setup, ValueError, "autocast", "off")

@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import gdcore
 from gdcore._loop.cost import Costs, choose
 
+from .refusal import refused
+
 X, Y = torch.randn(40, 3), torch.randn(40, 1)
 W, B = torch.zeros(3, 1, requires_grad=True), torch.zeros(1, requires_grad=True)
 
@@ -167,3 +169,31 @@ def test_a_network_is_refused_by_its_first_rows(capsys: pytest.CaptureFixture[st
     plan = gdcore.explain(net, nn.MSELoss(), optimizer, (x, x), epochs=1)
     assert plan.method == "eager"
     assert max(map(int, capsys.readouterr().out.split())) < 100
+
+
+BAD: dict[str, tuple[type[Exception], dict[str, Any]]] = {
+    "epochs": (ValueError, {"epochs": -1}),
+    "batch_size": (ValueError, {"batch_size": 0}),
+    "max_grad_norm": (ValueError, {"max_grad_norm": -1.0}),
+    "stop": (TypeError, {"stop": 3}),
+    "method": (ValueError, {"method": "best"}),
+    "gradient_norm_below": (
+        ValueError,
+        {"batch_size": 8, "stop": gdcore.stop_when(gradient_norm_below=1.0)},
+    ),
+    "loss_fn": (TypeError, {"loss": nn.MSELoss}),
+    "model": (TypeError, {"model": 3}),
+}
+
+
+@pytest.mark.parametrize("argument", BAD)
+def test_it_refuses_what_a_fit_refuses(argument: str) -> None:
+    kind, options = BAD[argument]
+    with refused(kind, argument):
+        plan(**options)
+
+
+def test_what_a_rule_watches_needs_no_validation() -> None:
+    """It has no part in the choice."""
+    rule = gdcore.stop_when(no_improvement_for=3, watch="loss")
+    assert plan(stop=rule, max_grad_norm=1.0) == plan()

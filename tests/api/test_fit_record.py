@@ -46,6 +46,38 @@ def test_one_after_the_other() -> None:
         first + 1  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(("first", "second"), [(50, 50), (99, 1), (1, 49), (100, 30)])
+def test_two_fits_leave_what_one_leaves(first: int, second: int) -> None:
+    """Also where records are so rare that the second fit's first epoch is none of theirs."""
+    model, x, y = line(dtype=torch.float64)
+
+    def fits(*counts: int) -> list[gdcore.History]:
+        for parameter in model.parameters():
+            nn.init.zeros_(parameter)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        options: Any = {"record_every": 100, "validation": (x, y), "validate_every": 50}
+        return [
+            gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=n, **options) for n in counts
+        ]
+
+    one, two = fits(first, second)
+    both, (whole,) = one + two, fits(first + second)
+    assert torch.equal(both.loss, whole.loss)
+    assert both.recorded_epochs == whole.recorded_epochs
+    assert both.validated_epochs == whole.validated_epochs
+    for kept in ("parameters", "validation"):
+        mine, theirs = getattr(both, kept), getattr(whole, kept)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 2), (1, 6), (4, 3)])
+def test_records_that_are_missing(first: int, second: int) -> None:
+    """Of epoch 6, which is none that the second fit has recorded."""
+    with pytest.raises(ValueError, match=f"^record_every: .* multiple of 6, got {first}"):
+        fit(first, record_every=6) + fit(second, record_every=6)
+
+
 def test_as_plain_data() -> None:
     history = fit(5, record_every=2, validated=True)
     values = json.loads(json.dumps(history.to_dict()))

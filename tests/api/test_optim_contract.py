@@ -1,8 +1,5 @@
-"""Every optimizer here as its namesake: state, copies, hooks, schedulers, scalers, groups."""
+"""Every optimizer here as its namesake: groups, hooks, scalers, shared memory, subclasses."""
 
-import copy
-import io
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import lr_scheduler
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -18,120 +14,9 @@ from torch.optim.optimizer import (
 
 import gdcore
 
-from .optimizers import FULL, MAKERS, NAMES, advance, everything, held, ours, theirs
+from .optimizers import FULL, MAKERS, NAMES, advance, close, everything, held, ours, start, theirs
 
 each = pytest.mark.parametrize("name", NAMES)
-
-
-def start(dtype: torch.dtype = torch.float64) -> Parameter:
-    generator = torch.Generator().manual_seed(7)
-    return Parameter(torch.randn(9, generator=generator, dtype=torch.float64).to(dtype))
-
-
-def close(actual: list[Tensor], expected: list[Tensor]) -> None:
-    """In float64, a few dozen steps of numbers around 1: 1e-12 is thousands of roundings, and far
-    less than any step."""
-    assert len(actual) == len(expected)
-    for a, e in zip(actual, expected, strict=True):
-        assert a.dtype == e.dtype
-        torch.testing.assert_close(a.detach(), e.detach(), rtol=1e-12, atol=1e-12)
-
-
-@each
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("fused", [None, True])
-def test_state_dicts_have_the_same_content(
-    name: str, dtype: torch.dtype, fused: bool | None
-) -> None:
-    choice = {} if fused is None or name == "RMSprop" else {"fused": True, "foreach": None}
-    states = []
-    for make in (ours, theirs):
-        for options in ({}, FULL[name]):
-            optimizer = make(name, [start(dtype)], **{"foreach": False, **options, **choice})
-            states.append(optimizer.state_dict())
-            advance(optimizer, range(2))
-            states.append(optimizer.state_dict())
-    for mine, other in zip(states[:4], states[4:], strict=True):
-        assert mine["param_groups"] == other["param_groups"]
-        assert mine["state"].keys() == other["state"].keys()
-        for key in other["state"]:
-            a, b = mine["state"][key], other["state"][key]
-            assert list(a) == list(b)
-            for what in b:
-                assert (a[what].dtype, a[what].shape, a[what].requires_grad) == (
-                    b[what].dtype,
-                    b[what].shape,
-                    b[what].requires_grad,
-                ), what
-
-
-@each
-@pytest.mark.parametrize("direction", ["to torch", "from torch"])
-@pytest.mark.parametrize("how", ["dict", "file", "pickle"])
-def test_state_moves_mid_run(name: str, how: str, direction: str) -> None:
-    first, second = (ours, theirs) if direction == "to torch" else (theirs, ours)
-    parameter = start()
-    optimizer = first(name, [parameter], **FULL[name])
-    advance(optimizer, range(3))
-    state: Any = optimizer.state_dict()
-    if how == "file":
-        file = io.BytesIO()
-        torch.save(state, file)
-        file.seek(0)
-        state = torch.load(file, weights_only=True)
-    if how == "pickle":
-        state = pickle.loads(pickle.dumps(state))
-    other = second(name, [parameter], lr=1e9)
-    other.load_state_dict(state)
-    advance(other, range(3, 7))
-    expected = theirs(name, [start()], **FULL[name])
-    advance(expected, range(7))
-    close(everything(other), everything(expected))
-
-
-@each
-@pytest.mark.parametrize("how", ["pickle", "deepcopy", "file"])
-def test_copies_go_on_alike(name: str, how: str) -> None:
-    optimizer = ours(name, [start()], **FULL[name])
-    advance(optimizer, range(3))
-    if how == "deepcopy":
-        duplicate = copy.deepcopy(optimizer)
-    elif how == "pickle":
-        duplicate = pickle.loads(pickle.dumps(optimizer))
-    else:
-        file = io.BytesIO()
-        torch.save(optimizer, file)
-        file.seek(0)
-        duplicate = torch.load(file, weights_only=False)
-    assert type(duplicate) is getattr(gdcore.optim, name)
-    for one in (optimizer, duplicate):
-        advance(one, range(3, 6))
-    assert held(optimizer)[0] is not held(duplicate)[0]
-    assert all(map(torch.equal, everything(optimizer), everything(duplicate)))
-
-
-@each
-def test_state_that_was_changed_between_steps_counts(name: str) -> None:
-    """Nothing is remembered from step to step but what torch remembers."""
-    results = []
-    for make in (ours, theirs):
-        parameters = [start(), start()]
-        optimizer = make(name, parameters, **FULL[name])
-        advance(optimizer, range(2))
-        optimizer.state.pop(parameters[0])
-        for value in optimizer.state[parameters[1]].values():
-            value.mul_(2)
-        advance(optimizer, range(2, 4))
-        parameters[0].data = parameters[0].data.clone() + 1
-        key = sorted(optimizer.state[parameters[1]])[0]
-        optimizer.state[parameters[1]][key] = optimizer.state[parameters[1]][key].clone()
-        optimizer.param_groups[0]["lr"] = 0.02
-        optimizer.param_groups[0]["params"] = parameters[::-1]
-        advance(optimizer, range(4, 6))
-        optimizer.state.clear()
-        advance(optimizer, range(6, 8))
-        results.append(everything(optimizer))
-    close(*results)
 
 
 @each
@@ -231,62 +116,6 @@ def test_the_profiler_sees_the_step(name: str) -> None:
         assert len(events) == count
         assert all(event.is_user_annotation for event in events)
     assert all(parameter.grad is None for parameter in held(optimizer))
-
-
-def schedulers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Every scheduler of torch's."""
-    momentum = next((key for key in ("momentum", "betas") if key in optimizer.defaults), None)
-
-    def of(kind: str, *args: Any, **kwargs: Any) -> Callable[[], Any]:
-        return lambda: getattr(lr_scheduler, kind)(optimizer, *args, **kwargs)
-
-    def step_and_exponential() -> list[Any]:
-        return [of("StepLR", step_size=2, gamma=0.5)(), of("ExponentialLR", gamma=0.75)()]
-
-    return {
-        "LambdaLR": of("LambdaLR", lambda epoch: 1 / (1 + epoch)),
-        "MultiplicativeLR": of("MultiplicativeLR", lambda epoch: 0.75),
-        "StepLR": of("StepLR", step_size=2, gamma=0.5),
-        "MultiStepLR": of("MultiStepLR", [1, 3], gamma=0.5),
-        "ConstantLR": of("ConstantLR", factor=0.5, total_iters=3),
-        "LinearLR": of("LinearLR", total_iters=4),
-        "ExponentialLR": of("ExponentialLR", gamma=0.75),
-        "PolynomialLR": of("PolynomialLR", total_iters=8),
-        "CosineAnnealingLR": of("CosineAnnealingLR", T_max=10),
-        "CosineAnnealingWarmRestarts": of("CosineAnnealingWarmRestarts", T_0=3),
-        "ReduceLROnPlateau": of("ReduceLROnPlateau", patience=0),
-        "CyclicLR": of("CyclicLR", 0.01, 0.1, step_size_up=2, cycle_momentum=momentum is not None),
-        "OneCycleLR": of("OneCycleLR", max_lr=0.1, total_steps=9),
-        "ChainedScheduler": lambda: lr_scheduler.ChainedScheduler(step_and_exponential()),
-        "SequentialLR": lambda: lr_scheduler.SequentialLR(
-            optimizer, step_and_exponential(), milestones=[3]
-        ),
-        "SWALR": lambda: torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.02, anneal_epochs=3),
-    }
-
-
-def test_there_is_a_case_for_every_scheduler() -> None:
-    own = {name for name in lr_scheduler.__all__ if name not in ("LRScheduler", "_LRScheduler")}
-    assert own <= set(schedulers(torch.optim.SGD([torch.zeros(1)])))
-
-
-@each
-@pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
-@pytest.mark.parametrize("which", schedulers(torch.optim.SGD([torch.zeros(1)])))
-def test_schedulers_drive_the_rate(name: str, which: str, tensor: bool) -> None:
-    """Warnings are errors here: a scheduler that missed the step would raise."""
-    results = []
-    for make in (ours, theirs):
-        lr = torch.tensor(0.1, dtype=torch.float64) if tensor else 0.1
-        optimizer = make(name, [start()], **{**FULL[name], "lr": lr})
-        scheduler = schedulers(optimizer)[which]()
-        for step in range(6):
-            advance(optimizer, range(step, step + 1))
-            scheduler.step(1.0) if which == "ReduceLROnPlateau" else scheduler.step()
-        assert isinstance(optimizer.param_groups[0]["lr"], Tensor) == tensor
-        results.append(everything(optimizer))
-    close(*results)
-    assert not torch.equal(results[0][0], start())
 
 
 @each

@@ -1,9 +1,6 @@
 """A compressed fit has the losses of a float64 stepwise one, whatever the features are like."""
 
-import copy
 import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +13,7 @@ from gdcore._native import factor as _factor
 from gdcore._native.problem import Problem, StopRule
 from gdcore._native.runners import CompressedRunner, StepwiseRunner
 
-from .problems import OPTIMIZERS, everything, linear, optimizer, same, twin
+from .problems import OPTIMIZERS, everything, linear, optimizer, twin
 
 CLOSE = 1e-6
 """How far a compressed loss may be from a float64 stepwise one, relative to it."""
@@ -126,81 +123,6 @@ def test_every_optimizer(name: str, dtype: torch.dtype) -> None:
             assert value.dtype == (torch.float32 if key == "step" else dtype)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("cuts", [(1,) * 10, (3, 0, 7), (9, 1)])
-def test_however_it_is_cut(name: str, dtype: torch.dtype, cuts: tuple[int, ...]) -> None:
-    """The state stays in float64, shown or not."""
-    whole = linear(100, 3, 2, dtype)
-    cut = twin(whole)
-    opts = [optimizer(name, p.parameters) for p in (whole, cut)]
-    first, second = (CompressedRunner(p, o) for p, o in zip((whole, cut), opts, strict=True))
-    expected = first.run(10).losses
-    first.show()
-    losses = []
-    for epochs in cuts:
-        losses.append(second.run(epochs).losses)
-        second.show()
-    assert torch.equal(torch.cat(losses), expected)
-    assert same(everything(whole, opts[0]), everything(cut, opts[1]))
-
-
-def test_nothing_is_written_before_it_is_shown() -> None:
-    problem = linear(100)
-    opt = optimizer("Adam", problem.parameters)
-    runner = CompressedRunner(problem, opt)
-    before, versions = everything(problem, opt), [p._version for p in problem.parameters]
-    runner.show()
-    runner.run(3)
-    assert same(before, everything(problem, opt))
-    assert versions == [p._version for p in problem.parameters]
-    runner.show()
-    assert all(a < p._version for a, p in zip(versions, problem.parameters, strict=True))
-
-
-@pytest.mark.parametrize("what", ["parameter", "memory", "state", "state dict"])
-def test_what_the_user_changes_counts(what: str) -> None:
-    """As in a runner that is made after the change."""
-    problem = linear(100)
-    opt = optimizer("Adam", problem.parameters)
-    runner = CompressedRunner(problem, opt)
-    runner.run(3)
-    runner.show()
-    weight = problem.parameters[0]
-    if what == "parameter":
-        nn.init.ones_(weight)
-    elif what == "memory":
-        weight.data = torch.zeros_like(weight)
-    elif what == "state":
-        opt.state[weight]["exp_avg"].zero_()
-    else:
-        opt.load_state_dict(copy.deepcopy(opt.state_dict()))
-        opt.state[weight]["step"].fill_(100.0)
-    other = twin(problem)
-    fresh = optimizer("Adam", other.parameters)
-    fresh.load_state_dict(copy.deepcopy(opt.state_dict()))
-    for each in (runner, made := CompressedRunner(other, fresh)):
-        each.run(3)
-        each.show()
-    assert isinstance(made, CompressedRunner)
-    assert same(everything(problem, opt), everything(other, fresh))
-
-
-def test_threads_do_not_change_the_bits() -> None:
-    """Several lanes, and LAPACK with as many threads as there are."""
-    problem = fits_exactly(random(60_000, 30), 0.1)
-    before, rows = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 8):
-            torch.set_num_threads(threads)
-            opt = torch.optim.SGD(problem.parameters, lr=0.1)
-            rows.append(CompressedRunner(problem, opt).rows)
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(r.x, rows[0].x) and torch.equal(r.y, rows[0].y) for r in rows[1:])
-
-
 def test_several_outputs_share_one_factorisation(monkeypatch: pytest.MonkeyPatch) -> None:
     widths: list[int] = []
     triangle = _factor.triangle
@@ -281,77 +203,6 @@ def test_what_cannot_be_compressed() -> None:
         CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
 
 
-def hessian(problem: Problem) -> Tensor:
-    """Of the loss, over the parameters that are trained, by autograd."""
-    trained = [p for p in problem.parameters if p.requires_grad]
-    weight, bias = problem.parameters
-    w = torch.ones_like(problem.y) if problem.weight is None else problem.weight
-    loss = (w * (problem.x @ weight.T + bias - problem.y) ** 2).sum()
-    loss = loss / w.sum() if problem.mean else loss
-    gradient = torch.cat(
-        [g.reshape(-1) for g in torch.autograd.grad(loss, trained, create_graph=True)]
-    )
-    columns = [torch.autograd.grad(g, trained, retain_graph=True) for g in gradient]
-    return torch.stack([torch.cat([part.reshape(-1) for part in c]) for c in columns])
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("mean", [False, True])
-@pytest.mark.parametrize("freeze", [None, 0, 1])
-def test_singular_values(weighted: bool, mean: bool, freeze: int | None) -> None:
-    """Twice their squares are the Hessian's eigenvalues."""
-    problem = linear(50, 3, 2, weighted=weighted, mean=mean)
-    if freeze is not None:
-        problem.parameters[freeze].requires_grad_(False)
-    runner = CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
-    curvatures = 2 * runner.singular_values**2
-    eigenvalues = torch.linalg.eigvalsh(hessian(problem)).flip(0)
-    if len(curvatures) < len(eigenvalues):  # the outputs share them
-        curvatures = curvatures.repeat_interleave(2)
-    torch.testing.assert_close(curvatures, eigenvalues, rtol=1e-12, atol=1e-12)
-
-
-RATES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "momentum": {"momentum": 0.9},
-    "dampening": {"momentum": 0.9, "dampening": 0.5},
-    "Nesterov": {"momentum": 0.9, "nesterov": True},
-    "weight decay": {"weight_decay": 0.5, "momentum": 0.3},
-}
-
-
-@pytest.mark.parametrize("settings", RATES)
-def test_the_largest_stable_rate(settings: str) -> None:
-    """Just below it the fit converges, just above it does not."""
-    grows = []
-    for factor in (0.98, 1.02):
-        problem = linear(80, 3, 1)
-        opt = torch.optim.SGD(problem.parameters, lr=0.1, **RATES[settings])
-        runner = CompressedRunner(problem, opt)
-        rate = runner.largest_stable_lr
-        assert rate is not None
-        opt.param_groups[0]["lr"] = factor * rate
-        losses = runner.run(3000).losses
-        grows.append(bool(losses[-1] > losses[0]) or not losses[-1].isfinite())
-    assert grows == [False, True]
-
-
-@pytest.mark.parametrize("what", ["Adam", "maximize", "groups", "clipping"])
-def test_no_rate_is_known(what: str) -> None:
-    problem = linear(80)
-    weight, bias = problem.parameters
-    opt: torch.optim.Optimizer = torch.optim.SGD(
-        [weight, bias], lr=0.1, maximize=what == "maximize"
-    )
-    if what == "Adam":
-        opt = torch.optim.Adam([weight, bias])
-    if what == "groups":
-        groups = [{"params": [weight]}, {"params": [bias], "momentum": 0.5}]
-        opt = torch.optim.SGD(groups, lr=0.1)
-    clip = 1.0 if what == "clipping" else None
-    assert CompressedRunner(problem, opt, max_grad_norm=clip).largest_stable_lr is None
-
-
 def test_memory_beyond_the_data() -> None:
     """At most 64 MB, and LAPACK's own buffers."""
     x = torch.randn(1_500_000, 40)
@@ -370,81 +221,3 @@ def test_it_stops_as_it_is_told() -> None:
     assert ran.outcome == "stopped"
     assert ran.updates == ran.epochs - 1
     assert 10 < ran.epochs < 10_000
-
-
-INTERRUPTED = """
-import signal, time, torch
-from gdcore import compress
-
-class Stopped(Exception):
-    pass
-
-def handle(number, frame):
-    raise Stopped
-
-signal.signal(signal.SIGALRM, handle)
-x, y = torch.randn(1, 40).expand(30_000_000, 40), torch.randn(1, 1).expand(30_000_000, 1)
-threads = torch.get_num_threads()
-signal.setitimer(signal.ITIMER_REAL, 0.5)
-sent = time.monotonic() + 0.5
-try:
-    compress(x, y)
-except Stopped:
-    assert time.monotonic() - sent < 1.0, time.monotonic() - sent
-else:
-    raise AssertionError("not stopped")
-assert torch.get_num_threads() == threads
-"""
-
-
-def test_ctrl_c_while_it_compresses() -> None:
-    """After the blocks in progress: some tens of milliseconds on a machine left alone."""
-    subprocess.run([sys.executable, "-c", INTERRUPTED], check=True, timeout=120)
-
-
-FORKED = """
-import os, signal, torch
-from torch import nn
-from gdcore._native.problem import Problem
-from gdcore._native.runners import CompressedRunner, StepwiseRunner
-
-x, y = torch.randn(60_000, 20), torch.randn(60_000, 1)
-
-def fit():
-    torch.manual_seed(0)
-    model = nn.Linear(20, 1)
-    problem = Problem("linear", ("weight", "bias"), tuple(model.parameters()), x, y, None, True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    runners = CompressedRunner(problem, optimizer), StepwiseRunner(problem, optimizer)
-    return [runner.run(3).losses[-1].item() for runner in runners]
-
-(x.T @ x).sum()
-expected = fit()
-pid = os.fork()
-if pid == 0:
-    signal.alarm(60)
-    os._exit(0 if fit() == expected else 1)
-assert os.waitpid(pid, 0)[1] == 0
-"""
-
-
-def test_after_a_fork() -> None:
-    """The parent has used threads of torch's, of LAPACK's and of gdcore's."""
-    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
-
-
-def test_what_moves_no_version_on_is_taken_over() -> None:
-    """Writes through ``.data`` and NumPy between two runs count as any other."""
-    problem = linear(200)
-    weight = problem.parameters[0]
-    runner = CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.0))
-    runner.run(1)
-    runner.show()
-    weight.data.fill_(2.0)
-    runner.run(1)
-    runner.show()
-    assert (weight == 2.0).all()
-    weight.detach().numpy()[:] = 3.0
-    runner.run(1)
-    runner.show()
-    assert (weight == 3.0).all()

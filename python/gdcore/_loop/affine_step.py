@@ -17,8 +17,9 @@ from .. import _checks, _ops
 from .._native.loop import training_of
 from .._native.optimizers import recognise_optimizer
 from .._seen import Seen
-from .choice import check_native
 from .names import name_of
+from .plain import check_native
+from .turns import after_fork
 
 if TYPE_CHECKING:
     from ..affine import AffineForm
@@ -75,6 +76,10 @@ class AffineSteps:
         if not _plain(x) or not _plain(y) or _autocast():
             self.reason = "x or y is not a plain tensor in memory, or autocast is on"
             return None
+        with after_fork():
+            return self._stepped(x, y)
+
+    def _stepped(self, x: Tensor, y: Tensor) -> Tensor | None:
         if self._step is not None:
             loss = self._step(x, y)
             if loss is not None:
@@ -97,7 +102,12 @@ class AffineSteps:
 
 
 def _plain(value: Any) -> bool:
-    return type(value) is Tensor and not value.requires_grad and value.device.type == "cpu"
+    return (
+        type(value) is Tensor
+        and not value.requires_grad
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+    )
 
 
 class _NoStepError(Exception):

@@ -11,7 +11,7 @@ from .. import _checks, _ops
 from .._native.optimizers import not_native, recognise_optimizer
 from .._native.problem import Problem, StopRule
 from .._native.runners import CompressedRunner, Runner, StepwiseRunner
-from .._recognition.models import NativeModel, recognise_model
+from .._recognition.models import recognise_model
 from .._seen import Seen
 from . import cuda_cost as _cuda_cost
 from .batches import Batches, Data, Inputs, Rows
@@ -21,6 +21,7 @@ from .eager_runner import EagerRunner
 from .explanation import Plan
 from .names import named_parameters
 from .native_model import Recognised, by_form, by_kernel, suits
+from .plain import NotPlainError, check_native, is_stacked
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
 
@@ -99,10 +100,13 @@ class Chooser:
         batched = batch_size is not None
         if batch_size is not None and batch_size >= rows.number:
             batch_size = None  # one batch of all rows: as it is, but in an order of its own
+        try:
+            check_native(rows.x, rows.y)
+        except NotPlainError as error:
+            raise _NotFusedError(str(error)) from error
         self._check_optimizer()
         seen = self._recognised(rows.x, in_batches=batch_size is not None)
         mean = self._mean(rows.y, batch_size)
-        check_native(rows.x, rows.y)
         device = seen.device
         _check_device(rows, device)
         model = choose if device.type == "cpu" else _cuda_cost.choose
@@ -178,17 +182,23 @@ class Chooser:
         """Of data that nobody has seen yet: natively, as far as what is read allows it."""
         self._check_optimizer()
         why = "batches are read as they come, and recognised one by one"
-        plan = Plan("stepwise", why, None, (), (), None, None, None, epochs, 0, None)
+        plan = Plan("as read", why, None, (), (), None, None, None, epochs, 0, None)
 
         def runner(rows: Rows) -> Runner:
+            nonlocal plan
             try:
-                return self._native(rows, 1, 1).runner(rows)
+                made = self._native(rows, 1, 1).runner(rows)
             except _NotFusedError as reason:
                 if self._strict:
                     raise ValueError(str(reason)) from reason
-                return EagerRunner(self._eager_step, rows)
+                made = EagerRunner(self._eager_step, rows)
+                plan = plan.with_batches(made.method, str(reason), reason.where)
+            else:
+                plan = plan.with_batches(made.method)
+            return made
 
-        return Chosen(plan, named_parameters(self._model, self._optimizer), runner, False)
+        names = named_parameters(self._model, self._optimizer)
+        return Chosen(plan, names, runner, False, lambda: plan)
 
     def _check_optimizer(self) -> None:
         try:
@@ -215,7 +225,8 @@ class Chooser:
                 pass  # not by its name; by what it does, perhaps
             except ValueError as error:
                 said = str(error)
-        if native is not None and suits(native) and not _stacked(native, x):
+        stacked = native is not None and is_stacked(native, x, in_batches=in_batches)
+        if native is not None and suits(native) and not stacked:
             return by_kernel(native, x)
         from ..affine import NotAffine, affine_form
 
@@ -246,6 +257,8 @@ class Chosen(NamedTuple):
     runner: Callable[[Rows], Runner]
     steps_are_python: bool
     """Whether a runner's steps are to be made whole before Ctrl-C counts: it looks itself."""
+    taken: Callable[[], Plan] | None = None
+    """The plan of data that are read, with what the batches until now allowed."""
 
 
 def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:
@@ -265,13 +278,6 @@ def _check_device(rows: Rows, device: torch.device) -> None:
         _checks.beside_parameters(device, **named, y=rows.y, weight=rows.weight)
 
 
-def _stacked(native: NativeModel, x: Any) -> bool:
-    """Rows in several dimensions, which Linear takes and its kernel does not."""
-    return (
-        native.kernel == "linear" and x.dim() > 2 and x.shape[-1] == native.parameters[0].shape[1]
-    )
-
-
 def _first_rows(x: Inputs) -> Inputs | None:
     """So few that a network is refused before all of its activations are held; None where all are
     few.
@@ -281,25 +287,3 @@ def _first_rows(x: Inputs) -> Inputs | None:
         return None
     first = tuple(one[:_FEW] for one in inputs)
     return first if isinstance(x, tuple) else first[0]
-
-
-def check_native(x: Any, y: Any) -> None:
-    """What native code can only take in plain memory."""
-    for name, tensor in (("x", x), ("y", y)):
-        if isinstance(tensor, tuple):
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        if type(tensor) not in _ops.PLAIN:
-            raise TypeError(f"{name}: expected a plain tensor, got a {type(tensor).__name__}")
-        if tensor.requires_grad:
-            raise ValueError(
-                f"{name}: expected a tensor that does not require grad, got one that does; "
-                f"use {name}.detach()"
-            )
-        if tensor.is_neg():
-            raise ValueError(
-                f"{name}: expected plain memory, got a lazy negation; use {name}.resolve_neg()"
-            )
-    if torch.is_autocast_enabled(_ops.autocast_device(y)):
-        raise ValueError("autocast: expected it to be off in a native step, got it on")

@@ -1,7 +1,7 @@
 """What `gdcore.explain` and a fit's history say about the way that is taken, and why."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .cost import Costs
 
@@ -13,8 +13,9 @@ class Plan:
     """How a fit would run. Prints as a short tree.
 
     Attributes:
-        method: ``"stepwise"``, ``"compressed"`` or ``"eager"``.
-        why: what decided.
+        method: ``"stepwise"``, ``"compressed"`` or ``"eager"``; of batches that are read one by one
+            ``"as read"`` before any is, and ``"stepwise and eager"`` where some went either way.
+        why: what decided; where some batches are run eagerly, the reason.
         shape: (n, q) of the features, or None where there are none.
         formed: how the features are formed, one word for a group of their columns.
         parameters: the names of the trained parameters.
@@ -60,6 +61,13 @@ class Plan:
     batch_size: int | None
     weighted: bool = False
     device: str = "cpu"
+
+    def with_batches(self, method: str, why: str | None = None, where: str | None = None) -> "Plan":
+        """The plan of data that are read, once some more of them have gone this way."""
+        if method in self.method.split(" and "):
+            return self
+        both = method if self.method == "as read" else "stepwise and eager"
+        return replace(self, method=both, why=why or self.why, where=where or self.where)
 
     def __str__(self) -> str:
         lines = list(self._lines())

@@ -25,28 +25,28 @@ _MOST = 2**40
 
 
 class Settings(NamedTuple):
-    """The arguments of `gdcore.fit` that have names."""
+    """The arguments of `gdcore.fit` that have names, with its defaults."""
 
     epochs: Any
-    batch_size: Any
-    shuffle: Any
-    generator: Any
-    weight: Any
-    validation: Any
-    validate_every: Any
-    metrics: Any
-    max_grad_norm: Any
-    scheduler: Any
-    scheduler_interval: Any
-    callbacks: Any
-    callback_every: Any
-    progress: Any
-    log_every: Any
-    record_every: Any
-    record_steps: Any
-    stop: Any
-    method: Any
-    strict: Any
+    batch_size: Any = None
+    shuffle: Any = False
+    generator: Any = None
+    weight: Any = None
+    validation: Any = None
+    validate_every: Any = 1
+    metrics: Any = ()
+    max_grad_norm: Any = None
+    scheduler: Any = None
+    scheduler_interval: Any = "epoch"
+    callbacks: Any = ()
+    callback_every: Any = 1
+    progress: Any = False
+    log_every: Any = None
+    record_every: Any = None
+    record_steps: Any = False
+    stop: Any = None
+    method: Any = "auto"
+    strict: Any = False
 
 
 def check_objects(model: Any, loss_fn: Any, optimizer: Any) -> None:
@@ -74,7 +74,7 @@ def _check_count(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name}: expected at most {_MOST}, got {value}")
 
 
-def _check(settings: Settings, optimizer: torch.optim.Optimizer) -> None:
+def check_settings(settings: Settings, optimizer: torch.optim.Optimizer) -> None:
     _check_count("epochs", settings.epochs, 0)
     for name in ("batch_size", "log_every", "record_every"):
         if getattr(settings, name) is not None:
@@ -99,8 +99,9 @@ def _check(settings: Settings, optimizer: torch.optim.Optimizer) -> None:
             raise ValueError(f"max_grad_norm: expected more than 0, got {norm}")
     if settings.scheduler is not None:
         _check_scheduler(settings, optimizer)
-    if settings.stop is not None:
-        _check_stop(settings)
+    stop = settings.stop
+    if stop is not None and not isinstance(stop, Stop):
+        raise TypeError(f"stop: expected what gdcore.stop_when returns, got {type(stop).__name__}")
     if settings.validation is None and settings.metrics:
         raise ValueError("metrics: expected with validation, got them without")
 
@@ -121,11 +122,9 @@ def _check_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> No
         raise ValueError("scheduler_interval: expected 'epoch' with ReduceLROnPlateau, got 'step'")
 
 
-def _check_stop(settings: Settings) -> None:
+def _check_watched(settings: Settings) -> None:
     stop = settings.stop
-    if not isinstance(stop, Stop):
-        raise TypeError(f"stop: expected what gdcore.stop_when returns, got {type(stop).__name__}")
-    if stop.watch is None:
+    if stop is None or stop.watch is None:
         return
     if settings.validation is None:
         raise ValueError(f"stop: expected validation to watch {stop.watch!r} of, got None")
@@ -142,14 +141,14 @@ def _callbacks(given: Any) -> list[Callable[..., object]]:
     return callbacks
 
 
-def fit(
+def choose(
     model: Any, loss_fn: Any, optimizer: torch.optim.Optimizer, data: Any, settings: Settings
-) -> History:
-    _check(settings, optimizer)
+) -> tuple[Data, Chosen]:
+    """The data in their form, and the way that is taken with them."""
     s = settings
     rows = data_of(data, s.batch_size, s.shuffle, s.generator, s.weight)
-    full_batch = isinstance(rows, Rows)
-    if s.stop is not None and s.stop.rule.gradient_norm_below is not None and not full_batch:
+    rule = None if s.stop is None else s.stop.rule
+    if rule is not None and rule.gradient_norm_below is not None and not isinstance(rows, Rows):
         raise ValueError("gradient_norm_below: expected the full batch, got minibatches")
     chooser = Chooser(
         model,
@@ -158,11 +157,21 @@ def fit(
         method=s.method,
         strict=s.strict,
         max_grad_norm=s.max_grad_norm,
-        stop=None if s.stop is None else s.stop.rule,
+        stop=rule,
     )
-    chosen = chooser.choose(rows, s.epochs)
+    return rows, chooser.choose(rows, s.epochs)
+
+
+def fit(
+    model: Any, loss_fn: Any, optimizer: torch.optim.Optimizer, data: Any, settings: Settings
+) -> History:
+    check_settings(settings, optimizer)
+    _check_watched(settings)
+    s = settings
+    rows, chosen = choose(model, loss_fn, optimizer, data, s)
+    full_batch = isinstance(rows, Rows)
     recorder = Recorder(
-        chosen.plan,
+        chosen.taken or (lambda: chosen.plan),
         chosen.parameters,
         record_every=s.record_every,
         validate_every=None if s.validation is None else s.validate_every,

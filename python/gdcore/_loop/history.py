@@ -74,16 +74,20 @@ class History:
         return _every(self.validate_every, self.validation)
 
     def __add__(self, other: object) -> History:
-        """This history and then the other.
+        """This history and then the other, as one fit of all their epochs would leave it.
+
+        Where the first one's epochs are not a multiple of ``record_every`` (or
+        ``validate_every``), such a fit records nothing where the second one did, and the result
+        does without that.
 
         Raises:
-            ValueError: what they hold does not fit together: other parameters or metrics, or a
-                first one whose epochs are not a multiple of ``record_every`` (or
-                ``validate_every``), so that the records would not be evenly spaced.
+            ValueError: what they hold does not fit together: other parameters or metrics, or such
+                a fit would have recorded epochs that the second one did not.
         """
         if not isinstance(other, History):
             return NotImplemented
         epochs = len(self.loss)
+        joined = {}
         for name, mine, others, kept in (
             ("record_every", self.record_every, other.record_every, "parameters"),
             ("validate_every", self.validate_every, other.validate_every, "validation"),
@@ -96,23 +100,27 @@ class History:
             if held.keys() != added.keys():
                 raise ValueError(f"{kept}: expected the same, got {list(held)} and {list(added)}")
             if held and mine and epochs % mine:
-                raise ValueError(
-                    f"{name}: expected the first history's epochs to be a multiple of {mine}, "
-                    f"got {epochs}"
-                )
+                if -epochs % mine < len(other.loss):
+                    raise ValueError(
+                        f"{name}: expected the first history's epochs to be a multiple of {mine}, "
+                        f"got {epochs}"
+                    )
+                joined[kept] = held
+            else:
+                joined[kept] = _joined(held, added)
         both = len(self.lr) > 0 and len(other.lr) > 0
         if both and self.lr.shape[1:] != other.lr.shape[1:]:
             raise ValueError("lr: expected optimizers with as many groups, got others")
         steps = (self.step_loss, other.step_loss)
         return History(
             loss=torch.cat([self.loss, other.loss]),
-            parameters=_joined(self.parameters, other.parameters),
+            parameters=joined["parameters"],
             record_every=self.record_every,
             seconds=self.seconds + other.seconds,
             lr=torch.cat([self.lr, other.lr]) if both else (self.lr if len(self.lr) else other.lr),
             plan=other.plan,
             step_loss=None if steps[0] is None or steps[1] is None else torch.cat(steps),  # type: ignore[arg-type]
-            validation=_joined(self.validation, other.validation),
+            validation=joined["validation"],
             validate_every=self.validate_every,
             stopped=other.stopped,
         )

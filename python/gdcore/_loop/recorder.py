@@ -1,5 +1,7 @@
 """A history while it is being made."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ class Recorder:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Callable[[], Plan],
         parameters: dict[str, Tensor],
         *,
         record_every: int | None,
@@ -68,7 +70,7 @@ class Recorder:
             record_every=self.record_every,
             seconds=self.seconds,
             lr=_rates(self._rates),
-            plan=self._plan,
+            plan=self._plan(),
             step_loss=_joined(self._steps, self._dtype) if self._keeps_steps else None,
             validation={
                 name: torch.tensor(values, dtype=torch.float64, device="cpu")

@@ -22,8 +22,11 @@ _forked = False
 def _begin_child() -> None:
     global _forked
     _forked = True
-    # Whoever held one in the parent is not there to give it back.
-    _locks.clear()
+    # Whoever held one in the parent is not there to give it back, unless it is the thread that
+    # forked. Not new ones: a `train_step` keeps its own.
+    for lock in list(_locks.values()):
+        if not lock._is_owned():
+            lock._at_fork_reinit()
 
 
 os.register_at_fork(after_in_child=_begin_child)

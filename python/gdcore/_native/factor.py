@@ -10,8 +10,9 @@ import contextlib
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -36,7 +37,18 @@ _SMALL = 512
 """Columns up to which a second thread of LAPACK's gains little, and waits long for a busy core."""
 
 _one_at_a_time = threading.Lock()
-os.register_at_fork(after_in_child=lambda: globals().update(_one_at_a_time=threading.Lock()))
+_workers: ThreadPoolExecutor | None = None
+"""Kept. A thread that ends gives its buffers back to MKL, long after it was joined and under a lock
+of MKL's: a child of a fork in the middle of that would find the lock taken for ever.
+"""
+
+
+def _begin_child() -> None:
+    global _one_at_a_time, _workers
+    _one_at_a_time, _workers = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_begin_child)
 
 
 @contextlib.contextmanager
@@ -93,14 +105,38 @@ def triangle(
     with _single_threaded() as threads:
         if lanes == 1:
             return lane(0)
-        workers = min(threads, lanes)
-        with ThreadPoolExecutor(workers, "qr", torch.set_num_threads, (1,)) as pool:
+        return _r(torch.cat(_at_once(lane, lanes, min(threads, lanes), stopped)))
+
+
+def _at_once(
+    lane: Callable[[int], Tensor], lanes: int, threads: int, stopped: threading.Event
+) -> list[Tensor]:
+    """What the lanes give, computed by so many threads with one of LAPACK's each."""
+    global _workers
+    left, factors = deque(range(lanes)), {}
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        while True:
             try:
-                factors = list(pool.map(lane, range(lanes)))
-            except BaseException:  # Ctrl-C: after the blocks that are being factorised
-                stopped.set()
-                raise
-        return _r(torch.cat(factors))
+                number = left.popleft()
+            except IndexError:
+                return
+            factors[number] = lane(number)
+
+    if _workers is None:
+        _workers = ThreadPoolExecutor(_LANES, "qr")
+    working = [_workers.submit(work) for _ in range(threads)]
+    try:
+        for future in working:
+            future.result()
+    except BaseException:  # Ctrl-C: after the blocks that are being factorised
+        stopped.set()
+        left.clear()
+        raise
+    finally:
+        wait(working)
+    return [factors[number] for number in range(lanes)]
 
 
 def _chain(

@@ -149,7 +149,7 @@ class CompressedRunner:
             problem = checked(problem)
         self._inside = [_Held(parameter) for parameter in problem.parameters]
         self._state: dict[Tensor, dict[str, Any]] = {}
-        self._state_seen: Any = None
+        self._states_seen: dict[tuple[int, str], Tensor] = {}
         self._shown = True
         parameters = tuple(held.inside for held in self._inside)
         self.rows = compressed(problem)._replace(parameters=parameters)
@@ -193,7 +193,7 @@ class CompressedRunner:
                 state.update(fresh_state(self._optimizer, group, held.outside))
             for key, value in values.items():
                 state[key].copy_(value)
-        self._state_seen = self._states_outside()
+        self._states_seen = _copied(self._states_outside())
         self._shown = True
 
     @property
@@ -245,39 +245,39 @@ class CompressedRunner:
         """What the user has changed since it was last read or shown."""
         for held in self._inside:
             held.take_over()
-        seen = self._states_outside()
-        if seen == self._state_seen:
+        states, seen = self._states_outside(), self._states_seen
+        same = (_equal(value, seen[name]) for name, value in states.items())
+        if states.keys() == seen.keys() and all(same):
             return
-        self._state_seen = seen
+        self._states_seen = _copied(states)
         self._state.clear()
-        for held in self._inside:
-            values = self._optimizer.state.get(held.outside)
-            if values:
-                self._state[held.inside] = {
-                    key: value.detach().clone().cpu() if key == "step" else _doubled(value)
-                    for key, value in values.items()
-                    if isinstance(value, Tensor)
-                }
+        for (place, key), value in states.items():
+            inside = self._state.setdefault(self._inside[place].inside, {})
+            inside[key] = value.detach().clone().cpu() if key == "step" else _doubled(value)
 
-    def _states_outside(self) -> list[tuple[int, int]]:
-        states = [self._optimizer.state.get(held.outside) or {} for held in self._inside]
-        return [
-            _mark(value)
-            for values in states
-            for value in values.values()
+    def _states_outside(self) -> dict[tuple[int, str], Tensor]:
+        """Every tensor of the optimizer's state, by its parameter's place and its own name."""
+        return {
+            (place, key): value
+            for place, held in enumerate(self._inside)
+            for key, value in (self._optimizer.state.get(held.outside) or {}).items()
             if isinstance(value, Tensor)
-        ]
+        }
+
+
+def _copied(states: dict[tuple[int, str], Tensor]) -> dict[tuple[int, str], Tensor]:
+    return {name: value.detach().clone() for name, value in states.items()}
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """By value: what is written through ``.data`` or NumPy moves no version on."""
+    return (one.dtype, one.device) == (other.dtype, other.device) and torch.equal(one, other)
 
 
 def _doubled(tensor: Tensor) -> Tensor:
     return tensor.detach().to(
         "cpu", torch.float64, memory_format=torch.contiguous_format, copy=True
     )
-
-
-def _mark(tensor: Tensor) -> tuple[int, int]:
-    """What changes when a tensor is written or replaced."""
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
 class _Held:
@@ -291,7 +291,6 @@ class _Held:
     def take_over(self) -> None:
         self.inside.requires_grad_(self.outside.requires_grad)
         now = self.outside.detach()
-        # By value: what is written through ``.data`` or NumPy moves no version on.
         if not torch.equal(now, self._seen):
             self.inside.detach().copy_(now)
             self._seen.copy_(now)

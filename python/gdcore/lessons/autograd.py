@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import pictures, stories
+from . import pictures
 from .agreement import Disagreement, same_lines
 from .golden import check_lines, golden
+from .insight import second_derivative
 from .lesson import Lesson, Run, Settings, line_per_row
 from .rounding import compare_to_the_character
+from .sayings import Saying, say
 
 # The seed's own line: "the expression differentiated by w".
 LINE = "수식을 w로 미분한 값 : {gradient}"
@@ -69,6 +71,22 @@ def check_autograd(backend: str, run: Run, lines: list[str]) -> Disagreement | N
     return same_lines([LINE.format(gradient=golden("autograd")["gradient"])], lines)
 
 
+def parabola(run: Run, settings: Settings) -> list[Saying]:
+    """z = 2 w^2 + 5: one step of 1 / curvature ends at the minimum."""
+    first, second = second_derivative(lambda w: 2 * w**2 + 5, W)
+    return [say("parabola", curvature=second, gradient=first, at=W, end=W - first / second)]
+
+
+def accumulated(run: Run, settings: Settings) -> list[Saying]:
+    """z = 2 w has no curvature; and sums of gradients are momentum 1, which never settles."""
+    _, second = second_derivative(lambda w: 2 * w, W)
+    # A step with momentum 1 does this to (distance, velocity), here with lr curvature = 1; as
+    # long as it is stable at all, its eigenvalues are on the unit circle.
+    step = torch.tensor([[0.0, -1.0], [1.0, 1.0]])
+    kept = torch.linalg.eigvals(step).abs().max().item()
+    return [say("accumulated", curvature=second, kept=kept)]
+
+
 ZERO_GRAD = Lesson(
     name="zero_grad",
     title="why gradients are set to zero: backward adds to them",
@@ -80,7 +98,7 @@ ZERO_GRAD = Lesson(
     check=check_lines("zero_grad"),
     compare=compare_to_the_character(line_per_row(LINE)),
     draw=pictures.accumulating_gradient,
-    says=stories.accumulated(W),
+    says=accumulated,
     options=frozenset({"epochs"}),
 )
 
@@ -95,6 +113,6 @@ AUTOGRAD = Lesson(
     check=check_autograd,
     compare=compare_to_the_character(line_per_row(LINE)),
     draw=pictures.tangent,
-    says=stories.parabola(W),
+    says=parabola,
     options=frozenset(),
 )

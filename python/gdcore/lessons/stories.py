@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 from gdcore import Curvature, curvature
 from gdcore.nn import LegendreRegression, LinearRegression, PolynomialRegression
 
-from .insight import at_end, ended, excess, flat, half_life, of_model, second_derivative
+from .insight import at_end, ended, excess, flat, half_life, of_model
 from .lesson import Run, Says, Settings, number, numbers
 from .sayings import Saying, direction, epochs, say, shown, six
 
@@ -273,30 +273,5 @@ def study(line_slope: float, offset: float) -> Says:
             say("study_best", **best, cost=cost),
             say("limit", largest=found.largest_curvature, limit=limit),
         ]
-
-    return says
-
-
-def parabola(at: float) -> Says:
-    """z = 2 w^2 + 5: one step of 1 / curvature ends at the minimum."""
-
-    def says(run: Run, settings: Settings) -> list[Saying]:
-        first, second = second_derivative(lambda w: 2 * w**2 + 5, at)
-        end = at - first / second
-        return [say("parabola", curvature=second, gradient=first, at=at, end=end)]
-
-    return says
-
-
-def accumulated(at: float) -> Says:
-    """z = 2 w has no curvature; and sums of gradients are momentum 1, which never settles."""
-
-    def says(run: Run, settings: Settings) -> list[Saying]:
-        _, second = second_derivative(lambda w: 2 * w, at)
-        # A step with momentum 1 does this to (distance, velocity), here with lr curvature = 1; as
-        # long as it is stable at all, its eigenvalues are on the unit circle.
-        step = torch.tensor([[0.0, -1.0], [1.0, 1.0]])
-        kept = torch.linalg.eigvals(step).abs().max().item()
-        return [say("accumulated", curvature=second, kept=kept)]
 
     return says

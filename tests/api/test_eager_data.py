@@ -1,0 +1,148 @@
+"""Data that native code does not take, but torch: they train eagerly, and the plan says why."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gdcore
+
+from .plain_torch import plain_loop
+from .training_cases import twin
+
+STEPS = 3
+
+
+class Halved(Tensor):
+    """A tensor with rules of its own."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        return result / 2 if func is F.linear else result
+
+
+def negated(tensor: Tensor) -> Tensor:
+    """Its negation, lazily."""
+    return torch.complex(tensor, tensor).conj().imag
+
+
+# What is done to x or y, and what the plan says of it.
+KINDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
+    "requires grad": (lambda t: t.clone().requires_grad_(), "xy", "require grad"),
+    "has a graph": (lambda t: t.clone().requires_grad_() * 1.0, "xy", "require grad"),
+    "negated": (negated, "xy", "lazy negation"),
+    "with rules of its own": (lambda t: t.as_subclass(Halved), "xy", "plain tensor, got a Halved"),
+    "sparse": (lambda t: t.to_sparse(), "x", "dense tensor with storage, got torch.sparse_coo"),
+    "sparse rows": (lambda t: t.to_sparse_csr(), "x", "dense tensor with storage, got torch.sp"),
+}
+CASES = [(kind, which) for kind, (_, argument, _) in KINDS.items() for which in argument]
+EACH = pytest.mark.parametrize(("kind", "which"), CASES)
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+
+
+def problem(kind: str, which: str) -> tuple[nn.Module, Tensor, Tensor, str]:
+    random = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 2, dtype=torch.float64)
+    x = torch.randn(9, 3, generator=random, dtype=torch.float64)
+    y = torch.randn(9, 2, generator=random, dtype=torch.float64)
+    change, _, why = KINDS[kind]
+    return model, *((change(x), y) if which == "x" else (x, change(y))), why
+
+
+def plain(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, nn.Module]:
+    other = twin(model)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    losses = plain_loop(other, nn.MSELoss(), optimizer, x.detach(), y.detach(), STEPS)
+    return losses, other
+
+
+def agree(
+    losses: Tensor, model: nn.Module, expected: tuple[Tensor, nn.Module], **close: float
+) -> None:
+    """Three steps over a few rows in float64: some tens of roundings."""
+    close = close or {"rtol": 1e-13, "atol": 1e-13}
+    torch.testing.assert_close(losses, expected[0].as_subclass(Tensor), **close)
+    for mine, other in zip(model.parameters(), expected[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, other, **close)
+
+
+@EACH
+def test_a_fit(kind: str, which: str) -> None:
+    model, x, y, why = problem(kind, which)
+    expected = plain(model, x, y)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(ValueError, match=why):
+        gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=STEPS, strict=True)
+    assert gdcore.explain(model, nn.MSELoss(), optimizer, (x, y), epochs=STEPS).method == "eager"
+    history = gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=STEPS)
+    assert history.plan.method == "eager"
+    assert history.plan.why.startswith(f"{which}: expected ")
+    assert why in history.plan.why
+    agree(history.loss, model, expected)
+    assert x.grad_fn is not None or x.grad is None
+
+
+@EACH
+def test_a_step(kind: str, which: str) -> None:
+    """Before and after a step with data as they should be: the native step is still there."""
+    model, x, y, why = problem(kind, which)
+    expected = plain(model, x, y)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    strict = gdcore.train_step(model, nn.MSELoss(), optimizer, strict=True)
+    with pytest.raises(ValueError, match=why):
+        strict(x, y)
+    step = gdcore.train_step(model, nn.MSELoss(), optimizer)
+    losses = [step(x, y).as_subclass(Tensor) for _ in range(STEPS)]
+    agree(torch.stack(losses), model, expected)
+    good = torch.ones(4, 3).double(), torch.ones(4, 2).double()
+    step(*good)
+    strict(*good)
+    assert step(x, y).isfinite()
+
+
+@pytest.mark.parametrize("way", ["fit", "train_step"])
+def test_autocast(way: str) -> None:
+    model, x, y = nn.Linear(3, 2), torch.randn(9, 3), torch.randn(9, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with torch.autocast("cpu"):
+        expected = plain(model, x, y)
+        if way == "fit":
+            with pytest.raises(ValueError, match="autocast"):
+                gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=STEPS, strict=True)
+            history = gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=STEPS)
+            assert history.plan.why.startswith("autocast: expected it to be off")
+            losses = history.loss
+        else:
+            with pytest.raises(ValueError, match="autocast"):
+                gdcore.train_step(model, nn.MSELoss(), optimizer, strict=True)(x, y)
+            step = gdcore.train_step(model, nn.MSELoss(), optimizer)
+            losses = torch.stack([step(x, y) for _ in range(STEPS)])
+    # A gradient that is another in float32's last digit may be rounded to another bfloat16.
+    agree(losses, model, expected, rtol=2**-8, atol=2**-8)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 5, 3)], ids=str)
+@pytest.mark.parametrize("way", ["fit", "train_step"])
+def test_rows_in_another_number_of_dimensions(way: str, shape: tuple[int, ...]) -> None:
+    """A vector or a stack of rows, which Linear takes: a fit finds that it is affine all the same,
+    a step is made eagerly.
+    """
+    model = nn.Linear(3, 2, dtype=torch.float64)
+    x, y = torch.randn(shape).double(), torch.randn(*shape[:-1], 2).double()
+    expected = plain(model, x, y)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    if way == "fit":
+        history = gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=STEPS, strict=True)
+        losses = history.loss
+    else:
+        with pytest.raises(ValueError, match=r"x: expected shape \(n, d\)"):
+            gdcore.train_step(model, nn.MSELoss(), optimizer, strict=True)(x, y)
+        step = gdcore.train_step(model, nn.MSELoss(), optimizer)
+        losses = torch.stack([step(x, y) for _ in range(STEPS)])
+    agree(losses, model, expected)

@@ -1,0 +1,181 @@
+"""The runner on CUDA over emulated kernels, against the CPU's: losses, stops, what is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gdcore._native.problem import Problem, StopRule
+from gdcore._native.runners import StepwiseRunner
+
+from ..native.problems import OPTIMIZERS, linear, optimizer, twin
+
+pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA path")
+
+# Twelve steps of sums over some tens of rows, in another order.
+CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
+
+
+def runners(problem: Problem, name: str = "SGD with all options") -> tuple[Any, StepwiseRunner]:
+    """Of the problem, and on the CPU of its twin."""
+    from gdcore._native.cuda_runner import CudaRunner
+
+    other = twin(problem)
+    return (
+        CudaRunner(problem, optimizer(name, problem.parameters)),
+        StepwiseRunner(other, optimizer(name, other.parameters)),
+    )
+
+
+def agree(mine: Any, theirs: Any) -> None:
+    assert (mine.outcome, mine.epochs, mine.updates) == (
+        theirs.outcome,
+        theirs.epochs,
+        theirs.updates,
+    )
+    for name in ("losses", "step_losses", "records"):
+        left, right = getattr(mine, name), getattr(theirs, name)
+        assert (left is None) == (right is None), name
+        if left is not None:
+            torch.testing.assert_close(left, right, **CLOSE)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_full_batch(on_host: Any, name: str, weighted: bool) -> None:
+    problem = linear(30, 3, 2, weighted=weighted)
+    mine, theirs = runners(problem, name)
+    for epochs in (1, 7, 4):
+        agree(mine.run(epochs, record_every=3), theirs.run(epochs, record_every=3))
+    for p, q in zip(mine._problem.parameters, theirs._problem.parameters, strict=True):
+        torch.testing.assert_close(p, q, **CLOSE)
+        left, right = mine._optimizer.state.get(p, {}), theirs._optimizer.state.get(q, {})
+        assert left.keys() == right.keys()
+        for key in left:
+            torch.testing.assert_close(left[key], right[key], **CLOSE)
+
+
+@pytest.mark.parametrize("rows", [30, 1100])
+def test_chunks_do_not_show(on_host: Any, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for first in (1, 3, 64):
+        problem = linear(rows, 20, 2, torch.float32)
+        mine, _ = runners(problem, "Adam with all options")
+        mine._chunk = first
+        monkeypatch.setattr("gdcore._native.cuda_runner._CHUNK", 0.0)  # each is half of the last
+        ran = mine.run(9, record_every=2)
+        found.append((ran.losses, ran.records, *(p.detach() for p in problem.parameters)))
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+@pytest.mark.parametrize("order", [None, torch.randperm(67), torch.randint(67, (100,))])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_minibatches(on_host: Any, size: int, order: Tensor | None, weighted: bool) -> None:
+    mine, theirs = runners(linear(67, weighted=weighted), "Adam")
+    for _ in range(2):
+        agree(
+            mine.run(1, order=order, batch_size=size), theirs.run(1, order=order, batch_size=size)
+        )
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD, Nesterov, ascending"])
+@pytest.mark.parametrize("first", [1, 5, 64])
+def test_stop(on_host: Any, name: str, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at after a chunk; what went past it is taken back, to the bit."""
+    monkeypatch.setattr("gdcore._native.cuda_runner._CHUNK", 0.0)  # each is half of the last
+    rule = StopRule(no_improvement_for=3)
+    if name == "Adam":
+        losses = runners(linear(30, 3, 2), name)[1].run(20).losses
+        rule = StopRule(loss_below=losses[-2:].mean().item())
+    problem = linear(30, 3, 2)
+    mine, theirs = runners(problem, name)
+    mine._chunk = first
+    ours = mine.run(200, stop=rule)
+    agree(ours, theirs.run(200, stop=rule))
+    assert ours.outcome == "stopped"
+    assert all(s.get("step", ours.updates) == ours.updates for s in mine._optimizer.state.values())
+    plain, _ = runners(linear(30, 3, 2), name)
+    plain.run(ours.updates)
+    for p, q in zip(problem.parameters, plain._problem.parameters, strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_dtypes(on_host: Any, dtype: torch.dtype) -> None:
+    """Where a fit ends is where an update no longer moves what is stored: some units there."""
+    from gdcore._native.cuda_runner import CudaRunner
+
+    wanted = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
+    x = torch.randn(3000, 3, dtype=torch.float64)
+    weight = nn.Parameter(torch.zeros(1, 3, dtype=dtype))
+    data = (x.to(dtype), (x @ wanted.t()).to(dtype), None)
+    problem = Problem("linear", ("weight",), (weight,), *data, mean=True)
+    ran = CudaRunner(problem, torch.optim.SGD([weight], lr=0.25)).run(40)
+    assert ran.losses.dtype == dtype
+    unit = torch.finfo(dtype).eps
+    torch.testing.assert_close(weight.detach().double(), wanted, rtol=0, atol=16 * unit)
+
+
+def test_gradient_norms_are_refused(on_host: Any) -> None:
+    mine, _ = runners(linear())
+    with pytest.raises(ValueError, match="no gradient_norm_below"):
+        mine.run(3, stop=StopRule(gradient_norm_below=1.0))
+
+
+def test_divergence(on_host: Any) -> None:
+    problem = linear(30, 3, 2, torch.float32)
+    mine = runners(problem, "SGD")[0]
+    mine._optimizer.param_groups[0]["lr"] = 1e5
+    ran = mine.run(100)
+    assert ran.outcome == "diverged"
+    assert ran.epochs == ran.updates + 1 == len(ran.losses)
+    assert not ran.losses[-1].isfinite()
+    assert ran.losses[:-1].isfinite().all()
+    assert all(p.isfinite().all() for p in problem.parameters)
+
+
+def test_interrupts(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two chunks: what has been made is told."""
+    mine, theirs = runners(linear())
+    answers = iter([False, False, True])
+    monkeypatch.setattr("gdcore._native.cuda_runner._interrupts.waiting", lambda: next(answers))
+    mine._chunk = 4
+    ran = mine.run(1000)
+    assert ran.outcome == "interrupted"
+    assert 0 < ran.epochs == ran.updates == len(ran.losses) < 1000
+    torch.testing.assert_close(ran.losses, theirs.run(ran.epochs).losses, **CLOSE)
+
+
+@pytest.mark.parametrize("frozen", ["requires no gradient", "not in the optimizer"])
+@pytest.mark.parametrize("rows", [30, 1100])
+def test_frozen_parameters(on_host: Any, frozen: str, rows: int) -> None:
+    from gdcore._native.cuda_runner import CudaRunner
+
+    problem = linear(rows, 20, 2)
+    other = twin(problem)
+    ran = []
+    for kind, own in ((CudaRunner, problem), (StepwiseRunner, other)):
+        weight, bias = own.parameters
+        held = [weight, bias]
+        if frozen == "requires no gradient":
+            weight.requires_grad_(False)
+        else:
+            held = [bias]
+        ran.append(kind(own, torch.optim.Adam(held)).run(5, record_every=1))
+    agree(*ran)
+    assert torch.equal(problem.parameters[0], linear(rows, 20, 2).parameters[0])
+    assert not torch.equal(problem.parameters[1], linear(rows, 20, 2).parameters[1])
+
+
+def test_states_of_another_kind(on_host: Any) -> None:
+    problem = linear()
+    mine, _ = runners(problem)
+    weight = problem.parameters[0]
+    mine._optimizer.state[weight]["momentum_buffer"] = torch.zeros(weight.shape).float()
+    before = weight.detach().clone()
+    with pytest.raises(ValueError, match=r"momentum_buffer contiguous.*got shape .*float32"):
+        mine.run(3)
+    assert torch.equal(weight, before)
