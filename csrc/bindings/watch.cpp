@@ -17,7 +17,6 @@ void Watch::attribute(py::object object, py::str name) { attributes_.push_back({
 void Watch::type(py::object object) { types_.push_back({object, {}, py::type::of(object)}); }
 void Watch::size(py::dict mapping) { sizes_.emplace_back(mapping, PyDict_GET_SIZE(mapping.ptr())); }
 void Watch::empty(py::dict mapping) { sizes_.emplace_back(mapping, 0); }
-void Watch::elements(py::list list) { lists_.push_back({list, {}, py::tuple(list)}); }
 
 bool Watch::unchanged() const {
   for (const Entry& e : types_) {
@@ -30,13 +29,6 @@ bool Watch::unchanged() const {
     PyObject* value = PyDict_GetItemWithError(e.holder.ptr(), e.key.ptr());
     if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
     if (value != e.expected.ptr()) return false;
-  }
-  for (const Entry& e : lists_) {
-    const Py_ssize_t size = PyTuple_GET_SIZE(e.expected.ptr());
-    if (PyList_GET_SIZE(e.holder.ptr()) != size) return false;
-    for (Py_ssize_t i = 0; i < size; ++i) {
-      if (PyList_GET_ITEM(e.holder.ptr(), i) != PyTuple_GET_ITEM(e.expected.ptr(), i)) return false;
-    }
   }
   for (const Entry& e : attributes_) {
     PyObject* value = PyObject_GetAttr(e.holder.ptr(), e.key.ptr());
@@ -55,7 +47,6 @@ void register_watch(py::module_& m) {
       .def("type", &Watch::type, py::arg("object"))
       .def("size", &Watch::size, py::arg("mapping"))
       .def("empty", &Watch::empty, py::arg("mapping"))
-      .def("elements", &Watch::elements, py::arg("list"))
       .def("unchanged", &Watch::unchanged);
 }
 

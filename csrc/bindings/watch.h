@@ -16,7 +16,6 @@ class Watch {
   void type(pybind11::object object);
   void size(pybind11::dict mapping);
   void empty(pybind11::dict mapping);
-  void elements(pybind11::list list);
 
   bool unchanged() const;
 
@@ -31,7 +30,6 @@ class Watch {
   std::vector<Entry> types_;
   std::vector<std::pair<pybind11::dict, Py_ssize_t>> sizes_;
   std::vector<Entry> items_;
-  std::vector<Entry> lists_;
   std::vector<Entry> attributes_;
 };
 

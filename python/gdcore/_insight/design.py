@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .._native.factor import triangle
 from .._recognition.models import recognise_loss
-from .._seen import Seen
+from .._seen import Look
 from .forms import NoDesign, form_of
 
 __all__ = ["Design", "NoDesign", "Reduced", "design", "unpack"]
@@ -228,7 +228,7 @@ def design(model: Any, loss_fn: Any, data: Any, parameters: Sequence[Tensor]) ->
     """
     x, y, weight = unpack(data)
     try:
-        mean = recognise_loss(loss_fn, Seen())
+        mean = recognise_loss(loss_fn, Look())
     except (TypeError, ValueError):
         name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
         return NoDesign(f"{name} is not known to be a squared error")

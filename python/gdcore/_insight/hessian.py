@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import reference
 from .._recognition.models import recognise_loss
-from .._seen import Seen
+from .._seen import Look
 
 __all__ = ["Extremes", "hessian_extremes"]
 
@@ -41,7 +41,7 @@ def _loss(model: Any, loss_fn: Any, x: Any, y: Tensor, weight: Tensor | None) ->
     if weight is None:
         value: Tensor = loss_fn(prediction, y)
     else:
-        reduction = "mean" if recognise_loss(loss_fn, Seen()) else "sum"
+        reduction = "mean" if recognise_loss(loss_fn, Look()) else "sum"
         value = reference.mse_loss(prediction, y, reduction, weight)
     if not isinstance(value, Tensor) or value.dim() != 0:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -11,8 +11,9 @@ from .. import _checks, _ops
 from .._native.optimizers import not_native, recognise_optimizer
 from .._native.problem import Problem, StopRule
 from .._native.runners import CompressedRunner, Runner, StepwiseRunner
+from .._recognition.losses import NotSquaredError, squared_error
 from .._recognition.models import NativeModel, recognise_model
-from .._seen import Seen
+from .._seen import Look
 from . import cuda_cost as _cuda_cost
 from .batches import Batches, Data, Inputs, Rows
 from .cost import Costs, choose
@@ -192,15 +193,12 @@ class Chooser:
 
     def _check_optimizer(self) -> None:
         try:
-            recognise_optimizer(self._optimizer, Seen())
+            recognise_optimizer(self._optimizer, Look())
         except (TypeError, ValueError) as error:
             raise _NotFusedError(str(error)) from error
 
     def _mean(self, y: Tensor, batch_size: int | None) -> bool:
         """Whether the loss is a mean of squares, or their sum."""
-        # Imported when it is needed: what recognises takes a third of the time of importing gdcore.
-        from .._recognition.losses import NotSquaredError, squared_error
-
         dtype = y.dtype if y.is_floating_point() else torch.float32
         loss = squared_error(self._loss_fn, _shapes(y, batch_size), dtype, y.device)
         if isinstance(loss, NotSquaredError):
@@ -211,7 +209,7 @@ class Chooser:
         native, said = None, None
         if isinstance(x, Tensor) and x.dim() > 0:
             try:
-                native = recognise_model(self._model, Seen())
+                native = recognise_model(self._model, Look())
             except TypeError:
                 pass  # not by its name; by what it does, perhaps
             except ValueError as error:
