@@ -50,14 +50,14 @@ class Group {
     if (value == nullptr) throw py::key_error(key.text);
     return value;
   }
-  double number(const Key& key) const { return is_elsewhere(key) ? 0.0 : to_double(at(key)); }
+  double number(const Key& key) const {
+    const py::handle value = at(key);
+    return is_elsewhere(value) ? 0.0 : to_double(value);
+  }
   bool flag(const Key& key) const { return is_true(at(key)); }
   bool is_tensor(const Key& key) const { return torch_.plain(at(key)); }
   /// Whether this is a tensor on another device, whose value cannot be had without waiting for it.
-  bool is_elsewhere(const Key& key) const {
-    Memory memory;
-    return is_tensor(key) && memory.look(at(key)) && !memory.on_cpu();
-  }
+  bool is_elsewhere(const Key& key) const { return is_elsewhere(at(key)); }
   /// A rate that is a tensor of float32 is one whose arithmetic torch rounds to float32.
   bool is_single(const Key& key) const {
     Memory memory;
@@ -65,6 +65,11 @@ class Group {
   }
 
  private:
+  bool is_elsewhere(py::handle value) const {
+    Memory memory;
+    return torch_.plain(value) && memory.look(value) && !memory.on_cpu();
+  }
+
   py::dict dict_;
   const Torch& torch_;
 };

@@ -40,18 +40,16 @@ bool plain(py::handle object) {
 
 class Step {
  public:
-  /// `check(x, y)` raises what is wrong with data that are not plain; `scalars` are patterns of a loss in float32 and
-  /// float64.
-  Step(const Training& training, const Watch& watch, py::object optimizer, py::function check,
-       py::object float32_scalar, py::object float64_scalar)
-      : training_(training),
-        watch_(watch),
+  Step(py::object training, py::object watch, py::object optimizer, py::function check, py::object float32_scalar,
+       py::object float64_scalar)
+      : owners_{std::move(training), std::move(watch)},
+        training_(owners_[0].cast<const Training&>()),
+        watch_(owners_[1].cast<const Watch&>()),
         optimizer_(std::move(optimizer)),
         check_(std::move(check)),
         scalars_{std::move(float32_scalar), std::move(float64_scalar)} {}
 
-  /// The loss, or None, with nothing done, if something that the plan was made from has changed since.
-  py::object call(py::object x, py::object y) const {
+  py::object call(py::handle x, py::handle y) const {
     if (!watch_.unchanged()) return py::none();
     const TorchFunctions& t = torch_functions();
     if (!plain(x) || !plain(y) || is_true(t.autocast())) check_(x, y);
@@ -68,6 +66,7 @@ class Step {
   }
 
  private:
+  py::object owners_[2];
   const Training& training_;
   const Watch& watch_;
   py::object optimizer_;
@@ -75,14 +74,43 @@ class Step {
   py::object scalars_[2];
 };
 
+/// What Python calls, as Python calls its own functions: pybind11's way there takes a tenth of a step.
+PyObject* call_step(PyObject* step, PyObject* const* arguments, Py_ssize_t count) {
+  if (count != 2) {
+    PyErr_Format(PyExc_TypeError, "step: expected x and y, got %zd arguments", count);
+    return nullptr;
+  }
+  try {
+    return static_cast<Step*>(PyCapsule_GetPointer(step, nullptr))->call(arguments[0], arguments[1]).release().ptr();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (...) {
+    py::detail::try_translate_exceptions();
+  }
+  return nullptr;
+}
+
+/// Returns a function of x and y that makes a step and returns the loss, or None, with nothing done, if something that
+/// the plan was made from has changed since. `check(x, y)` raises what is wrong with data that are not plain; the
+/// scalars are patterns of a loss.
+py::object make_step(py::object training, py::object watch, py::object optimizer, py::function check,
+                     py::object float32_scalar, py::object float64_scalar) {
+  static PyMethodDef definition = {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_step)),
+                                   METH_FASTCALL, nullptr};
+  auto step = std::make_unique<Step>(std::move(training), std::move(watch), std::move(optimizer), std::move(check),
+                                     std::move(float32_scalar), std::move(float64_scalar));
+  const py::capsule owner(step.get(), [](void* made) { delete static_cast<Step*>(made); });
+  static_cast<void>(step.release());
+  PyObject* const function = PyCFunction_New(&definition, owner.ptr());
+  if (function == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(function);
+}
+
 }  // namespace
 
 void register_step(py::module_& m) {
-  py::class_<Step>(m, "Step")
-      .def(py::init<const Training&, const Watch&, py::object, py::function, py::object, py::object>(),
-           py::keep_alive<1, 2>(), py::keep_alive<1, 3>(), py::arg("training"), py::arg("watch"), py::arg("optimizer"),
-           py::arg("check"), py::arg("float32_scalar"), py::arg("float64_scalar"))
-      .def("__call__", &Step::call, py::arg("x"), py::arg("y"));
+  m.def("step", &make_step, py::arg("training"), py::arg("watch"), py::arg("optimizer"), py::arg("check"),
+        py::arg("float32_scalar"), py::arg("float64_scalar"));
 }
 
 }  // namespace gdcore

@@ -169,10 +169,14 @@ void leave(const std::vector<Trained>& trained, const py::dict& state) {
   // Never destroyed: at exit the interpreter is gone first.
   static const auto* const increment_version =
       new py::object(py::module_::import("torch").attr("_C").attr("_increment_version"));
-  py::list written;
+  std::size_t count = 0;
+  for (const Trained& t : trained) count += 1 + t.alive.size();
+  const py::tuple written(count);
+  Py_ssize_t next = 0;
+  const auto add = [&](const py::object& value) { PyTuple_SET_ITEM(written.ptr(), next++, value.inc_ref().ptr()); };
   for (const Trained& t : trained) {
-    written.append(t.parameter);
-    for (const py::object& value : t.alive) written.append(value);
+    add(t.parameter);
+    for (const py::object& value : t.alive) add(value);
     if (t.counted) write_counter(t.counter, t.update.step);
     if (!t.fresh) continue;
     PyObject* const known = find(state, t.parameter);
@@ -214,6 +218,13 @@ Training::Training(const std::string& model, bool flat, std::vector<py::object> 
   index_ = weight_index(index, end);
 }
 
+void Training::check_run(const RunData& data, const py::list& groups, const py::dict& state) const {
+  const Problem problem(model_, data.x, data.target, Given::kModel, flat_, parameters_, data.loss_weight, &index_);
+  std::vector<Trained> trained = optimizer_->read(groups, state, parameters_, fresh_);
+  place(problem, trained);
+  check_written(problem, trained);
+}
+
 LoopResult Training::run(const RunData& data, const py::list& groups, const py::dict& state, const Request& request,
                          const Interrupt& interrupt) const {
   const Problem problem(model_, data.x, data.target, Given::kModel, flat_, parameters_, data.loss_weight, &index_);
@@ -249,6 +260,11 @@ void register_training(py::module_& m) {
            py::arg("model"), py::arg("flat"), py::arg("parameters"), py::arg("mean"), py::arg("optimizer"),
            py::arg("plain_types"), py::arg("fresh"), py::arg("index"))
       .def("check", &Training::check, py::arg("groups"))
+      .def(
+          "check_run",
+          [](const Training& training, py::handle x, py::handle target, py::handle weight, const py::list& groups,
+             const py::dict& state) { training.check_run({x, target, weight, py::none(), 0}, groups, state); },
+          py::arg("x"), py::arg("target"), py::arg("weight"), py::arg("groups"), py::arg("state"))
       .def("run", &run_epochs, py::arg("x"), py::arg("target"), py::arg("weight"), py::arg("groups"), py::arg("state"),
            py::arg("losses"), py::arg("epochs"), py::arg("record_every"), py::arg("records"), py::arg("threads"),
            py::arg("order"), py::arg("batch_size"), py::arg("max_grad_norm"), py::arg("stop"), py::arg("overflow"));

@@ -72,6 +72,8 @@ class Training {
   /// whole step, their versions moved on, and `state` holds what was made fresh.
   LoopResult run(const RunData& data, const py::list& groups, const py::dict& state, const Request& request,
                  const Interrupt& interrupt) const;
+  /// Throws what a run over all rows would because of its arguments.
+  void check_run(const RunData& data, const py::list& groups, const py::dict& state) const;
   /// Throws what a run would because of the optimizer's settings.
   void check(const py::list& groups) const { optimizer_->check(groups, parameters_); }
 

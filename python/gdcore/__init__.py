@@ -11,12 +11,7 @@ with many settings at once, `gdcore.plotting` draws.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import functional, metrics, nn, optim, reference
-from ._build_info import __version__, build_info
-from .compress import Compressed, compress
-from .explain import Plan, explain
-from .stopping import stop_when
-from .training import DivergenceError, History, fit, train_step
+from . import functional, nn, optim, reference
 
 __all__ = [
     "Compressed",
@@ -45,18 +40,36 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import affine, plotting
+    from . import affine, metrics, plotting
+    from ._build_info import __version__, build_info
+    from ._compress import Compressed, compress
     from ._curvature import Curvature, curvature
+    from ._explain import Plan, explain
     from ._sweep import Run, Sweep, sweep
+    from .stopping import stop_when
+    from .training import DivergenceError, History, fit, train_step
 
+# A module never has the name of what it holds: importing it would put it in that one's place.
 _WHEN_USED = {
-    "affine": "affine",
-    "plotting": "plotting",
+    "Compressed": "_compress",
     "Curvature": "_curvature",
-    "curvature": "_curvature",
+    "DivergenceError": "training",
+    "History": "training",
+    "Plan": "_explain",
     "Run": "_sweep",
     "Sweep": "_sweep",
+    "__version__": "_build_info",
+    "affine": "affine",
+    "build_info": "_build_info",
+    "compress": "_compress",
+    "curvature": "_curvature",
+    "explain": "_explain",
+    "fit": "training",
+    "metrics": "metrics",
+    "plotting": "plotting",
+    "stop_when": "stopping",
     "sweep": "_sweep",
+    "train_step": "training",
 }
 
 

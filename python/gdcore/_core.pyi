@@ -76,6 +76,14 @@ class Training:
         index: Tensor | None,
     ) -> None: ...
     def check(self, groups: list[dict[str, Any]]) -> None: ...
+    def check_run(
+        self,
+        x: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        groups: list[dict[str, Any]],
+        state: dict[Tensor, Any],
+    ) -> None: ...
     def run(
         self,
         x: Tensor,
@@ -95,17 +103,14 @@ class Training:
         overflow: float,
     ) -> tuple[int, int, str, BaseException | None]: ...
 
-class Step:
-    def __init__(
-        self,
-        training: Training,
-        watch: Watch,
-        optimizer: torch.optim.Optimizer,
-        check: Callable[[Any, Any], None],
-        float32_scalar: Tensor,
-        float64_scalar: Tensor,
-    ) -> None: ...
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor | None: ...
+def step(
+    training: Training,
+    watch: Watch,
+    optimizer: torch.optim.Optimizer,
+    check: Callable[[Any, Any], None],
+    float32_scalar: Tensor,
+    float64_scalar: Tensor,
+) -> Callable[[Tensor, Tensor], Tensor | None]: ...
 
 class Watch:
     def item(self, mapping: dict[Any, Any], key: object) -> None: ...

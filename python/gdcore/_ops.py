@@ -361,7 +361,7 @@ def step(
     check: Callable[[Any, Any], None],
 ) -> Callable[[Tensor, Tensor], Tensor | None]:
     """One update as a function of x and y: see ``csrc/bindings/step.cpp``."""
-    return _core.Step(training, watch, optimizer, check, *_SCALARS.values())
+    return _core.step(training, watch, optimizer, check, *_SCALARS.values())
 
 
 def training(

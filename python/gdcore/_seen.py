@@ -1,12 +1,31 @@
-"""What was read of the user's objects, so that any change of it is noticed."""
+"""What is read of the user's objects, and remembered where any change of it is to be noticed."""
 
 from typing import Any
 
 from . import _ops
 
 
-class Seen:
-    """Reads the user's objects and remembers what it read."""
+class Look:
+    """Reads the user's objects."""
+
+    def item(self, mapping: dict[Any, Any], key: object) -> Any:
+        return mapping.get(key)
+
+    def attribute(self, value: object, name: str) -> Any:
+        return getattr(value, name)
+
+    def type(self, value: object) -> type:
+        return type(value)
+
+    def empty(self, mapping: dict[Any, Any]) -> bool:
+        return not mapping
+
+    def mapping(self, values: dict[str, Any]) -> dict[str, Any]:
+        return values
+
+
+class Seen(Look):
+    """Reads them, and remembers what it read."""
 
     def __init__(self) -> None:
         self.watch = _ops.Watch()
@@ -33,6 +52,5 @@ class Seen:
             self.watch.item(values, key)
         return values
 
-    def elements(self, values: list[Any]) -> list[Any]:
+    def elements(self, values: list[Any]) -> None:
         self.watch.elements(values)
-        return values

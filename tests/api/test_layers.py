@@ -13,8 +13,8 @@ ROOT = Path(gdcore.__file__).parent
 ABOVE = {
     "_native": ("_recognition", "_loop", "_insight", "affine", "training", "_curvature", "_sweep"),
     "_recognition": ("_loop", "_insight", "affine", "training", "_curvature", "_sweep"),
-    "_loop": ("_insight", "training", "explain", "_curvature", "_sweep", "lessons"),
-    "_insight": ("_loop", "training", "explain", "_sweep", "lessons"),
+    "_loop": ("_insight", "training", "_explain", "_curvature", "_sweep", "lessons"),
+    "_insight": ("_loop", "training", "_explain", "_sweep", "lessons"),
 }
 
 
@@ -37,15 +37,34 @@ def test_a_layer_knows_nothing_above_it(package: str) -> None:
     assert not below & set(ABOVE[package])
 
 
+def run(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_importing_gdcore_leaves_what_not_every_program_needs() -> None:
-    """It is to take little more than importing torch does."""
-    code = """
+    """It is to take little more than importing torch does: what trains comes when it is used."""
+    run("""
 import sys, torch, gdcore
-late = ("gdcore._insight", "gdcore.affine", "gdcore.plotting", "gdcore._recognition.trace")
+late = (
+    "gdcore._insight", "gdcore._loop", "gdcore._recognition", "gdcore.affine", "gdcore.metrics",
+    "gdcore.plotting", "gdcore.training",
+)
 assert not [name for name in sys.modules if name.startswith(late)]
 for name in gdcore.__all__:
     getattr(gdcore, name)
 assert all(name in sys.modules for name in late)
 assert callable(gdcore.curvature) and callable(gdcore.sweep)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+""")
+
+
+def test_what_is_imported_late_is_itself_whatever_was_imported_before() -> None:
+    """A module that is imported stands in its package under its name: in no function's place."""
+    run("""
+import pkgutil, types, gdcore
+for module in pkgutil.walk_packages(gdcore.__path__, "gdcore."):
+    if module.name != "gdcore.__main__" and "lessons" not in module.name:
+        __import__(module.name)
+modules = {"affine", "functional", "metrics", "nn", "optim", "plotting", "reference"}
+for name in gdcore.__all__:
+    assert isinstance(getattr(gdcore, name), types.ModuleType) == (name in modules), name
+""")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._recognition.models import recognise_model
-from .._seen import Seen
+from .._seen import Look
 
 __all__ = ["Form", "NoDesign", "form_of"]
 
@@ -38,7 +38,7 @@ def _plain_form(model: Any, x: Tensor) -> Form | NoDesign:
     """A linear layer or a polynomial, without tracing."""
     name = type(model).__name__
     try:
-        native = recognise_model(model, Seen())
+        native = recognise_model(model, Look())
     except (TypeError, ValueError):
         return NoDesign(f"{name} is not known to be affine in its parameters")
     if native.kernel == "legendre":

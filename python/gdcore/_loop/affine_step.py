@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import _checks, _ops
 from .._native.loop import training_of
 from .._native.optimizers import recognise_optimizer
-from .._seen import Seen
+from .._seen import Look, Seen
 from .names import name_of
 from .plain import check_native
 from .turns import after_fork
@@ -67,7 +67,7 @@ class AffineSteps:
             name = name_of(loss_fn)
             raise ValueError(f"loss_fn: expected a squared error, got {name}: {loss.reason}")
         try:
-            recognise_optimizer(optimizer, Seen())
+            recognise_optimizer(optimizer, Look())
         except TypeError as error:
             raise ValueError(str(error)) from error
 

@@ -11,8 +11,9 @@ from .. import _checks, _ops
 from .._native.optimizers import not_native, recognise_optimizer
 from .._native.problem import Problem, StopRule
 from .._native.runners import CompressedRunner, Runner, StepwiseRunner
+from .._recognition.losses import NotSquaredError, squared_error_on
 from .._recognition.models import recognise_model
-from .._seen import Seen
+from .._seen import Look
 from . import cuda_cost as _cuda_cost
 from .batches import Batches, Data, Inputs, Rows
 from .cost import Costs, choose
@@ -202,15 +203,12 @@ class Chooser:
 
     def _check_optimizer(self) -> None:
         try:
-            recognise_optimizer(self._optimizer, Seen())
+            recognise_optimizer(self._optimizer, Look())
         except (TypeError, ValueError) as error:
             raise _NotFusedError(str(error)) from error
 
     def _mean(self, y: Tensor, batch_size: int | None) -> bool:
         """Whether the loss is a mean of squares, or their sum."""
-        # Imported when it is needed: what recognises takes a third of the time of importing gdcore.
-        from .._recognition.losses import NotSquaredError, squared_error_on
-
         loss = squared_error_on(self._loss_fn, y, batch_size)
         if isinstance(loss, NotSquaredError):
             raise _NotFusedError(f"loss_fn: {loss.reason}", loss.where)
@@ -220,7 +218,7 @@ class Chooser:
         native, said = None, None
         if isinstance(x, Tensor) and x.dim() > 0:
             try:
-                native = recognise_model(self._model, Seen())
+                native = recognise_model(self._model, Look())
             except TypeError:
                 pass  # not by its name; by what it does, perhaps
             except ValueError as error:

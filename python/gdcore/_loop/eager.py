@@ -20,7 +20,7 @@ from torch.optim import optimizer as torch_optimizer
 from .. import _checks, functional, optim, reference
 from .._ops import PLAIN
 from .._recognition.models import recognise_loss
-from .._seen import Seen
+from .._seen import Look
 from .batches import Inputs, Rows, per_element
 from .names import named_parameters
 
@@ -50,7 +50,7 @@ class Loss:
         self._given = loss_fn
         self._reduction: str | None = None
         with contextlib.suppress(TypeError, ValueError):
-            self._reduction = "mean" if recognise_loss(loss_fn, Seen()) else "sum"
+            self._reduction = "mean" if recognise_loss(loss_fn, Look()) else "sum"
 
     @property
     def recognised(self) -> bool:

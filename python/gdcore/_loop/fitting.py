@@ -178,7 +178,7 @@ def fit(
         steps=s.record_steps,
         dtype=_dtype(rows),
     )
-    tensors = _tensors(model, optimizer)
+    tensors = [] if full_batch and s.validation is None else _tensors(model, optimizer)
     validation = None
     if s.validation is not None:
         held_out = rows_of(s.validation, name="validation")

@@ -39,14 +39,14 @@ class Recognised(NamedTuple):
 
 def suits(native: NativeModel) -> bool:
     """Whether the kernels take its parameters."""
-    first = native.parameters[0]
     known: tuple[torch.dtype, ...] = _checks.NATIVE
-    if first.device.type == "cuda" and _ops.cuda is not None:
+    if native.parameters[0].is_cuda and _ops.cuda is not None:
         known += _checks.HALF
-    return all(
-        parameter.device.type in ("cpu", "cuda", "meta") and parameter.dtype in known
-        for parameter in native.parameters
-    )
+    for parameter in native.parameters:
+        somewhere = parameter.is_cpu or parameter.is_cuda or parameter.is_meta
+        if not somewhere or parameter.dtype not in known:
+            return False
+    return True
 
 
 def by_kernel(native: NativeModel, x: Any) -> Recognised:

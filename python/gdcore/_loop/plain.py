@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import _ops
 from .._recognition.models import NativeModel, recognise_model
-from .._seen import Seen
+from .._seen import Look
 
 __all__ = ["NotPlainError", "check_native", "is_stacked", "trains_eagerly"]
 
@@ -63,6 +63,6 @@ def trains_eagerly(model: Any, x: Any, y: Any) -> bool:
     except NotPlainError:
         return True
     try:
-        return is_stacked(recognise_model(model, Seen()), x)
+        return is_stacked(recognise_model(model, Look()), x)
     except TypeError:
         return False

@@ -108,7 +108,7 @@ def _rates(runs: list[tuple[list[float], int]]) -> Tensor:
     """The rate of every epoch; of each group, where there are several."""
     if len(runs) == 1 and len(runs[0][0]) == 1:  # the usual case takes neither time nor memory
         (rate,), count = runs[0]
-        return torch.tensor(rate, dtype=torch.float64, device="cpu").expand(count)
+        return torch.full((), rate, dtype=torch.float64, device="cpu").expand(count)
     groups = len(runs[0][0]) if runs else 1
     table = torch.tensor([rates for rates, _ in runs], dtype=torch.float64, device="cpu")
     counts = torch.tensor([count for _, count in runs], dtype=torch.int64, device="cpu")

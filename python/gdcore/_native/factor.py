@@ -24,6 +24,8 @@ __all__ = ["Rows", "compressed", "features", "singular_values", "threads_for", "
 
 Rows = Callable[[int, int], Tensor]
 """Rows [start, stop) of a matrix, in float64."""
+Columns = Callable[[int, int], tuple[Tensor, ...]]
+"""Rows [start, stop) of the parts of a matrix that stand side by side, in any dtype."""
 
 _BLOCK_ELEMENTS = 2**18
 _DEVICE_BLOCK_ELEMENTS = 2**24
@@ -96,6 +98,9 @@ def triangle(
     block = max(_BLOCK_ELEMENTS // (columns * height), -(-columns // height))
     each = _COPIES * (block * height + columns) * columns
     lanes = max(min(_LANES, _MEMORY_ELEMENTS // each, -(-count // block)), 1)
+    if lanes == 1:
+        with _single_threaded():
+            return _chain(rows, 0, count, block)
     stopped = threading.Event()
 
     def lane(number: int) -> Tensor:
@@ -103,8 +108,6 @@ def triangle(
         return _chain(rows, start, stop, block, stopped)
 
     with _single_threaded() as threads:
-        if lanes == 1:
-            return lane(0)
         return _r(torch.cat(_at_once(lane, lanes, min(threads, lanes), stopped)))
 
 
@@ -153,11 +156,11 @@ def _chain(
     return factor
 
 
-def features(problem: Problem) -> tuple[Rows, Tensor]:
+def features(problem: Problem) -> tuple[Columns, Tensor]:
     """Φ of a problem whose prediction is linear in its parameters, and where each column counts.
 
     Returns:
-        The rows of Φ (n, q) in float64, and the index (k, q) of an indexed problem.
+        The columns of rows of Φ (n, q), and the index (k, q) of an indexed problem.
 
     Raises:
         ValueError: the prediction is not linear in the parameters.
@@ -165,11 +168,11 @@ def features(problem: Problem) -> tuple[Rows, Tensor]:
     x = problem.x
     if problem.kernel == "indexed":
         assert problem.index is not None
-        return lambda start, stop: x[start:stop].double(), problem.index
+        return lambda start, stop: (x[start:stop],), problem.index
     if problem.kernel == "polynomial":
         size = problem.parameters[0].numel()
         return (
-            lambda start, stop: torch.vander(x[start:stop].double(), size, increasing=True),
+            lambda start, stop: (torch.vander(x[start:stop].double(), size, increasing=True),),
             torch.arange(size).unsqueeze(0),
         )
     if problem.kernel != "linear":
@@ -178,17 +181,20 @@ def features(problem: Problem) -> tuple[Rows, Tensor]:
             f"the kernel {problem.kernel}"
         )
     outputs, columns = problem.parameters[0].shape
-    index = torch.arange(outputs * columns).reshape(outputs, columns)
     if len(problem.parameters) == 1:
-        return lambda start, stop: x[start:stop].double(), index
+        return lambda start, stop: (x[start:stop],), _places(outputs, columns)
+
+    def with_ones(start: int, stop: int) -> tuple[Tensor, ...]:
+        return x[start:stop], x.new_ones(stop - start, 1)
+
+    if outputs == 1:
+        return with_ones, _places(1, columns + 1)
     bias = torch.arange(outputs * columns, outputs * (columns + 1)).unsqueeze(1)
+    return with_ones, torch.cat((_places(outputs, columns), bias), 1)
 
-    def with_ones(start: int, stop: int) -> Tensor:
-        part = torch.ones(stop - start, columns + 1, dtype=torch.float64, device=x.device)
-        part[:, :columns] = x[start:stop]
-        return part
 
-    return with_ones, torch.cat((index, bias), 1)
+def _places(outputs: int, columns: int) -> Tensor:
+    return torch.arange(outputs * columns).reshape(outputs, columns)
 
 
 def compressed(problem: Problem) -> Problem:
@@ -196,7 +202,7 @@ def compressed(problem: Problem) -> Problem:
 
     With weights that differ between the outputs, every output has rows and columns of its own.
     """
-    rows, index = features(problem)
+    columns_of, index = features(problem)
     n, outputs = problem.x.shape[0], len(index)
     y = problem.y.reshape(n, outputs)
     weight = None if problem.weight is None else problem.weight.reshape(n, outputs)
@@ -212,7 +218,8 @@ def compressed(problem: Problem) -> Problem:
     for targets, weights in parts:
 
         def augmented(start: int, stop: int, t: Tensor = targets, w: Any = weights) -> Tensor:
-            part = torch.cat((rows(start, stop), t[start:stop].double()), 1)
+            # Numbers of float32 are joined as they are: in float64 they are the same.
+            part = torch.cat((*columns_of(start, stop), t[start:stop]), 1).double()
             return part if w is None else part * w[start:stop, :1].double().sqrt()
 
         width = columns + targets.shape[1]
@@ -225,19 +232,20 @@ def compressed(problem: Problem) -> Problem:
         if weight is not None:
             divisor = weight.sum(dtype=torch.float64).item()
     scale = 1 / math.sqrt(divisor) if divisor else math.nan
+    rows = factors[0]
     if len(factors) > 1:
         small = torch.block_diag(*(factor[:, :columns] for factor in factors))
-        target = torch.cat([factor[:, columns:] for factor in factors])
+        rows = torch.cat((small, torch.cat([factor[:, columns:] for factor in factors])), 1)
         index = index.reshape(1, -1)
-    else:
-        small, target = factors[0][:, :columns], factors[0][:, columns:]
-    if not (small.isfinite().all() and target.isfinite().all()):
+    columns = index.shape[1]
+    if rows.numel() and not math.isfinite(torch.linalg.vector_norm(rows, math.inf)):
         # LAPACK says nothing of which is not finite: nor does the loss.
-        small, target = torch.full_like(small, math.nan), torch.full_like(target, math.nan)
+        scale = math.nan
+    x, y = rows.mul_(scale).cpu().contiguous().split((columns, rows.shape[1] - columns), 1)
     return problem._replace(
         kernel="indexed",
-        x=(small * scale).cpu().contiguous(),
-        y=(target * scale).cpu().contiguous(),
+        x=x,
+        y=y,
         weight=None,
         mean=False,
         flat=False,

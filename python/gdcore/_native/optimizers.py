@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 from torch.optim import optimizer as torch_optimizer
 
 from .. import optim
-from .._seen import Seen
+from .._seen import Look
 
 __all__ = ["fresh_state", "not_native", "recognise_optimizer", "rule_of"]
 
@@ -46,7 +46,7 @@ def _unhooked(step: Any) -> Any:
 _STEPS = {kind: _unhooked(kind.step) for kind in _RULES}  # type: ignore[attr-defined]
 
 
-def recognise_optimizer(optimizer: Any, seen: Seen) -> None:
+def recognise_optimizer(optimizer: Any, seen: Look) -> None:
     """Check that stepping an optimizer runs its class's own step and nothing else.
 
     Raises:

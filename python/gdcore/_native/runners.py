@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .factor import compressed, singular_values
-from .loop import NativeLoop, Ran
+from .loop import NativeLoop, Ran, training_of
 from .optimizers import fresh_state
 from .problem import Problem, StopRule, checked
 from .stability import largest_stable_lr, surely_stable
@@ -143,16 +143,21 @@ class CompressedRunner:
         dtype = problem.parameters[0].dtype
         if problem.x.is_cpu:
             # What is wrong with the data is said as it is said of those that are not compressed.
-            plain = NativeLoop(problem, optimizer, max_grad_norm, dtype)
-            plain(optimizer.param_groups, optimizer.state, 0, 0, None, None, None)
+            plain = training_of(problem, problem.mean, optimizer, problem.index)
+            plain.check_run(
+                problem.x, problem.y, problem.weight, optimizer.param_groups, optimizer.state
+            )
         else:
             problem = checked(problem)
-        self._inside = [_Held(parameter) for parameter in problem.parameters]
+        self._outside = problem.parameters
+        self._inside = tuple(
+            torch.empty(p.shape, dtype=torch.float64, device="cpu") for p in self._outside
+        )
+        self._seen: list[Tensor] | None = None
         self._state: dict[Tensor, dict[str, Any]] = {}
         self._states_seen: dict[tuple[int, str], Tensor] = {}
         self._shown = True
-        parameters = tuple(held.inside for held in self._inside)
-        self.rows = compressed(problem)._replace(parameters=parameters)
+        self.rows = compressed(problem)._replace(parameters=self._inside)
         """The few rows: a problem of its own, whose loss is the sum."""
         self._loop = NativeLoop(self.rows, optimizer, max_grad_norm, dtype)
         if not problem.x.is_cpu:
@@ -179,18 +184,25 @@ class CompressedRunner:
     def show(self) -> None:
         if self._shown:
             return
+        assert self._seen is not None
         groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
-        for held in self._inside:
-            values = self._state.get(held.inside)
-            if not held.outside.requires_grad or id(held.outside) not in groups:
-                continue
-            held.show()
+        shown = [
+            (outside, inside, seen)
+            for outside, inside, seen in zip(self._outside, self._inside, self._seen, strict=True)
+            if outside.requires_grad and id(outside) in groups
+        ]
+        if shown:
+            outsides, insides, seens = zip(*shown, strict=True)
+            with torch.no_grad():
+                torch._foreach_copy_(outsides, insides)
+                torch._foreach_copy_(seens, outsides)
+        for outside, inside, _ in shown:
+            values = self._state.get(inside)
             if not values:
                 continue
-            state = self._optimizer.state[held.outside]
+            state = self._optimizer.state[outside]
             if any(state.get(key) is None for key in values):
-                group = groups[id(held.outside)]
-                state.update(fresh_state(self._optimizer, group, held.outside))
+                state.update(fresh_state(self._optimizer, groups[id(outside)], outside))
             for key, value in values.items():
                 state[key].copy_(value)
         self._states_seen = _copied(self._states_outside())
@@ -203,10 +215,7 @@ class CompressedRunner:
         The loss is ``‖Φ θ - y‖²``, so its largest curvature is ``2 σ²``. In float64, descending.
         """
         trained = torch.cat(
-            [
-                torch.full((held.outside.numel(),), held.outside.requires_grad)
-                for held in self._inside
-            ]
+            [torch.full((outside.numel(),), outside.requires_grad) for outside in self._outside]
         )
         rows, index = self.rows.x, self.rows.index
         assert index is not None
@@ -235,7 +244,7 @@ class CompressedRunner:
 
     def _groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, of what is held inside."""
-        inside = {id(held.outside): held.inside for held in self._inside}
+        inside = {id(o): i for o, i in zip(self._outside, self._inside, strict=True)}
         return [
             {**group, "params": [inside[id(p)] for p in group["params"] if id(p) in inside]}
             for group in self._optimizer.param_groups
@@ -243,8 +252,7 @@ class CompressedRunner:
 
     def _take_over(self) -> None:
         """What the user has changed since it was last read or shown."""
-        for held in self._inside:
-            held.take_over()
+        self._take_over_parameters()
         states, seen = self._states_outside(), self._states_seen
         same = (_equal(value, seen[name]) for name, value in states.items())
         if states.keys() == seen.keys() and all(same):
@@ -252,15 +260,29 @@ class CompressedRunner:
         self._states_seen = _copied(states)
         self._state.clear()
         for (place, key), value in states.items():
-            inside = self._state.setdefault(self._inside[place].inside, {})
+            inside = self._state.setdefault(self._inside[place], {})
             inside[key] = value.detach().clone().cpu() if key == "step" else _doubled(value)
+
+    def _take_over_parameters(self) -> None:
+        for outside, inside in zip(self._outside, self._inside, strict=True):
+            inside.requires_grad_(outside.requires_grad)
+        with torch.no_grad():
+            if self._seen is None:
+                self._seen = [outside.clone() for outside in self._outside]
+                torch._foreach_copy_(self._inside, self._seen)
+                return
+            for outside, inside, seen in zip(self._outside, self._inside, self._seen, strict=True):
+                # By value: what is written through ``.data`` or NumPy moves no version on.
+                if not torch.equal(outside, seen):
+                    inside.copy_(outside)
+                    seen.copy_(outside)
 
     def _states_outside(self) -> dict[tuple[int, str], Tensor]:
         """Every tensor of the optimizer's state, by its parameter's place and its own name."""
         return {
             (place, key): value
-            for place, held in enumerate(self._inside)
-            for key, value in (self._optimizer.state.get(held.outside) or {}).items()
+            for place, outside in enumerate(self._outside)
+            for key, value in (self._optimizer.state.get(outside) or {}).items()
             if isinstance(value, Tensor)
         }
 
@@ -278,24 +300,3 @@ def _doubled(tensor: Tensor) -> Tensor:
     return tensor.detach().to(
         "cpu", torch.float64, memory_format=torch.contiguous_format, copy=True
     )
-
-
-class _Held:
-    """A parameter of the user's, and what it is in float64."""
-
-    def __init__(self, outside: Tensor) -> None:
-        self.outside = outside
-        self.inside = _doubled(outside)
-        self._seen = outside.detach().clone()
-
-    def take_over(self) -> None:
-        self.inside.requires_grad_(self.outside.requires_grad)
-        now = self.outside.detach()
-        if not torch.equal(now, self._seen):
-            self.inside.detach().copy_(now)
-            self._seen.copy_(now)
-
-    def show(self) -> None:
-        with torch.no_grad():
-            self.outside.copy_(self.inside)
-        self._seen.copy_(self.outside.detach())

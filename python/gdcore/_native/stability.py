@@ -1,7 +1,7 @@
 """The largest learning rate with which gradient descent converges on a quadratic."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,24 +13,28 @@ __all__ = ["curvature_bound", "largest_stable_lr", "surely_stable"]
 
 _BLOCK_ELEMENTS = 2**16
 _DEVICE_BLOCK_ELEMENTS = 2**24
+_FEW = 2**12
+"""Places that Python looks at in less time than torch sorts them."""
 
 
-def _blocks(x: Tensor) -> Iterator[Tensor]:
+def _blocks(x: Tensor) -> Iterable[Tensor]:
     """Rows of x: no copy of all of them, and Ctrl-C is answered in between."""
     elements = _BLOCK_ELEMENTS if x.is_cpu else _DEVICE_BLOCK_ELEMENTS
     rows = max(elements * x.shape[0] // x.numel(), 1)
-    for start in range(0, x.shape[0], rows):
-        yield x[start : start + rows]
+    if rows >= x.shape[0]:
+        return (x,)
+    return (x[start : start + rows] for start in range(0, x.shape[0], rows))
 
 
 def _squares(x: Tensor) -> float:
     """Σ x², rounded up: a block's sum is off by at most its size times ε."""
     total = 0.0
     # A device's double costs nothing beside its memory, and its blocks are too large for a float.
-    dtype = x.dtype if x.is_cpu else torch.float64
+    dtype = None if x.is_cpu else torch.float64
+    eps = torch.finfo(dtype or x.dtype).eps
     for block in _blocks(x):
-        norm: Any = torch.linalg.vector_norm(block, dtype=None if x.is_cpu else dtype)
-        total += float(norm) ** 2 * (1 + block.numel() * torch.finfo(dtype).eps)
+        norm: Any = torch.linalg.vector_norm(block, dtype=dtype)
+        total += float(norm) ** 2 * (1 + block.numel() * eps)
     return total
 
 
@@ -48,6 +52,12 @@ def _squares_of_powers(x: Tensor, size: int) -> float:
     )
 
 
+def _are_apart(places: Tensor) -> bool:
+    if places.numel() <= _FEW:
+        return len(set(places.flatten().tolist())) == places.numel()
+    return len(places.unique()) == places.numel()
+
+
 def curvature_bound(problem: Problem) -> float | None:
     """A number that the largest curvature of an affine problem is not above: that of the trace.
 
@@ -63,7 +73,7 @@ def curvature_bound(problem: Problem) -> float | None:
         squares = _squares_of_powers(x, problem.parameters[0].numel())
     elif problem.kernel == "linear":
         squares = _squares(x) + (rows if len(problem.parameters) > 1 else 0)
-    elif problem.index is not None and problem.index.unique().numel() == problem.index.numel():
+    elif problem.index is not None and _are_apart(problem.index):
         squares = _squares(x)
     else:
         return None

@@ -15,7 +15,7 @@ from torch.nn.modules import module as torch_module
 from .. import _ops, functional, nn
 from .._native.loop import training_of
 from .._native.optimizers import recognise_optimizer
-from .._seen import Seen
+from .._seen import Look, Seen
 
 __all__ = ["LossFunction", "StepPlan"]
 
@@ -73,7 +73,7 @@ class NativeModel(NamedTuple):
         return _ops.cuda is not None and self.parameters[0].is_cuda
 
 
-def _plain_module(argument: str, module: torch.nn.Module, seen: Seen) -> None:
+def _plain_module(argument: str, module: torch.nn.Module, seen: Look) -> None:
     """Check that calling the module runs its class's own forward and nothing else."""
     state = module.__dict__
     for hooks in _MODULE_HOOKS:
@@ -90,7 +90,7 @@ def _plain_module(argument: str, module: torch.nn.Module, seen: Seen) -> None:
         )
 
 
-def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Seen) -> tuple[Tensor, ...]:
+def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Look) -> tuple[Tensor, ...]:
     registered = seen.item(module.__dict__, "_parameters")
     found: list[Tensor] = []
     for name in names:
@@ -112,7 +112,7 @@ def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Seen) -> 
     return tuple(found)
 
 
-def recognise_model(model: Any, seen: Seen) -> NativeModel:
+def recognise_model(model: Any, seen: Look) -> NativeModel:
     """The kernel that runs a model.
 
     Args:
@@ -155,7 +155,7 @@ def recognise_model(model: Any, seen: Seen) -> NativeModel:
     return NativeModel(kernel, tuple(prefix + name for name in names), parameters, flat)
 
 
-def _flattens(layer: torch.nn.Module, seen: Seen) -> bool:
+def _flattens(layer: torch.nn.Module, seen: Look) -> bool:
     """Whether a Flatten makes a prediction (n, k) into (n k,), rather than leave it alone."""
     _plain_module("model", layer, seen)
     start = seen.item(layer.__dict__, "start_dim")
@@ -167,7 +167,7 @@ def _flattens(layer: torch.nn.Module, seen: Seen) -> bool:
     return bool(start % 2 < end % 2)
 
 
-def recognise_loss(loss_fn: Any, seen: Seen) -> bool:
+def recognise_loss(loss_fn: Any, seen: Look) -> bool:
     """Whether a squared-error loss takes the mean (True) or the sum (False).
 
     Args:
