@@ -1,25 +1,23 @@
-"""The native losses under autograd.
+"""What native losses are under autograd.
 
 Each loss computes its value and its gradients together, in the forward; the backward only scales
 them. Gradients of gradients, forward mode and ``torch.func`` are autograd's own, through the
 formulas in `gdcore.reference`.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import _checks, _ops, reference
+from . import _checks, _modes, _ops
 from ._refusals import as_torch_raises
 
 _Inputs: TypeAlias = tuple[Tensor | None, ...]
-_Computed: TypeAlias = tuple[Tensor, _Inputs]
+Computed: TypeAlias = tuple[Tensor, _Inputs]
 
-_NONE = (None,)  # the gradient of weights
+NONE = (None,)  # the gradient of weights
 _NO_NEEDS = (False,) * 8  # whether natively, the reduction and at most six inputs
 
 
@@ -35,7 +33,7 @@ class FusedLoss(torch.autograd.Function):
     names: tuple[str, ...]
     check: Callable[..., None]
     formula: Callable[..., Tensor]
-    compute: Callable[..., _Computed]
+    compute: Callable[..., Computed]
     elementwise: Callable[..., Tensor]
 
     @staticmethod
@@ -78,7 +76,7 @@ def _differentiate(
         tensor.view_as(tensor) if tensor is not None and need else tensor
         for tensor, need in zip(inputs, needs, strict=True)
     ]
-    with torch.autocast(_ops.autocast_device(inputs[0]), enabled=False):
+    with torch.autocast(_modes.autocast_device(inputs[0]), enabled=False):
         value = loss.formula(reduction, *own)
         wanted = [t for t, need in zip(own, needs, strict=True) if need and t is not None]
         found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
@@ -100,7 +98,7 @@ class Loss:
         self.constants = constants
         self.held = self._bits(*constants, *self.names[self.first_weight :])
         self.optional = self._bits("bias")
-        # What `Function.apply` comes to where `_ops.watched` says no; it takes 4 µs to find out.
+        # What `Function.apply` comes to where `_modes.watched` says no; it takes 4 µs to find out.
         self.run = super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
     def _bits(self, *names: str) -> int:
@@ -115,7 +113,7 @@ def apply(loss: Loss, reduction: str, *inputs: Tensor | None) -> Tensor:
                 not torch.compiler.is_compiling()
                 and reduction in loss.reductions
                 and _ops.plain(inputs, loss.held, loss.optional)
-                and not _ops.watched()
+                and not _modes.watched()
             ):
                 return loss.run(True, reduction, *inputs)  # type: ignore[no-any-return]
         except TypeError:
@@ -130,7 +128,7 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     _checks.tensors(loss.names, inputs)
     for name in loss.constants:
         _checks.constant(name, inputs[loss.names.index(name)])  # type: ignore[arg-type]
-    device = _ops.autocast_device(inputs[0])
+    device = _modes.autocast_device(inputs[0])
     if torch.is_autocast_enabled(device):
         # Every loss is on the list of what autocast runs in float32.
         inputs = tuple(map(_checks.widened, inputs))
@@ -143,7 +141,7 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
         return apply(loss, reduction, *map(_checks.widened, inputs)).to(dtype)
     loss.check(*inputs)
     weights = inputs[loss.first_weight :]
-    if _ops.transformed() or any(w is not None and w.requires_grad for w in weights):
+    if _modes.transformed() or any(w is not None and w.requires_grad for w in weights):
         return loss.formula(reduction, *inputs)
     if reduction == "none" and loss.elementwise is not None:
         return loss.elementwise(*inputs)  # type: ignore[no-any-return]
@@ -160,196 +158,3 @@ def _told_apart(inputs: _Inputs) -> _Inputs:
         else tensor
         for i, tensor in enumerate(inputs)
     )
-
-
-class Mse(FusedLoss):
-    names = ("input", "target", "weight")
-    check = staticmethod(_checks.mse)
-
-    @staticmethod
-    def formula(
-        reduction: str, input: Tensor, target: Tensor, weight: Tensor | None = None
-    ) -> Tensor:
-        return reference.mse_loss(input, target, reduction, weight)
-
-    @staticmethod
-    def compute(
-        native: bool,
-        reduction: str,
-        needs: Sequence[bool],
-        input: Tensor,
-        target: Tensor,
-        *weight: Tensor,
-    ) -> _Computed:
-        mse = _ops.implementation("mse", native)
-        loss, gradient = mse(input, target, reduction, needs[0] or needs[1], *weight)
-        return loss, (
-            gradient if needs[0] else None,
-            -gradient if needs[1] else None,
-            *_NONE[: len(weight)],
-        )
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        native: bool,
-        reduction: str,
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        # Not `*inputs`: where no input requires grad, TorchDynamo would count them wrongly.
-        inputs = (input, target) if weight is None else (input, target, weight)
-        return FusedLoss.keep(ctx, Mse, native, reduction, inputs)
-
-
-MSE = Loss(Mse)
-
-
-class LinearMse(FusedLoss):
-    names = ("x", "weight", "bias", "target", "loss_weight")
-    check = staticmethod(_checks.linear_mse)
-
-    @staticmethod
-    def formula(
-        reduction: str,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        target: Tensor,
-        loss_weight: Tensor | None = None,
-    ) -> Tensor:
-        return reference.linear_mse_loss(x, weight, bias, target, reduction, loss_weight)
-
-    @staticmethod
-    def elementwise(
-        x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *loss_weight: Tensor
-    ) -> Tensor:
-        return apply(MSE, "none", F.linear(x, weight, bias), target, *loss_weight)
-
-    @staticmethod
-    def compute(
-        native: bool,
-        reduction: str,
-        needs: Sequence[bool],
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        target: Tensor,
-        *loss_weight: Tensor,
-    ) -> _Computed:
-        linear_mse = _ops.implementation("linear_mse", native)
-        loss, dweight, dbias, dx = linear_mse(
-            x, weight, bias, target, reduction, needs[0], *loss_weight
-        )
-        return loss, (
-            dx if needs[0] else None,
-            dweight if needs[1] else None,
-            dbias if needs[2] else None,
-            None,
-            *_NONE[: len(loss_weight)],
-        )
-
-    @staticmethod
-    def forward(ctx: Any, native: bool, reduction: str, *inputs: Tensor | None) -> Tensor:
-        return FusedLoss.keep(ctx, LinearMse, native, reduction, inputs)
-
-
-LINEAR_MSE = Loss(LinearMse, ("target",))
-
-
-class PolynomialMse(FusedLoss):
-    names = ("x", "coefficients", "target", "weight")
-    check = staticmethod(functools.partial(_checks.polynomial_mse, max_degree=_ops.MAX_DEGREE))
-
-    @staticmethod
-    def formula(
-        reduction: str,
-        x: Tensor,
-        coefficients: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        return reference.polynomial_mse_loss(x, coefficients, target, reduction, weight)
-
-    @staticmethod
-    def elementwise(x: Tensor, coefficients: Tensor, target: Tensor, *weight: Tensor) -> Tensor:
-        return apply(MSE, "none", reference.polynomial(x, coefficients), target, *weight)
-
-    @staticmethod
-    def compute(
-        native: bool,
-        reduction: str,
-        needs: Sequence[bool],
-        x: Tensor,
-        coefficients: Tensor,
-        target: Tensor,
-        *weight: Tensor,
-    ) -> _Computed:
-        polynomial_mse = _ops.implementation("polynomial_mse", native)
-        loss, gradient = polynomial_mse(x, coefficients, target, reduction, *weight)
-        return loss, (None, gradient if needs[1] else None, None, *_NONE[: len(weight)])
-
-    @staticmethod
-    def forward(ctx: Any, native: bool, reduction: str, *inputs: Tensor) -> Tensor:
-        return FusedLoss.keep(ctx, PolynomialMse, native, reduction, inputs)
-
-
-POLYNOMIAL_MSE = Loss(PolynomialMse, ("x", "target"))
-
-
-class LegendreMse(FusedLoss):
-    names = ("x", "a", "b", "c", "d", "target")
-    check = staticmethod(_checks.legendre_mse)
-
-    @staticmethod
-    def formula(reduction: str, *inputs: Tensor) -> Tensor:
-        *model, target = inputs
-        return reference.mse_loss(reference.legendre(*model), target, reduction)
-
-    @staticmethod
-    def elementwise(*inputs: Tensor) -> Tensor:
-        *model, target = inputs
-        return apply(MSE, "none", reference.legendre(*model), target)
-
-    @staticmethod
-    def compute(native: bool, reduction: str, needs: Sequence[bool], *inputs: Tensor) -> _Computed:
-        legendre_mse = _ops.implementation("legendre_mse", native)
-        loss, *slopes = legendre_mse(*inputs, reduction)
-        wanted = zip(slopes, needs[1:5], strict=True)
-        return loss, (None, *(slope if wants else None for slope, wants in wanted), None)
-
-    @staticmethod
-    def forward(ctx: Any, native: bool, reduction: str, *inputs: Tensor) -> Tensor:
-        return FusedLoss.keep(ctx, LegendreMse, native, reduction, inputs)
-
-
-LEGENDRE_MSE = Loss(LegendreMse, ("x", "target"))
-
-
-class LegendreP3(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, native: bool, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return _ops.implementation("legendre_p3", native)(x)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or not (torch.compiler.is_compiling() or _ops.in_memory(grad)):
-            return None, grad * reference.legendre_p3_derivative(x)
-        native = not _ops.traced() and _ops.plain((grad, x))
-        return None, _ops.implementation("legendre_p3_backward", native)(grad, x)
-
-
-def legendre_p3(x: Tensor) -> Tensor:
-    """`LegendreP3` where it can be applied, as `apply` does with the losses."""
-    if not torch.compiler.is_compiling() and _ops.plain((x,)) and not _ops.watched():
-        return LegendreP3.apply(True, x)  # type: ignore[no-untyped-call,no-any-return]
-    _checks.tensors(("x",), (x,))
-    dtype = _checks.any_dtype(("x",), (x,))
-    if dtype not in _checks.NATIVE:
-        return legendre_p3(x.float()).to(dtype)
-    if _ops.transformed():
-        return reference.legendre_p3(x)
-    return LegendreP3.apply(False, x)  # type: ignore[no-untyped-call,no-any-return]

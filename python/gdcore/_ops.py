@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
     raise ImportError(
@@ -23,6 +22,7 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
     )
 
 from . import _checks, _core
+from ._modes import traced, transformed
 
 _core.connect(torch.Tensor)
 
@@ -278,20 +278,6 @@ if cuda is not None:
         _library.impl(name, _all_tensors(getattr(cuda, native.__name__)), "CUDA")
 
 
-def autocast_device(tensor: Tensor | None) -> str:
-    """The device whose autocast concerns a loss of this tensor."""
-    return "cuda" if tensor is not None and tensor.is_cuda else "cpu"
-
-
-_is_compiling = torch.compiler.is_compiling
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-
-
-def traced() -> bool:
-    """Whether torch records, fakes or intercepts what is called."""
-    return _is_compiling() or _dispatch_modes() > 0
-
-
 def implementation(name: str, native: bool) -> Any:
     """What computes an op: its native function, or what torch's dispatcher takes (15 µs, a sixth of
     a loss with its backward), so that tracing, fake tensors, dispatch modes and subclasses see it.
@@ -300,33 +286,6 @@ def implementation(name: str, native: bool) -> Any:
 
 
 plain = _core.plain
-_functorch_active = torch._C._are_functorch_transforms_active
-_any_autocast = torch._C._is_any_autocast_enabled
-
-
-def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work: tensors may then be wrapped,
-    or carry tangents, which no native function sees.
-    """
-    return _functorch_active() or forward_ad._current_level >= 0
-
-
-def in_memory(tensor: Tensor) -> bool:
-    """Whether all there is to a tensor is in its memory: no batch around it, no tangent."""
-    return not transformed() and torch._C._has_storage(tensor)
-
-
-def watched() -> bool:
-    """Whether torch does more to what is called than to call it, autocast on any device included.
-
-    Not for what TorchDynamo looks into, where `torch.compiler.is_compiling` must come first.
-    """
-    return (
-        _dispatch_modes() > 0
-        or _any_autocast()
-        or _functorch_active()
-        or forward_ad._current_level >= 0
-    )
 
 
 def is_one(grad: Tensor) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
-from . import _ops
+from . import _modes, _ops
 
 _Group = dict[str, Any]
 _States = dict[Tensor, dict[str, Any]]
@@ -87,7 +87,7 @@ class NativeStep(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         groups, own = self.param_groups, self.__dict__
-        if own.get("grad_scale") is None and own.get("found_inf") is None and not _ops.traced():
+        if own.get("grad_scale") is None and own.get("found_inf") is None and not _modes.traced():
             left = self._kernels(groups, self.state)
             if left is not None:
                 self._step_apart(*left)

@@ -9,7 +9,7 @@ What a loss refuses raises a ValueError or a TypeError that is a RuntimeError as
 
 from torch import Tensor
 
-from . import _autograd
+from . import _autograd, _losses
 
 __all__ = [
     "legendre_mse_loss",
@@ -53,8 +53,8 @@ def mse_loss(
         ``torch.nn.functional.mse_loss``.
     """
     if weight is None:
-        return _autograd.apply(_autograd.MSE, reduction, input, target)
-    return _autograd.apply(_autograd.MSE, reduction, input, target, weight)
+        return _autograd.apply(_losses.MSE, reduction, input, target)
+    return _autograd.apply(_losses.MSE, reduction, input, target, weight)
 
 
 def linear_mse_loss(
@@ -104,8 +104,8 @@ def linear_mse_loss(
         ``torch.nn.functional.linear`` followed by ``torch.nn.functional.mse_loss``.
     """
     if loss_weight is None:
-        return _autograd.apply(_autograd.LINEAR_MSE, reduction, x, weight, bias, target)
-    return _autograd.apply(_autograd.LINEAR_MSE, reduction, x, weight, bias, target, loss_weight)
+        return _autograd.apply(_losses.LINEAR_MSE, reduction, x, weight, bias, target)
+    return _autograd.apply(_losses.LINEAR_MSE, reduction, x, weight, bias, target, loss_weight)
 
 
 def polynomial_mse_loss(
@@ -148,8 +148,8 @@ def polynomial_mse_loss(
         Horner's rule: Knuth, The Art of Computer Programming 2, 4.6.4.
     """
     if weight is None:
-        return _autograd.apply(_autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target)
-    return _autograd.apply(_autograd.POLYNOMIAL_MSE, reduction, x, coefficients, target, weight)
+        return _autograd.apply(_losses.POLYNOMIAL_MSE, reduction, x, coefficients, target)
+    return _autograd.apply(_losses.POLYNOMIAL_MSE, reduction, x, coefficients, target, weight)
 
 
 def legendre_mse_loss(
@@ -195,7 +195,7 @@ def legendre_mse_loss(
     Reference:
         "Learning PyTorch with examples", the custom ``autograd.Function``.
     """
-    return _autograd.apply(_autograd.LEGENDRE_MSE, reduction, x, a, b, c, d, target)
+    return _autograd.apply(_losses.LEGENDRE_MSE, reduction, x, a, b, c, d, target)
 
 
 def legendre_p3(x: Tensor) -> Tensor:
@@ -218,4 +218,4 @@ def legendre_p3(x: Tensor) -> Tensor:
     Reference:
         Abramowitz and Stegun, Handbook of Mathematical Functions, table 22.9.
     """
-    return _autograd.legendre_p3(x)
+    return _losses.legendre_p3(x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .. import _ops
+from .. import _modes, _ops
 from .._recognition.models import NativeModel, recognise_model
 from .._seen import Look
 
@@ -44,7 +44,7 @@ def check_native(x: Any, y: Any) -> None:
             )
     if isinstance(x, Tensor) and x.layout is not torch.strided:
         raise NotPlainError(f"x: expected a dense tensor with storage, got {x.layout}")
-    if torch.is_autocast_enabled(_ops.autocast_device(y)):
+    if torch.is_autocast_enabled(_modes.autocast_device(y)):
         raise NotPlainError("autocast: expected it to be off in a native step, got it on")
 
 
