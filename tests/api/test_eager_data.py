@@ -1,4 +1,6 @@
-"""Data that native code does not take, but torch: they train eagerly, and the plan says why."""
+"""Data and options that native code does not take, but torch: they train eagerly, and the plan says
+why.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -146,3 +148,39 @@ def test_rows_in_another_number_of_dimensions(way: str, shape: tuple[int, ...]) 
         step = gdcore.train_step(model, nn.MSELoss(), optimizer)
         losses = torch.stack([step(x, y) for _ in range(STEPS)])
     agree(losses, model, expected)
+
+
+def adam(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=0.1, foreach=False, **options)
+
+
+def test_betas_that_are_tensors() -> None:
+    model = nn.Linear(3, 2, dtype=torch.float64)
+    other = twin(model)
+    x, y = torch.randn(9, 3).double(), torch.randn(9, 2).double()
+    betas = torch.tensor(0.8), torch.tensor(0.95)
+    optimizer = adam(model, betas=betas)
+    with pytest.raises(ValueError, match="betas that are numbers"):
+        gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=STEPS, strict=True)
+    history = gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=STEPS)
+    assert "betas that are numbers" in history.plan.why
+    losses = plain_loop(other, nn.MSELoss(), adam(other, betas=betas), x, y, STEPS)
+    agree(history.loss, model, (losses, other))
+
+
+@pytest.mark.parametrize("option", ["capturable", "differentiable"])
+def test_options_that_torch_refuses_here(option: str) -> None:
+    """Its error, in plain PyTorch and in a fit; the plan says why the step would be torch's."""
+    model = nn.Linear(3, 2)
+    before = [p.detach().clone() for p in model.parameters()]
+    data = torch.ones(9, 3), torch.ones(9, 2)
+    with pytest.raises((AssertionError, RuntimeError)) as theirs:
+        plain_loop(model, nn.MSELoss(), adam(model, **{option: True}), *data, 1)
+    optimizer = adam(model, **{option: True})
+    assert option in gdcore.explain(model, nn.MSELoss(), optimizer, data, epochs=1).why
+    with pytest.raises(theirs.type) as mine:
+        gdcore.fit(model, nn.MSELoss(), optimizer, data, epochs=1)
+    assert str(mine.value) == str(theirs.value)
+    assert all(map(torch.equal, before, model.parameters()))
+    with pytest.raises(ValueError, match=f"{option}=False"):
+        gdcore.fit(model, nn.MSELoss(), optimizer, data, epochs=1, strict=True)

@@ -20,7 +20,7 @@ first = step(x, y)  # in parallel, where there are many rows
 def in_a_child(work):
     child = os.fork()
     if child == 0:
-        signal.alarm(20)  # ends a child that hangs
+        signal.alarm(60)  # ends a child that hangs
         os._exit(0 if work() else 1)
     assert os.waitpid(child, 0)[1] == 0
 """
@@ -74,7 +74,7 @@ def train():
     def fork(*_):
         children.append(os.fork())
         if children[-1] == 0:
-            signal.alarm(20)
+            signal.alarm(60)
         step(x, y)
 
     gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=1, callbacks=fork)

@@ -120,12 +120,10 @@ class Chooser:
             costs = costs._replace(compressed=None)
         if batched:
             costs = costs._replace(compressed=None)
-        no_steps = None
-        if device.type != "cpu":
-            options = not_native(self._optimizer.param_groups)
-            if options is not None:
-                raise _NotFusedError(options)
-            no_steps = self._no_steps_on_cuda(seen)
+        options = not_native(self._optimizer.param_groups)
+        if options is not None:
+            raise _NotFusedError(options)
+        no_steps = None if device.type == "cpu" else self._no_steps_on_cuda(seen)
         if no_steps is not None:
             costs = costs._replace(stepwise=None)
         method, why = self._cheapest(costs, no_steps)

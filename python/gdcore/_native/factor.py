@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -129,8 +129,10 @@ def _at_once(
 
     if _workers is None:
         _workers = ThreadPoolExecutor(_LANES, "qr")
-    working = [_workers.submit(work) for _ in range(threads)]
+    working: list[Future[None]] = []
     try:
+        for _ in range(threads):
+            working.append(_workers.submit(work))
         for future in working:
             future.result()
     except BaseException:  # Ctrl-C: after the blocks that are being factorised

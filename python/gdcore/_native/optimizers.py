@@ -81,7 +81,7 @@ def recognise_optimizer(optimizer: Any, seen: Look) -> None:
 
 
 def not_native(groups: Iterable[dict[str, Any]]) -> str | None:
-    """Why torch's own step must make the updates of these groups on CUDA, or None."""
+    """Why torch's own step must make the updates of these groups, or None."""
     for group in groups:
         for name in ("capturable", "differentiable"):
             if group.get(name):

@@ -254,8 +254,7 @@ class CompressedRunner:
         """What the user has changed since it was last read or shown."""
         self._take_over_parameters()
         states, seen = self._states_outside(), self._states_seen
-        same = (_equal(value, seen[name]) for name, value in states.items())
-        if states.keys() == seen.keys() and all(same):
+        if states.keys() == seen.keys() and all(_equal(states[name], seen[name]) for name in seen):
             return
         self._states_seen = _copied(states)
         self._state.clear()
