@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import accuracy
 import compression
 import insight
 import lessons
@@ -233,6 +234,15 @@ GOALS = [
     *(
         Goal(f"compress {case}", compression.SUITE, case, 3, "×", times_the_product, at_most=True)
         for case in (compression.name_of(100_000, 64), compression.name_of(1_000_000, 64))
+    ),
+    Goal(
+        "distance from float64",
+        accuracy.SUITE,
+        accuracy.FIGURE,
+        1,
+        "of eager's",
+        None,
+        at_most=True,
     ),
     Goal("fit (1000000, 64) adds", memory.SUITE, memory.FIGURE, 32, "MB", None, at_most=True),
     Goal(

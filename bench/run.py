@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import accuracy
 import compare
 import compression
 import goals
@@ -50,6 +51,7 @@ SUITES: dict[str, Callable[[bool], Iterator[Planned]]] = {
     recognised.CHOICE: recognised.choices,
 }
 TABLES: dict[str, Callable[[bool], Table]] = {
+    accuracy.SUITE: accuracy.table,
     memory.SUITE: memory.table,
     neighbour.SUITE: neighbour.table,
 }

@@ -77,6 +77,30 @@ def linear(n: int, d: int, k: int = 1) -> Case:
     return Case(draw, fused, eager, exact)
 
 
+def badly_scaled(n: int, d: int, offset: float) -> Case:
+    """Columns from 1e-6 to 1e6, or all far from zero; the gradient of each weight counts apart."""
+    scales = torch.ones(d) if offset else torch.logspace(-6, 6, d)
+
+    def draw(generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        weights = (torch.randn(d, generator=generator) / scales / (offset or 1)).split(1)
+        bias = torch.randn(1, generator=generator)
+        x = torch.randn(n, d, generator=generator) * scales + offset
+        return [*weights, bias], [x, torch.randn(n, 1, generator=generator) + offset]
+
+    def fused(*given: Tensor) -> tuple[Tensor, ...]:
+        *weights, bias, x, target = given
+        weight = torch.cat(weights)[None]
+        loss, dweight, dbias, _ = _ops.linear_mse(x, weight, bias, target, "mean", False)
+        assert dbias is not None
+        return loss, *dweight[0].split(1), dbias
+
+    def eager(*given: Tensor) -> Tensor:
+        *weights, bias, x, target = given
+        return F.mse_loss(F.linear(x, torch.cat(weights)[None], bias), target)
+
+    return Case(draw, fused, eager, eager)
+
+
 def sine(n: int) -> tuple[Tensor, Tensor]:
     x = torch.linspace(-torch.pi, torch.pi, n)
     return x, torch.sin(x)
@@ -139,6 +163,8 @@ CASES = {
     "linear 100 x 20, 8 outputs": linear(100, 20, 8),
     "linear 32 x 10, 16 outputs": linear(32, 10, 16),
     "linear 256 x 64, 16 outputs": linear(256, 64, 16),
+    "linear 10000 x 7, columns from 1e-6 to 1e6": badly_scaled(10_000, 7, 0.0),
+    "linear 10000 x 3, offset 1e6": badly_scaled(10_000, 3, 1e6),
     "cubic, 2000 points": cubic(2000),
     "legendre, 2000 points": legendre(2000),
     "mse, 1000 elements": mse(1000),
