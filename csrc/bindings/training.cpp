@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "bindings/python.h"
 #include "bindings/register.h"
@@ -60,29 +61,42 @@ void place(const Problem& problem, std::vector<Trained>& trained) {
 
 /// The rows of an epoch in minibatches, or all.
 struct Order {
-  std::vector<Index> rows;
-  bool given = false;
-  Index count = 0;  ///< of rows
+  const std::int32_t* rows = nullptr;  ///< null for the first ones as they lie
+  Index count = 0;
   Index steps = 0;
+  std::vector<std::int32_t> own;
 };
 
 Order read_order(const Problem& problem, const RunData& data, Index epochs) {
-  Order order = {{}, false, problem.rows(), epochs};
+  Order order = {nullptr, problem.rows(), epochs, {}};
   if (data.batch_size == 0) return order;
   if (!data.order.is_none()) {
-    const IndexView view(data.order, "order");
+    const IndexView view(data.order, "order", true);
     if (view.dim() != 1) fail_value("order", "shape (rows,)", view.shape());
-    order.rows = view.read();
+    constexpr Index most = std::numeric_limits<std::int32_t>::max();
+    const auto check = [&problem](Index row) {
+      if (row >= 0 && row < problem.rows()) return;
+      fail_value("order", "rows from 0 to " + std::to_string(problem.rows() - 1), std::to_string(row));
+    };
     order.count = view.size(0);
-    const auto lies_outside = [&](Index row) { return row < 0 || row >= problem.rows(); };
-    const auto wrong = std::find_if(order.rows.begin(), order.rows.end(), lies_outside);
-    if (wrong != order.rows.end()) {
-      fail_value("order", "rows from 0 to " + std::to_string(problem.rows() - 1), std::to_string(*wrong));
+    order.rows = view.contiguous_int32();
+    if (order.rows != nullptr) {
+      std::uint32_t largest = 0;
+      for (Index i = 0; i < order.count; ++i) largest = std::max(largest, static_cast<std::uint32_t>(order.rows[i]));
+      for (Index i = 0; largest >= problem.rows() && i < order.count; ++i) check(order.rows[i]);
+    } else {
+      if (problem.rows() > most) fail_value("order", "at most 2147483647 rows", std::to_string(problem.rows()));
+      order.own.reserve(static_cast<std::size_t>(order.count));
+      for (const Index row : view.read()) {
+        check(row);
+        order.own.push_back(static_cast<std::int32_t>(row));
+      }
+      order.rows = order.own.data();
     }
     // The first rows as they lie need no gathering.
-    for (std::size_t i = 0; i < order.rows.size() && !order.given; ++i) {
-      order.given = order.rows[i] != static_cast<Index>(i);
-    }
+    Index lying = 0;
+    while (lying < order.count && order.rows[lying] == lying) ++lying;
+    if (lying == order.count) order.rows = nullptr;
   }
   order.steps = (order.count + data.batch_size - 1) / data.batch_size;
   return order;
@@ -95,8 +109,7 @@ std::unique_ptr<Objective<T>> objective_of(const Problem& problem, const RunData
   const auto make = [&problem, threads](const RowData<T>& batch, Index rows) {
     return problem.objective<T>(batch, rows, 1.0, threads);
   };
-  const Index* const rows = order.given ? order.rows.data() : nullptr;
-  return minibatch_objective<T>({problem.data<T>(), order.count, problem.columns(), problem.outputs(), rows,
+  return minibatch_objective<T>({problem.data<T>(), order.count, problem.columns(), problem.outputs(), order.rows,
                                  data.batch_size, mean, threads, make});
 }
 

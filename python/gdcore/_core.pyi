@@ -95,6 +95,8 @@ class Training:
         overflow: float,
     ) -> tuple[int, int, str, BaseException | None]: ...
 
+def order_by_generator(state: Tensor, n: int, rows: int, order: Tensor) -> None: ...
+
 class Step:
     def __init__(
         self,

@@ -55,8 +55,10 @@ class EagerRunner:
         batch_size: int | None = None,
         stop: StopRule | None = None,
     ) -> Ran:
-        if order is not None:
-            return self._minibatches(order.split(batch_size or len(order)))
+        if batch_size is not None:
+            if order is None:
+                order = torch.arange(self._rows.number, device="cpu")
+            return self._minibatches(order.split(batch_size))
         if stop is not None and self._rule is None:
             self._rule = RuleState(stop)
         steps = self._run(itertools.repeat(self._rows, epochs), record_every)

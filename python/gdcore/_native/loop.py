@@ -149,8 +149,11 @@ def epoch_of_batches(
     """An epoch from the losses of its batches."""
     if outcome == "interrupted":
         return Ran(losses[:0], losses, None, 0, outcome, raised, updates)
-    sizes = torch.full(losses.shape, batch_size, dtype=torch.float64)
-    if outcome == "finished" and rows % batch_size:
-        sizes[-1] = rows % batch_size
-    mean = (losses.double() * sizes).sum() / sizes.sum()
+    weighted = losses.double() * batch_size
+    if outcome == "finished":
+        if rows % batch_size:
+            weighted[-1] = losses[-1].double() * (rows % batch_size)
+    else:
+        rows = len(losses) * batch_size
+    mean = weighted.sum() / rows
     return Ran(mean.to(losses.dtype).reshape(1), losses, None, 1, outcome, raised, updates)
