@@ -1,36 +1,42 @@
-#include "training/shuffle.h"
+#include "bindings/shuffle.h"
 
 #include "bindings/register.h"
-#include "bindings/tensor.h"
 
 namespace gdcore {
 
-namespace {
-
-/// Writes the order into `order`, a tensor of n elements, of which `rows` count, and the generator as it is afterwards
-/// into `state`. The GIL is held, so that nobody draws from the generator meanwhile.
-void order_by_generator(py::handle state, Index n, Index rows, py::handle order) {
+GeneratorState& generator_state(py::handle tensor) {
   DLTensor bytes;
-  const bool given = view_without_error(state, &bytes) && bytes.device.device_type == kDLCPU && bytes.ndim == 1 &&
-                     bytes.dtype.bits == 8 && is_contiguous(bytes);
-  if (!given || bytes.shape[0] != static_cast<Index>(sizeof(GeneratorState))) {
-    fail_value("state", "what get_state() of a CPU generator gives", "another tensor");
+  const bool seen = view_without_error(tensor, &bytes) && bytes.device.device_type == kDLCPU && bytes.ndim == 1 &&
+                    bytes.dtype.bits == 8 && bytes.shape[0] == static_cast<Index>(sizeof(GeneratorState)) &&
+                    is_contiguous(bytes);
+  auto* const state = seen ? static_cast<GeneratorState*>(data_of(bytes)) : nullptr;
+  if (state == nullptr || !state->consistent()) {
+    fail_value("state", "what get_state() of a CPU generator gives", "something else");
   }
-  auto& generator = *static_cast<GeneratorState*>(data_of(bytes));
-  if (!generator.consistent()) fail_value("state", "a Mersenne Twister's", "another");
-  if (n < 1 || n > kMostShuffled) fail_value("n", "1 to " + std::to_string(kMostShuffled), std::to_string(n));
-  const IndexView view(order, "order", true);
-  std::int32_t* const out = view.contiguous_int32();
-  if (rows < 0 || rows > n || (rows > 0 && (out == nullptr || view.dim() != 1 || view.size(0) != n))) {
-    fail_value("order", "a contiguous result of " + std::to_string(n) + " elements", view.shape());
-  }
-  draw_order(generator, n, rows, out);
+  return *state;
 }
 
-}  // namespace
+void check_shuffled(Index n, Index rows) {
+  if (n < 1 || n > kMostShuffled) fail_value("n", "1 to " + std::to_string(kMostShuffled), std::to_string(n));
+  if (rows < 0 || rows > n) fail_value("rows", "0 to " + std::to_string(n), std::to_string(rows));
+}
+
+/// Moves the state on as a shuffle of n rows does; writes the rows to `order`, or to nowhere.
+static void shuffle(py::handle state, Index n, py::handle order) {
+  GeneratorState& generator = generator_state(state);
+  check_shuffled(n, n);
+  if (!order.is_none()) {
+    const IndexView view(order, "order");
+    if (view.dim() != 1 || view.size(0) != n) fail_value("order", "shape (n,)", view.shape());
+    Shuffle rows(generator, n);
+    rows.draw_until(n);
+    view.write(rows.rows());
+  }
+  skip_shuffle(generator, n);
+}
 
 void register_shuffle(py::module_& m) {
-  m.def("order_by_generator", &order_by_generator, py::arg("state"), py::arg("n"), py::arg("rows"), py::arg("order"));
+  m.def("shuffle", &shuffle, py::arg("state"), py::arg("n"), py::arg("order") = py::none());
 }
 
 }  // namespace gdcore

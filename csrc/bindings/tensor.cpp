@@ -137,35 +137,28 @@ void Tensor::expect_apart_from(const Tensor& other) const {
   }
 }
 
-IndexView::IndexView(py::handle object, const char* name, bool or_int32) {
+IndexView::IndexView(py::handle object, const char* name) {
   if (!PyType_IsSubtype(Py_TYPE(object.ptr()), tensor_type)) fail_type(name, "a torch.Tensor", type_name(object));
   const bool seen = view_without_error(object, &view_) && view_.device.device_type == kDLCPU &&
                     (view_.data != nullptr || numel_of(view_) == 0);
   if (!seen) fail_value(name, "a dense CPU tensor", "one on " + attribute(object, "device"));
-  const bool wide_enough = view_.dtype.bits == 64 || (or_int32 && view_.dtype.bits == 32);
-  if (view_.dtype.code != kDLInt || !wide_enough || view_.dtype.lanes != 1) {
-    fail_type(name, or_int32 ? "dtype torch.int64 or torch.int32" : "dtype torch.int64", attribute(object, "dtype"));
+  if (view_.dtype.code != kDLInt || view_.dtype.bits != 64 || view_.dtype.lanes != 1) {
+    fail_type(name, "dtype torch.int64", attribute(object, "dtype"));
   }
-}
-
-std::int32_t* IndexView::contiguous_int32() const {
-  return view_.dtype.bits == 32 && is_contiguous(view_) ? static_cast<std::int32_t*>(data_of(view_)) : nullptr;
 }
 
 std::vector<Index> IndexView::read() const {
-  if (view_.dtype.bits == 32) {
-    const std::int32_t* const from = static_cast<const std::int32_t*>(data_of(view_));
-    std::vector<Index> values;
-    values.reserve(static_cast<std::size_t>(numel_of(view_)));
-    for_each_offset(view_, [&](Index offset) { values.push_back(from[offset]); });
-    return values;
-  }
   const Index* const from = static_cast<const Index*>(data_of(view_));
   if (is_contiguous(view_)) return {from, from + numel_of(view_)};
   std::vector<Index> values;
   values.reserve(static_cast<std::size_t>(numel_of(view_)));
   for_each_offset(view_, [&](Index offset) { values.push_back(from[offset]); });
   return values;
+}
+
+void IndexView::write(const std::int32_t* from) const {
+  Index* const to = static_cast<Index*>(data_of(view_));
+  for_each_offset(view_, [&](Index offset) { to[offset] = *from++; });
 }
 
 template <class T>

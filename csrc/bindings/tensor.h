@@ -70,18 +70,18 @@ class Tensor {
   DLTensor view_;
 };
 
-/// A CPU tensor of int64, or of int32 where that will do.
+/// A CPU tensor of int64.
 class IndexView {
  public:
-  IndexView(py::handle object, const char* name, bool or_int32 = false);
+  IndexView(py::handle object, const char* name);
 
   int dim() const { return view_.ndim; }
   Index size(int axis) const { return view_.shape[axis]; }
   std::string shape() const { return shape_text(view_.shape, view_.ndim); }
   /// Its values, row by row.
   std::vector<Index> read() const;
-  /// Its memory, if it is of int32 and without gaps; else null.
-  std::int32_t* contiguous_int32() const;
+  /// Writes as many values.
+  void write(const std::int32_t* from) const;
 
  private:
   DLTensor view_;

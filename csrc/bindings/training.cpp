@@ -7,6 +7,7 @@
 
 #include "bindings/python.h"
 #include "bindings/register.h"
+#include "bindings/shuffle.h"
 
 namespace gdcore {
 
@@ -64,39 +65,50 @@ struct Order {
   const std::int32_t* rows = nullptr;  ///< null for the first ones as they lie
   Index count = 0;
   Index steps = 0;
-  std::vector<std::int32_t> own;
+  std::unique_ptr<Shuffle> shuffle;
+  std::vector<std::int32_t> given;
 };
 
-Order read_order(const Problem& problem, const RunData& data, Index epochs) {
-  Order order = {nullptr, problem.rows(), epochs, {}};
-  if (data.batch_size == 0) return order;
-  if (!data.order.is_none()) {
-    const IndexView view(data.order, "order", true);
-    if (view.dim() != 1) fail_value("order", "shape (rows,)", view.shape());
-    constexpr Index most = std::numeric_limits<std::int32_t>::max();
-    const auto check = [&problem](Index row) {
-      if (row >= 0 && row < problem.rows()) return;
+/// What is given is (state of a generator, rows to shuffle, how many of them to take).
+void shuffled_order(const Problem& problem, const py::tuple& given, Order& order) {
+  const GeneratorState& state = generator_state(given[0]);
+  const Index n = given[1].cast<Index>();
+  order.count = given[2].cast<Index>();
+  check_shuffled(n, order.count);
+  if (n > problem.rows()) fail_value("order", "rows below " + std::to_string(problem.rows()), std::to_string(n - 1));
+  order.shuffle = std::make_unique<Shuffle>(state, n);
+  order.rows = order.shuffle->rows();
+}
+
+void given_order(const Problem& problem, py::handle given, Order& order) {
+  const IndexView view(given, "order");
+  if (view.dim() != 1) fail_value("order", "shape (rows,)", view.shape());
+  if (problem.rows() > std::numeric_limits<std::int32_t>::max()) {
+    fail_value("order", "fewer than 2³¹ rows", std::to_string(problem.rows()));
+  }
+  order.count = view.size(0);
+  order.given.reserve(static_cast<std::size_t>(order.count));
+  bool lying = true;
+  for (const Index row : view.read()) {
+    if (row < 0 || row >= problem.rows()) {
       fail_value("order", "rows from 0 to " + std::to_string(problem.rows() - 1), std::to_string(row));
-    };
-    order.count = view.size(0);
-    order.rows = view.contiguous_int32();
-    if (order.rows != nullptr) {
-      std::uint32_t largest = 0;
-      for (Index i = 0; i < order.count; ++i) largest = std::max(largest, static_cast<std::uint32_t>(order.rows[i]));
-      for (Index i = 0; largest >= problem.rows() && i < order.count; ++i) check(order.rows[i]);
-    } else {
-      if (problem.rows() > most) fail_value("order", "at most 2147483647 rows", std::to_string(problem.rows()));
-      order.own.reserve(static_cast<std::size_t>(order.count));
-      for (const Index row : view.read()) {
-        check(row);
-        order.own.push_back(static_cast<std::int32_t>(row));
-      }
-      order.rows = order.own.data();
     }
-    // The first rows as they lie need no gathering.
-    Index lying = 0;
-    while (lying < order.count && order.rows[lying] == lying) ++lying;
-    if (lying == order.count) order.rows = nullptr;
+    lying = lying && row == static_cast<Index>(order.given.size());
+    order.given.push_back(static_cast<std::int32_t>(row));
+  }
+  // The first rows as they lie need no gathering.
+  order.rows = lying ? nullptr : order.given.data();
+}
+
+Order read_order(const Problem& problem, const RunData& data, Index epochs) {
+  Order order;
+  order.count = problem.rows();
+  order.steps = epochs;
+  if (data.batch_size == 0) return order;
+  if (py::isinstance<py::tuple>(data.order)) {
+    shuffled_order(problem, py::reinterpret_borrow<py::tuple>(data.order), order);
+  } else if (!data.order.is_none()) {
+    given_order(problem, data.order, order);
   }
   order.steps = (order.count + data.batch_size - 1) / data.batch_size;
   return order;
@@ -110,7 +122,7 @@ std::unique_ptr<Objective<T>> objective_of(const Problem& problem, const RunData
     return problem.objective<T>(batch, rows, 1.0, threads);
   };
   return minibatch_objective<T>({problem.data<T>(), order.count, problem.columns(), problem.outputs(), order.rows,
-                                 data.batch_size, mean, threads, make});
+                                 order.shuffle.get(), data.batch_size, mean, threads, make});
 }
 
 /// The gradients whose norm is meant: those of parameters that require one.

@@ -15,6 +15,8 @@ namespace {
 constexpr Index kRowsAhead = 16;
 constexpr Index kLineBytes = 64;
 constexpr Index kRowsPerChunk = 1024;
+constexpr Index kRowsPerDraw = 1024;
+constexpr int kSpinsToYield = 1024;
 /// Elements of a group: so many that claiming one costs little.
 constexpr Index kGroupElements = 4096;
 /// Elements of all slots: what a second-level cache holds beside other things.
@@ -61,6 +63,7 @@ Gathering<T>::Gathering(const RowData<T>& data, Index x_columns, Index target_co
   const Index elements = group_rows_ * columns;
   may_be_helped_ = threads > 1 && elements < kSerialElements && order.count * columns >= kSerialElements;
   slot_count_ = may_be_helped_ ? std::max<Index>(kSlotElements / elements, 2) : 1;
+  drawn_ = order.shuffle == nullptr ? order.count : 0;
   held_ = std::make_unique<std::atomic<Index>[]>(static_cast<std::size_t>(slot_count_));
   const Index rows = std::min(group_rows_, order.count) * slot_count_;
   x_ = allocate<T>(rows * x_columns);
@@ -82,23 +85,44 @@ Index Gathering<T>::at(Index row) {
     left_.store(group, std::memory_order_release);
     if (may_be_helped_) left_.notify_one();
     const auto here = [&] { return held.load(std::memory_order_acquire) == group + 1; };
-    while (!here()) {
+    for (int spins = 0; !here();) {
+      if (work()) continue;
+      relax();
       // The other thread may be waiting for this core.
-      if (!gather_next() && !spin_until(here)) std::this_thread::yield();
+      if (++spins % kSpinsToYield == 0) std::this_thread::yield();
     }
   }
   return group % slot_count_ * group_rows_ + row % group_rows_;
 }
 
-/// Claims and gathers a group, if there is one left and a slot for it.
+/// Whether there was something to do.
+template <class T>
+bool Gathering<T>::work() {
+  return gather_next() || draw_more();
+}
+
+/// Claims and gathers a group, if there is one left, a slot for it, and its rows are drawn.
 template <class T>
 bool Gathering<T>::gather_next() {
   Index group = next_.load(std::memory_order_relaxed);
   do {
     if (group >= groups_ || group >= left_.load(std::memory_order_acquire) + slot_count_) return false;
+    const Index looked_at = std::min((group + 1) * group_rows_ + kRowsAhead, order_.count);
+    if (looked_at > drawn_.load(std::memory_order_acquire)) return false;
   } while (!next_.compare_exchange_weak(group, group + 1, std::memory_order_relaxed));
   gather(group);
   held_[static_cast<std::size_t>(group % slot_count_)].store(group + 1, std::memory_order_release);
+  return true;
+}
+
+/// Draws some more rows, if there are any left and nobody else does.
+template <class T>
+bool Gathering<T>::draw_more() {
+  if (drawn_.load(std::memory_order_relaxed) >= order_.count) return false;
+  if (drawing_.test(std::memory_order_relaxed) || drawing_.test_and_set(std::memory_order_acquire)) return false;
+  order_.shuffle->draw_until(std::min(order_.shuffle->drawn() + kRowsPerDraw, order_.count));
+  drawn_.store(order_.shuffle->drawn(), std::memory_order_release);
+  drawing_.clear(std::memory_order_release);
   return true;
 }
 
@@ -161,7 +185,7 @@ template <class T>
 void Gathering<T>::help() {
   while (!stopped_.load(std::memory_order_acquire)) {
     const Index left = left_.load(std::memory_order_acquire);
-    if (gather_next()) continue;
+    if (work()) continue;
     if (next_.load(std::memory_order_relaxed) >= groups_) return;
     // All slots hold what is still to be taken.
     if (!spin_until([&] { return left_.load(std::memory_order_acquire) != left; })) {

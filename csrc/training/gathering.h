@@ -2,8 +2,8 @@
 //
 // Reading rows here and there waits for memory most of the time, and one core has only so many reads under way. So a
 // second thread gathers, too, while the first one steps: groups of whole batches, into a ring of slots. Whoever is free
-// claims the next group; the first thread waits only for one that the second has claimed. What is gathered is the same
-// whoever did it.
+// claims the next group; the first thread waits only for what the second has claimed. An order that is still to be
+// drawn is drawn along the way. What is gathered is the same whoever did it.
 #pragma once
 
 #include <atomic>
@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "training/objective.h"
+#include "training/shuffle.h"
 
 namespace gdcore {
 
@@ -25,6 +26,7 @@ struct RowData {
 /// Which rows, and how many of them are taken at a time.
 struct RowOrder {
   const std::int32_t* rows;
+  Shuffle* shuffle;  ///< that draws the rows, or null where they are there
   Index count;
   Index batch;
 };
@@ -43,7 +45,9 @@ class Gathering {
   void beside(const std::function<void()>& body);
 
  private:
+  bool work();
   bool gather_next();
+  bool draw_more();
   void gather(Index group);
   void help();
   void stop();
@@ -61,6 +65,8 @@ class Gathering {
   std::unique_ptr<std::atomic<Index>[]> held_;  ///< by slot: how many groups there were with the one that it holds
   alignas(64) std::atomic<Index> next_{0};      ///< the first group that nobody has claimed
   alignas(64) std::atomic<Index> left_{0};      ///< the first group that may still be taken from
+  alignas(64) std::atomic<Index> drawn_{0};     ///< how many rows of the order are final
+  std::atomic_flag drawing_;
   std::atomic<bool> stopped_{false};
 };
 

@@ -15,7 +15,7 @@ class MinibatchObjective final : public Objective<T> {
     const Index size = std::min(m_.size, m_.rows);
     batch_ = m_.data;
     if (m_.order != nullptr) {
-      const RowOrder order = {m_.order, m_.rows, size};
+      const RowOrder order = {m_.order, m_.shuffle, m_.rows, size};
       gathering_.emplace(m_.data, m_.x_columns, m_.target_columns, order, m_.threads);
       batch_ = gathering_->slots();
     }

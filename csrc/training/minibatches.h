@@ -16,8 +16,9 @@ struct Minibatches {
   RowData<T> data;
   Index rows;
   Index x_columns;
-  Index target_columns;  ///< of the weights, too
+  Index target_columns;       ///< of the weights, too
   const std::int32_t* order;  ///< `rows` of the data's row numbers, or null for the first ones as they lie
+  Shuffle* shuffle;           ///< that draws them, or null
   Index size;
   bool mean;
   int threads;

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "kernels/kernels.h"
+#include "training/memory.h"
 
 namespace gdcore {
 
@@ -25,11 +25,47 @@ struct GeneratorState {
   bool consistent() const;
 };
 
+/// MT19937. Source: M. Matsumoto and T. Nishimura, "Mersenne Twister", ACM TOMACS 8 (1998).
+class MersenneTwister {
+ public:
+  explicit MersenneTwister(const GeneratorState& state);
+  void write(GeneratorState& state) const;
+
+  /// The next words, at most `count` of them and not tempered yet: how many there are, and where.
+  Index take(Index count, const std::uint32_t** words);
+
+ private:
+  void twist();
+
+  std::uint32_t words_[GeneratorState::kWords];
+  Index next_;
+  Index left_;
+};
+
 /// The most rows whose order torch draws from 32-bit numbers.
 inline constexpr Index kMostShuffled = 0xffffffffu / 20 - 1;
 
-/// The first `rows` of a random permutation of 0 … n − 1, as `torch.randperm(n)[:rows]` has them; n ≤ kMostShuffled.
-/// The generator moves on as for all n. `order` has room for n where rows > 0; what is behind `rows` is of no use.
-void draw_order(GeneratorState& generator, Index n, Index rows, std::int32_t* order);
+/// A random permutation of 0 … n − 1, n ≤ kMostShuffled, as `torch.randperm` makes it: from the front, so that its
+/// first rows can be used while others are still being drawn.
+class Shuffle {
+ public:
+  Shuffle(const GeneratorState& state, Index n);
+  Shuffle(const Shuffle&) = delete;
+  Shuffle& operator=(const Shuffle&) = delete;
+
+  const std::int32_t* rows() const { return rows_.get(); }
+  /// How many of them are final.
+  Index drawn() const { return drawn_; }
+  void draw_until(Index rows);
+
+ private:
+  MersenneTwister twister_;
+  Index n_;
+  Index drawn_ = 0;
+  Array<std::int32_t> rows_;
+};
+
+/// Moves the generator on as a permutation of n does.
+void skip_shuffle(GeneratorState& state, Index n);
 
 }  // namespace gdcore

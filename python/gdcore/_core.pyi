@@ -88,14 +88,14 @@ class Training:
         record_every: int,
         records: Tensor | None,
         threads: int,
-        order: Tensor | None,
+        order: Tensor | tuple[Tensor, int, int] | None,
         batch_size: int,
         max_grad_norm: float,
         stop: StopRule | None,
         overflow: float,
     ) -> tuple[int, int, str, BaseException | None]: ...
 
-def order_by_generator(state: Tensor, n: int, rows: int, order: Tensor) -> None: ...
+def shuffle(state: Tensor, n: int, order: Tensor | None) -> None: ...
 
 class Step:
     def __init__(

@@ -379,5 +379,5 @@ def training(
 
 Training = _core.Training
 StopRule = _core.StopRule
-order_by_generator = _core.order_by_generator
+shuffle = _core.shuffle
 Watch = _core.Watch

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._native.problem import StopRule
 from .._native.runners import Ran, Runner
+from .._native.shuffle import Order, rows_in
 from .batches import Batches, Reader, Rows
 from .cost import Costs
 from .snapshot import Snapshot
@@ -140,7 +141,7 @@ class InBatches:
         self,
         runner: Runner,
         rows: Rows,
-        order: Tensor | None,
+        order: Order | None,
         batch_size: int,
         parts: list[tuple[int, Ran]],
     ) -> bool:
@@ -151,7 +152,7 @@ class InBatches:
             return parts[-1][1].outcome == "finished"
         if order is None:
             order = torch.arange(rows.number, device="cpu")
-        for batch in order.split(batch_size):
+        for batch in rows_in(order).split(batch_size):
             parts.append((len(batch), runner.run(1, order=batch, batch_size=len(batch))))
             if parts[-1][1].outcome != "finished":
                 return False

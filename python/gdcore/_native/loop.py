@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import _ops
 from .optimizers import fresh_state, rule_of
 from .problem import Problem, StopRule
+from .shuffle import Order, Shuffled
 
 __all__ = ["NativeLoop", "Ran", "epoch_of_batches", "training_of"]
 
@@ -77,7 +78,7 @@ class NativeLoop:
         state: dict[Tensor, Any],
         epochs: int,
         record_every: int,
-        order: Tensor | None,
+        order: Order | None,
         batch_size: int | None,
         stop: StopRule | None,
     ) -> Ran:
@@ -101,7 +102,7 @@ class NativeLoop:
             record_every if count else 0,
             records if count else None,
             torch.get_num_threads(),
-            order,
+            (order.state, order.n, order.count) if isinstance(order, Shuffled) else order,
             batch_size or 0,
             self._max_grad_norm,
             None if batches else rule,
