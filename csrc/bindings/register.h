@@ -7,6 +7,7 @@ namespace gdcore {
 
 void register_losses(pybind11::module_& m);
 void register_optimizers(pybind11::module_& m);
+void register_shuffle(pybind11::module_& m);
 void register_step(pybind11::module_& m);
 void register_training(pybind11::module_& m);
 void register_watch(pybind11::module_& m);

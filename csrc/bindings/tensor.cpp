@@ -156,6 +156,11 @@ std::vector<Index> IndexView::read() const {
   return values;
 }
 
+void IndexView::write(const std::int32_t* from) const {
+  Index* const to = static_cast<Index*>(data_of(view_));
+  for_each_offset(view_, [&](Index offset) { to[offset] = *from++; });
+}
+
 template <class T>
 T* output(py::handle object, const char* name, Index numel) {
   const Tensor tensor(object, name);

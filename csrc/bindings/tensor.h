@@ -80,6 +80,8 @@ class IndexView {
   std::string shape() const { return shape_text(view_.shape, view_.ndim); }
   /// Its values, row by row.
   std::vector<Index> read() const;
+  /// Writes as many values.
+  void write(const std::int32_t* from) const;
 
  private:
   DLTensor view_;

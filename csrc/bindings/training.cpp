@@ -3,9 +3,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "bindings/python.h"
 #include "bindings/register.h"
+#include "bindings/shuffle.h"
 
 namespace gdcore {
 
@@ -60,29 +62,53 @@ void place(const Problem& problem, std::vector<Trained>& trained) {
 
 /// The rows of an epoch in minibatches, or all.
 struct Order {
-  std::vector<Index> rows;
-  bool given = false;
-  Index count = 0;  ///< of rows
+  const std::int32_t* rows = nullptr;  ///< null for the first ones as they lie
+  Index count = 0;
   Index steps = 0;
+  std::unique_ptr<Shuffle> shuffle;
+  std::vector<std::int32_t> given;
 };
 
+/// What is given is (state of a generator, rows to shuffle, how many of them to take).
+void shuffled_order(const Problem& problem, const py::tuple& given, Order& order) {
+  const GeneratorState& state = generator_state(given[0]);
+  const Index n = given[1].cast<Index>();
+  order.count = given[2].cast<Index>();
+  check_shuffled(n, order.count);
+  if (n > problem.rows()) fail_value("order", "rows below " + std::to_string(problem.rows()), std::to_string(n - 1));
+  order.shuffle = std::make_unique<Shuffle>(state, n);
+  order.rows = order.shuffle->rows();
+}
+
+void given_order(const Problem& problem, py::handle given, Order& order) {
+  const IndexView view(given, "order");
+  if (view.dim() != 1) fail_value("order", "shape (rows,)", view.shape());
+  if (problem.rows() > std::numeric_limits<std::int32_t>::max()) {
+    fail_value("order", "fewer than 2³¹ rows", std::to_string(problem.rows()));
+  }
+  order.count = view.size(0);
+  order.given.reserve(static_cast<std::size_t>(order.count));
+  bool lying = true;
+  for (const Index row : view.read()) {
+    if (row < 0 || row >= problem.rows()) {
+      fail_value("order", "rows from 0 to " + std::to_string(problem.rows() - 1), std::to_string(row));
+    }
+    lying = lying && row == static_cast<Index>(order.given.size());
+    order.given.push_back(static_cast<std::int32_t>(row));
+  }
+  // The first rows as they lie need no gathering.
+  order.rows = lying ? nullptr : order.given.data();
+}
+
 Order read_order(const Problem& problem, const RunData& data, Index epochs) {
-  Order order = {{}, false, problem.rows(), epochs};
+  Order order;
+  order.count = problem.rows();
+  order.steps = epochs;
   if (data.batch_size == 0) return order;
-  if (!data.order.is_none()) {
-    const IndexView view(data.order, "order");
-    if (view.dim() != 1) fail_value("order", "shape (rows,)", view.shape());
-    order.rows = view.read();
-    order.count = view.size(0);
-    const auto lies_outside = [&](Index row) { return row < 0 || row >= problem.rows(); };
-    const auto wrong = std::find_if(order.rows.begin(), order.rows.end(), lies_outside);
-    if (wrong != order.rows.end()) {
-      fail_value("order", "rows from 0 to " + std::to_string(problem.rows() - 1), std::to_string(*wrong));
-    }
-    // The first rows as they lie need no gathering.
-    for (std::size_t i = 0; i < order.rows.size() && !order.given; ++i) {
-      order.given = order.rows[i] != static_cast<Index>(i);
-    }
+  if (py::isinstance<py::tuple>(data.order)) {
+    shuffled_order(problem, py::reinterpret_borrow<py::tuple>(data.order), order);
+  } else if (!data.order.is_none()) {
+    given_order(problem, data.order, order);
   }
   order.steps = (order.count + data.batch_size - 1) / data.batch_size;
   return order;
@@ -95,9 +121,8 @@ std::unique_ptr<Objective<T>> objective_of(const Problem& problem, const RunData
   const auto make = [&problem, threads](const RowData<T>& batch, Index rows) {
     return problem.objective<T>(batch, rows, 1.0, threads);
   };
-  const Index* const rows = order.given ? order.rows.data() : nullptr;
-  return minibatch_objective<T>({problem.data<T>(), order.count, problem.columns(), problem.outputs(), rows,
-                                 data.batch_size, mean, threads, make});
+  return minibatch_objective<T>({problem.data<T>(), order.count, problem.columns(), problem.outputs(), order.rows,
+                                 order.shuffle.get(), data.batch_size, mean, threads, make});
 }
 
 /// The gradients whose norm is meant: those of parameters that require one.

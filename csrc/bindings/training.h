@@ -45,7 +45,7 @@ struct RunData {
   py::handle x;
   py::handle target;
   py::handle loss_weight;
-  py::handle order;  ///< of the rows, in minibatches
+  py::handle order;  ///< of the rows, in minibatches: a tensor, or (generator's state, rows shuffled, rows taken)
   Index batch_size;  ///< 0 for the full batch: then each step is an epoch, and else one run is one epoch
 };
 

@@ -130,21 +130,8 @@ void clip(T* gradient, const std::vector<Range>& ranges, double gradient_norm, d
   }
 }
 
-}  // namespace
-
-bool StopRule::holds(double loss, double gradient_norm) {
-  if (loss < best) {
-    best = loss;
-    since_best = 0;
-  } else {
-    ++since_best;
-  }
-  return loss < loss_below || gradient_norm < gradient_norm_below ||
-         (no_improvement_for > 0 && since_best >= no_improvement_for);
-}
-
 template <class T>
-LoopResult run(const Loop<T>& loop, const Interrupt& interrupt) {
+LoopResult make_steps(const Loop<T>& loop, const Interrupt& interrupt) {
   Objective<T>& objective = *loop.objective;
   const Index p = objective.parameters();
   const Array<T> gradient = allocate<T>(p);
@@ -187,6 +174,26 @@ LoopResult run(const Loop<T>& loop, const Interrupt& interrupt) {
     }
   }
   return {loop.steps, loop.steps, Outcome::kFinished};
+}
+
+}  // namespace
+
+bool StopRule::holds(double loss, double gradient_norm) {
+  if (loss < best) {
+    best = loss;
+    since_best = 0;
+  } else {
+    ++since_best;
+  }
+  return loss < loss_below || gradient_norm < gradient_norm_below ||
+         (no_improvement_for > 0 && since_best >= no_improvement_for);
+}
+
+template <class T>
+LoopResult run(const Loop<T>& loop, const Interrupt& interrupt) {
+  LoopResult result;
+  loop.objective->during([&] { result = make_steps(loop, interrupt); });
+  return result;
 }
 
 template LoopResult run(const Loop<float>&, const Interrupt&);

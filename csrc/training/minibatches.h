@@ -1,31 +1,24 @@
 // One epoch in minibatches: each evaluation is that of the next batch.
 //
 // Loss and gradient are to the bit those of the batch's rows laid out on their own, as in x[order[i:i + size]]: rows in
-// order are read where they lie, others are gathered into a buffer of one batch, prefetched some rows ahead.
+// order are read where they lie, others are gathered.
 #pragma once
 
 #include <functional>
-#include <vector>
+#include <memory>
 
-#include "training/objective.h"
+#include "training/gathering.h"
 
 namespace gdcore {
-
-/// The rows of a problem, or of one batch of it.
-template <class T>
-struct RowData {
-  Matrix<const T> x;
-  Matrix<const T> target;
-  Matrix<const T> loss_weight;  ///< or null
-};
 
 template <class T>
 struct Minibatches {
   RowData<T> data;
   Index rows;
   Index x_columns;
-  Index target_columns;  ///< of the weights, too
-  const Index* order;    ///< `rows` of the data's row numbers, or null for all as they lie
+  Index target_columns;       ///< of the weights, too
+  const std::int32_t* order;  ///< `rows` of the data's row numbers, or null for the first ones as they lie
+  Shuffle* shuffle;           ///< that draws them, or null
   Index size;
   bool mean;
   int threads;

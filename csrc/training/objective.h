@@ -1,6 +1,7 @@
 // A least-squares objective over rows: loss(θ) = Σ w r(θ)² / divisor and its gradient 2 Σ w r ∂r/∂θ / divisor.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "kernels/kernels.h"
@@ -24,6 +25,8 @@ class Objective {
   virtual void prepare(Index /*passes*/) {}
   /// Evaluates the rows from `first` on from now on, with another divisor. Not after `prepare`.
   virtual void select(Index /*first*/, double /*divisor*/) {}
+  /// Calls `body`, which evaluates this again and again, with whatever help there is for that.
+  virtual void during(const std::function<void()>& body) { body(); }
 
   virtual Index parameters() const = 0;
   /// Elements read by one evaluation.

@@ -5,9 +5,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <system_error>
 #include <thread>
+
+#include "training/spin.h"
 
 namespace gdcore {
 
@@ -23,31 +24,6 @@ struct Ticket {
   static int helpers(std::uint64_t ticket) { return static_cast<int>(ticket >> 32 & 0xff); }
   static std::uint32_t unclaimed(std::uint64_t ticket) { return static_cast<std::uint32_t>(ticket); }
 };
-
-// Waking a sleeper takes tens of microseconds, most of them on a core that a hypervisor has put to rest; so whoever
-// waits looks for about as long before it sleeps, and no longer, lest it keep the core from other work.
-constexpr auto kSpin = std::chrono::microseconds(50);
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb");
-#endif
-}
-
-template <class Condition>
-bool spin_until(const Condition& condition) {
-  if (condition()) return true;
-  const auto give_up = std::chrono::steady_clock::now() + kSpin;
-  do {
-    for (int i = 0; i < 32; ++i) {
-      if (condition()) return true;
-      relax();
-    }
-  } while (std::chrono::steady_clock::now() < give_up);
-  return condition();
-}
 
 class Pool {
  public:

@@ -96,7 +96,7 @@ class Training:
         record_every: int,
         records: Tensor | None,
         threads: int,
-        order: Tensor | None,
+        order: Tensor | tuple[Tensor, int, int] | None,
         batch_size: int,
         max_grad_norm: float,
         stop: StopRule | None,
@@ -111,6 +111,7 @@ def step(
     float32_scalar: Tensor,
     float64_scalar: Tensor,
 ) -> Callable[[Tensor, Tensor], Tensor | None]: ...
+def shuffle(state: Tensor, n: int, order: Tensor | None) -> None: ...
 
 class Watch:
     def item(self, mapping: dict[Any, Any], key: object) -> None: ...

@@ -338,4 +338,5 @@ def training(
 
 Training = _core.Training
 StopRule = _core.StopRule
+shuffle = _core.shuffle
 Watch = _core.Watch

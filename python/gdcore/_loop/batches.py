@@ -20,6 +20,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from .._native.shuffle import Order, Shuffled, rows_in, shuffled, skip
+
 Inputs = Tensor | tuple[Tensor, ...]
 
 
@@ -92,17 +94,24 @@ class Batches:
                 f"got {self.batch_size}"
             )
 
-    def order(self) -> Tensor:
-        """The rows of the next epoch. Draws what an epoch of the loader draws."""
-        loader = self.loader
+    def order(self) -> Order | None:
+        """The rows of the next epoch; None for all as they lie. Draws what an epoch of the loader
+        draws.
+        """
+        loader, rows = self.loader, self.rows.number
         torch.empty((), dtype=torch.int64, device="cpu").random_(generator=loader.generator)
-        order = _drawn(loader.sampler)
+        left_out = rows % self.batch_size if loader.drop_last else 0
+        sampler = loader.sampler
+        if type(sampler) is SequentialSampler and len(sampler) == rows and not left_out:
+            return None
+        order = _drawn(sampler)
         if loader.drop_last:
-            order = order[: len(order) - len(order) % self.batch_size]
+            count = len(order) - len(order) % self.batch_size
+            order = order.first(count) if isinstance(order, Shuffled) else order[:count]
         return order
 
 
-def _drawn(sampler: Any) -> Tensor:
+def _drawn(sampler: Any) -> Order:
     if type(sampler) is SequentialSampler:
         return torch.arange(len(sampler), device="cpu")
     if type(sampler) is not RandomSampler or sampler.replacement:
@@ -112,10 +121,12 @@ def _drawn(sampler: Any) -> Tensor:
     if generator is None:
         seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_().item())
         generator = torch.Generator().manual_seed(seed)
-    parts = [torch.randperm(n, generator=generator, device="cpu") for _ in range(wanted // n)]
-    if wanted % n or not own:  # the sampler draws one permutation more, and takes what is missing
-        parts.append(torch.randperm(n, generator=generator, device="cpu")[: wanted % n])
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    parts = [shuffled(n, generator) for _ in range(wanted // n)]
+    if wanted % n:
+        parts.append(rows_in(shuffled(n, generator))[: wanted % n])
+    elif not own:  # the sampler draws one more, and takes none of it
+        skip(n, generator)
+    return parts[0] if len(parts) == 1 else torch.cat([rows_in(part) for part in parts])
 
 
 class Reader:

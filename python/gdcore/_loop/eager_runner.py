@@ -11,6 +11,7 @@ from torch import Tensor
 from .._native import interrupts as _interrupts
 from .._native.problem import StopRule
 from .._native.runners import Ran
+from .._native.shuffle import Order, rows_in
 from ..stopping import RuleState
 from .batches import Rows
 from .eager import EagerStep
@@ -51,12 +52,14 @@ class EagerRunner:
         epochs: int,
         *,
         record_every: int = 0,
-        order: Tensor | None = None,
+        order: Order | None = None,
         batch_size: int | None = None,
         stop: StopRule | None = None,
     ) -> Ran:
-        if order is not None:
-            return self._minibatches(order.split(batch_size or len(order)))
+        if batch_size is not None:
+            if order is None:
+                order = torch.arange(self._rows.number, device="cpu")
+            return self._minibatches(rows_in(order).split(batch_size))
         if stop is not None and self._rule is None:
             self._rule = RuleState(stop)
         steps = self._run(itertools.repeat(self._rows, epochs), record_every)

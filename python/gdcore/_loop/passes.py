@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._native.problem import StopRule
 from .._native.runners import Ran, Runner
+from .._native.shuffle import Order, rows_in
 from .batches import Batches, Reader, Rows
 from .cost import Costs
 from .snapshot import Snapshot
@@ -96,7 +97,7 @@ class InBatches:
         in_memory = isinstance(data, Batches)
         self._runner: Runner | None = make(data.rows) if in_memory else None  # type: ignore[union-attr]
         self.work = _work(data.rows) if in_memory else 1 << 62  # type: ignore[union-attr]
-        given = (data.loader.generator, getattr(data.loader.sampler, "generator", None))
+        given = {data.loader.generator, getattr(data.loader.sampler, "generator", None)}
         self._generators = [g for g in given if isinstance(g, torch.Generator)]
 
     def show(self) -> None:
@@ -126,25 +127,33 @@ class InBatches:
     def _run(self, parts: list[tuple[int, Ran]]) -> None:
         if isinstance(self._data, Batches):
             assert self._runner is not None
-            self._go_through(self._runner, self._data.order(), self._data.batch_size, parts)
+            data = self._data
+            self._go_through(self._runner, data.rows, data.order(), data.batch_size, parts)
             return
         for rows, batch_size in self._data.groups():
             self._runner = self._make(rows)
-            order = torch.arange(rows.number, device="cpu")
-            if not self._go_through(self._runner, order, batch_size, parts):
+            if not self._go_through(self._runner, rows, None, batch_size, parts):
                 return
         if not parts:
             raise ValueError("data: expected the loader to give at least one batch, got none")
 
     def _go_through(
-        self, runner: Runner, order: Tensor, batch_size: int, parts: list[tuple[int, Ran]]
+        self,
+        runner: Runner,
+        rows: Rows,
+        order: Order | None,
+        batch_size: int,
+        parts: list[tuple[int, Ran]],
     ) -> bool:
         """Whether all was run."""
         if self._scheduler is None:
-            parts.append((len(order), runner.run(1, order=order, batch_size=batch_size)))
+            number = rows.number if order is None else len(order)
+            parts.append((number, runner.run(1, order=order, batch_size=batch_size)))
             return parts[-1][1].outcome == "finished"
-        for rows in order.split(batch_size):
-            parts.append((len(rows), runner.run(1, order=rows, batch_size=len(rows))))
+        if order is None:
+            order = torch.arange(rows.number, device="cpu")
+        for batch in rows_in(order).split(batch_size):
+            parts.append((len(batch), runner.run(1, order=batch, batch_size=len(batch))))
             if parts[-1][1].outcome != "finished":
                 return False
             self._scheduler.step()

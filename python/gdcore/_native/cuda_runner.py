@@ -14,6 +14,7 @@ from .loop import Ran, epoch_of_batches
 from .optimizers import rule_of
 from .problem import Problem, StopRule, checked
 from .runners import mark_stepped, stepwise_limit
+from .shuffle import Order, rows_in
 from .stability import surely_stable
 
 __all__ = ["CudaRunner", "CudaStep", "no_step"]
@@ -50,7 +51,7 @@ class CudaRunner:
         epochs: int,
         *,
         record_every: int = 0,
-        order: Tensor | None = None,
+        order: Order | None = None,
         batch_size: int | None = None,
         stop: StopRule | None = None,
     ) -> Ran:
@@ -116,15 +117,15 @@ class CudaRunner:
         return "finished" if at is None else "diverged"
 
     def _minibatches(
-        self, order: Tensor | None, batch_size: int, rule: RuleState | None, records: bool
+        self, order: Order | None, batch_size: int, rule: RuleState | None, records: bool
     ) -> Ran:
         """One epoch, its rows gathered once."""
         problem = self._problem
         x, y, weight = problem.x, problem.y, problem.weight
         if order is not None:
-            order = order.to(x.device)
-            x, y = x[order], y[order]
-            weight = None if weight is None else weight[order]
+            picked = rows_in(order).to(x.device)
+            x, y = x[picked], y[picked]
+            weight = None if weight is None else weight[picked]
         rows = x.shape[0]
         loop = self._loop(-(-rows // batch_size))
         outcome = "finished"

@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import _ops
 from .optimizers import fresh_state, rule_of
 from .problem import Problem, StopRule
+from .shuffle import Order, Shuffled
 
 __all__ = ["NativeLoop", "Ran", "epoch_of_batches", "training_of"]
 
@@ -77,7 +78,7 @@ class NativeLoop:
         state: dict[Tensor, Any],
         epochs: int,
         record_every: int,
-        order: Tensor | None,
+        order: Order | None,
         batch_size: int | None,
         stop: StopRule | None,
     ) -> Ran:
@@ -101,7 +102,7 @@ class NativeLoop:
             record_every if count else 0,
             records if count else None,
             torch.get_num_threads(),
-            order,
+            (order.state, order.n, order.count) if isinstance(order, Shuffled) else order,
             batch_size or 0,
             self._max_grad_norm,
             None if batches else rule,
@@ -149,8 +150,11 @@ def epoch_of_batches(
     """An epoch from the losses of its batches."""
     if outcome == "interrupted":
         return Ran(losses[:0], losses, None, 0, outcome, raised, updates)
-    sizes = torch.full(losses.shape, batch_size, dtype=torch.float64)
-    if outcome == "finished" and rows % batch_size:
-        sizes[-1] = rows % batch_size
-    mean = (losses.double() * sizes).sum() / sizes.sum()
+    weighted = losses.double() * batch_size
+    if outcome == "finished":
+        if rows % batch_size:
+            weighted[-1] = losses[-1].double() * (rows % batch_size)
+    else:
+        rows = len(losses) * batch_size
+    mean = weighted.sum() / rows
     return Ran(mean.to(losses.dtype).reshape(1), losses, None, 1, outcome, raised, updates)

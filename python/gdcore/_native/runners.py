@@ -9,6 +9,7 @@ from .factor import compressed, singular_values
 from .loop import NativeLoop, Ran, training_of
 from .optimizers import fresh_state
 from .problem import Problem, StopRule, checked
+from .shuffle import Order
 from .stability import largest_stable_lr, surely_stable
 
 __all__ = ["CompressedRunner", "Ran", "Runner", "StepwiseRunner"]
@@ -28,7 +29,7 @@ class Runner(Protocol):
         epochs: int,
         *,
         record_every: int = 0,
-        order: Tensor | None = None,
+        order: Order | None = None,
         batch_size: int | None = None,
         stop: StopRule | None = None,
     ) -> Ran:
@@ -38,7 +39,7 @@ class Runner(Protocol):
             epochs: how many, with the full batch. In minibatches a run is one epoch.
             record_every: keep θ after the update of every so many epochs, from the first; 0 for
                 never.
-            order: int64, the rows of an epoch in minibatches; all as they lie, if there is none.
+            order: the rows of an epoch in minibatches; all as they lie, if there is none.
             batch_size: rows in a minibatch; the last may have fewer.
             stop: when to stop before that.
         """
@@ -78,7 +79,7 @@ class StepwiseRunner:
         epochs: int,
         *,
         record_every: int = 0,
-        order: Tensor | None = None,
+        order: Order | None = None,
         batch_size: int | None = None,
         stop: StopRule | None = None,
     ) -> Ran:
@@ -168,7 +169,7 @@ class CompressedRunner:
         epochs: int,
         *,
         record_every: int = 0,
-        order: Tensor | None = None,
+        order: Order | None = None,
         batch_size: int | None = None,
         stop: StopRule | None = None,
     ) -> Ran:
