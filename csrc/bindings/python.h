@@ -15,6 +15,13 @@ struct Key {
   py::str object;
 };
 
+/// The one of its kind. Never destroyed: at exit the interpreter is gone first.
+template <class T>
+const T& kept() {
+  static const T* const made = new T;
+  return *made;
+}
+
 /// Borrowed, or null if there is none.
 inline PyObject* find(py::handle dict, py::handle key) {
   PyObject* const value = PyDict_GetItemWithError(dict.ptr(), key.ptr());

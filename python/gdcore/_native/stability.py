@@ -55,7 +55,7 @@ def _squares_of_powers(x: Tensor, size: int) -> float:
 def _are_apart(places: Tensor) -> bool:
     if places.numel() <= _FEW:
         return len(set(places.flatten().tolist())) == places.numel()
-    return places.unique().numel() == places.numel()
+    return bool(places.unique().numel() == places.numel())
 
 
 def curvature_bound(problem: Problem) -> float | None:
@@ -107,16 +107,11 @@ def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
     Reference:
         Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
     """
-    settings = [
-        tuple(
-            group.get(key)
-            for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize", "lr")
-        )
-        for group in optimizer.param_groups
-    ]
-    momentum, dampening, weight_decay, nesterov, maximize, _ = settings[0]
-    if dampening is None or settings.count(settings[0]) < len(settings) or maximize:
+    first, *others = optimizer.param_groups
+    momentum, dampening = first.get("momentum"), first.get("dampening")
+    if dampening is None or first["maximize"] or any(_differ(first, other) for other in others):
         return None
+    weight_decay, nesterov = first["weight_decay"], first["nesterov"]
     curvature += weight_decay
     if curvature <= 0 or dampening >= 1:
         return None
@@ -125,6 +120,11 @@ def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
     elif momentum != 0:
         curvature *= 1 - dampening
     return float(2 * (1 + momentum) / curvature)
+
+
+def _differ(group: dict[str, Any], other: dict[str, Any]) -> bool:
+    names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+    return any(group[name] != other[name] for name in names)
 
 
 def surely_stable(
