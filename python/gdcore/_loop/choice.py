@@ -25,6 +25,7 @@ from .native_model import Recognised, by_form, by_kernel, suits
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
 
+_CPU = torch.device("cpu")
 _FEW = 64
 _MANY = 2**20
 """Elements of x beyond which a model is tried on its first rows before it sees them all."""
@@ -105,8 +106,9 @@ class Chooser:
         mean = self._mean(rows.y, batch_size)
         check_native(rows.x, rows.y)
         device = seen.device
+        on_cpu = device == _CPU  # asking for its type makes a string
         _check_device(rows, device)
-        model = choose if device.type == "cpu" else _cuda_cost.choose
+        model = choose if on_cpu else _cuda_cost.choose
         costs = model(*seen.shape, seen.outputs, epochs, batch_size, seen.dtype)
         if not seen.affine:
             costs = costs._replace(compressed=None)
@@ -117,7 +119,7 @@ class Chooser:
         if batched:
             costs = costs._replace(compressed=None)
         no_steps = None
-        if device.type != "cpu":
+        if not on_cpu:
             options = not_native(self._optimizer.param_groups)
             if options is not None:
                 raise _NotFusedError(options)
@@ -138,10 +140,10 @@ class Chooser:
             rows.number,
             batch_size,
             rows.weight is not None,
-            str(device),
+            "cpu" if on_cpu else str(device),
         )
         problem = seen.problem(rows, mean)
-        on_cuda = method == "stepwise" and device.type == "cuda"
+        on_cuda = not on_cpu and method == "stepwise" and device.type == "cuda"
 
         def runner(_: Rows) -> Runner:
             if on_cuda:
@@ -257,7 +259,7 @@ def _check_device(rows: Rows, device: torch.device) -> None:
     xs = rows.x if isinstance(rows.x, tuple) else (rows.x,)
     if (
         any(t is not None and t.is_cuda for t in (*xs, rows.y, rows.weight))
-        or device.type == "cuda"
+        or (device != _CPU and device.type == "cuda")
     ):
         names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
         named = dict(zip(names, xs, strict=True))

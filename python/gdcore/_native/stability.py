@@ -134,7 +134,7 @@ def surely_stable(
     if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
         return True
     x = problem.x
-    plain = x.device.type in ("cpu", "cuda") and x.layout is torch.strided and x.numel() > 0
+    plain = (x.is_cpu or x.is_cuda) and x.layout is torch.strided and x.numel() > 0
     if not plain or x.dtype not in (torch.float32, torch.float64) or problem.y.numel() == 0:
         return True  # refused when it runs
     if problem.kernel == "polynomial" and x.dim() != 1:
