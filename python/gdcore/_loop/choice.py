@@ -257,9 +257,8 @@ def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:
 
 def _check_device(rows: Rows, device: torch.device) -> None:
     xs = rows.x if isinstance(rows.x, tuple) else (rows.x,)
-    if (
-        any(t is not None and t.is_cuda for t in (*xs, rows.y, rows.weight))
-        or (device != _CPU and device.type == "cuda")
+    if any(t is not None and t.is_cuda for t in (*xs, rows.y, rows.weight)) or (
+        device != _CPU and device.type == "cuda"
     ):
         names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
         named = dict(zip(names, xs, strict=True))
