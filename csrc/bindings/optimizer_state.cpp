@@ -57,14 +57,14 @@ class StateOf final : public OptimizerState {
       if (!PyDict_Check(dict.ptr())) throw py::type_error("param_groups: expected dicts");
       const Group group(dict, torch_);
       std::optional<Kind> kind;
-      const py::object held = py::reinterpret_borrow<py::object>(group.at(params_));
+      const py::object held = py::reinterpret_borrow<py::object>(group.at(names_.params));
       for (const py::handle parameter : held) {
         std::size_t tried = 0;
         while (tried < parameters.size() && !parameters[next].is(parameter)) {
           next = (next + 1) % parameters.size();
           ++tried;
         }
-        if (tried == parameters.size() || !is_true(get(parameter, requires_grad_))) continue;
+        if (tried == parameters.size() || !is_true(get(parameter, names_.requires_grad))) continue;
         if (!kind) kind.emplace(settings_of(group));
         visit(*kind, dict, next);
       }
@@ -104,12 +104,12 @@ class StateOf final : public OptimizerState {
     if (is_fresh) trained.fresh = values;
     for (int k = 0; k < kMaxState; ++k) {
       if (!kind.used[k]) continue;
-      const py::object value = state_at(values, states_[k]);
-      trained.state[k].emplace(value, states_[k].text);
+      const py::object value = state_at(values, names_.states[k]);
+      trained.state[k].emplace(value, names_.states[k].text);
       trained.alive.push_back(value);
     }
     if (Kind::kCounts) {
-      const py::object value = state_at(values, count_);
+      const py::object value = state_at(values, names_.count);
       Memory& counter = trained.counter;
       const bool counts = counter.look(value) && counter.numel() == 1 && counter.contiguous() &&
                           (counter.storage() == Storage::kFloat32 || counter.storage() == Storage::kFloat64);
@@ -125,7 +125,7 @@ class StateOf final : public OptimizerState {
 
   bool lacks_all(py::handle values) const {
     if (Kind::kCounts) return PyDict_GET_SIZE(values.ptr()) == 0;
-    PyObject* const value = find(values, states_[0].object);
+    PyObject* const value = find(values, names_.states[0].object);
     return value == nullptr || value == Py_None;
   }
 
@@ -139,12 +139,14 @@ class StateOf final : public OptimizerState {
     return py::reinterpret_borrow<py::object>(value);
   }
 
+  struct Names {
+    Key params{"params"}, count{"step"}, requires_grad{"requires_grad"};
+    Key states[kMaxState] = {Key(Kind::kStates[0]), Key(Kind::kStates[1]), Key(Kind::kStates[2])};
+  };
+
   Torch torch_;
-  typename Kind::Keys keys_;
-  Key params_{"params"};
-  Key count_{"step"};
-  Key requires_grad_{"requires_grad"};
-  Key states_[kMaxState] = {Key(Kind::kStates[0]), Key(Kind::kStates[1]), Key(Kind::kStates[2])};
+  const typename Kind::Keys& keys_ = kept<typename Kind::Keys>();
+  const Names& names_ = kept<Names>();
 };
 
 }  // namespace

@@ -15,6 +15,13 @@ struct Key {
   py::str object;
 };
 
+/// The one of its kind. Never destroyed: at exit the interpreter is gone first.
+template <class T>
+const T& kept() {
+  static const T* const made = new T;
+  return *made;
+}
+
 /// Borrowed, or null if there is none.
 inline PyObject* find(py::handle dict, py::handle key) {
   PyObject* const value = PyDict_GetItemWithError(dict.ptr(), key.ptr());
@@ -34,18 +41,25 @@ inline double to_double(py::handle object) {
   return value;
 }
 
+inline py::object result_of(PyObject* called) {
+  if (called == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(called);
+}
+
+inline py::object call(py::handle function) { return result_of(PyObject_CallNoArgs(function.ptr())); }
+
+inline py::object call(py::handle function, py::handle argument) {
+  return result_of(PyObject_CallOneArg(function.ptr(), argument.ptr()));
+}
+
 /// The result of a method without arguments.
 inline py::object call(py::handle object, const Key& method) {
-  PyObject* const result = PyObject_CallMethodNoArgs(object.ptr(), method.object.ptr());
-  if (result == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(result);
+  return result_of(PyObject_CallMethodNoArgs(object.ptr(), method.object.ptr()));
 }
 
 /// A new reference.
 inline py::object get(py::handle object, const Key& attribute) {
-  PyObject* const value = PyObject_GetAttr(object.ptr(), attribute.object.ptr());
-  if (value == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(value);
+  return result_of(PyObject_GetAttr(object.ptr(), attribute.object.ptr()));
 }
 
 }  // namespace gdcore

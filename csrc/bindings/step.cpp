@@ -49,14 +49,14 @@ class Step {
         check_(std::move(check)),
         scalars_{std::move(float32_scalar), std::move(float64_scalar)} {}
 
-  py::object call(py::handle x, py::handle y) const {
+  py::object operator()(py::handle x, py::handle y) const {
     if (!watch_.unchanged()) return py::none();
     const TorchFunctions& t = torch_functions();
-    if (!plain(x) || !plain(y) || is_true(t.autocast())) check_(x, y);
-    py::object loss = t.empty_like(scalars_[Tensor(x, "x").is_double() ? 1 : 0]);
+    if (!plain(x) || !plain(y) || is_true(call(t.autocast))) check_(x, y);
+    py::object loss = call(t.empty_like, scalars_[Tensor(x, "x").is_double() ? 1 : 0]);
     SignalPoll poll;
     const py::object groups = get(optimizer_, t.param_groups), state = get(optimizer_, t.state);
-    const Request request = {loss, 1, 0, py::none(), t.threads().cast<int>()};
+    const Request request = {loss, 1, 0, py::none(), call(t.threads).cast<int>()};
     training_.run({x, y, py::none(), py::none(), 0}, py::reinterpret_borrow<py::list>(groups),
                   py::reinterpret_borrow<py::dict>(state), request, poll.interrupt());
     poll.raise();
@@ -81,7 +81,8 @@ PyObject* call_step(PyObject* step, PyObject* const* arguments, Py_ssize_t count
     return nullptr;
   }
   try {
-    return static_cast<Step*>(PyCapsule_GetPointer(step, nullptr))->call(arguments[0], arguments[1]).release().ptr();
+    const auto& made = *static_cast<const Step*>(PyCapsule_GetPointer(step, nullptr));
+    return made(arguments[0], arguments[1]).release().ptr();
   } catch (py::error_already_set& error) {
     error.restore();
   } catch (...) {

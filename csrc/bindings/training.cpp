@@ -211,7 +211,7 @@ void leave(const std::vector<Trained>& trained, const py::dict& state) {
       throw py::error_already_set();
     }
   }
-  (*increment_version)(written);
+  call(*increment_version, written);
 }
 
 /// Returns (losses written, updates made, outcome, what a signal handler raised or None).

@@ -4,6 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -28,9 +29,18 @@ class Watch {
     pybind11::object expected;
   };
 
+  /// A dict of which items were read. It is looked at again only if it was written since.
+  struct Items {
+    pybind11::dict mapping;
+    std::vector<std::pair<pybind11::object, pybind11::object>> expected;
+    mutable std::uint64_t version;
+
+    bool unchanged() const;
+  };
+
   std::vector<Entry> types_;
   std::vector<std::pair<pybind11::dict, Py_ssize_t>> sizes_;
-  std::vector<Entry> items_;
+  std::vector<Items> items_;
   std::vector<Entry> lists_;
   std::vector<Entry> attributes_;
 };

@@ -26,6 +26,7 @@ from .plain import NotPlainError, check_native, is_stacked
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
 
+_CPU = torch.device("cpu")
 _FEW = 64
 _MANY = 2**20
 """Elements of x beyond which a model is tried on its first rows before it sees them all."""
@@ -109,8 +110,9 @@ class Chooser:
         seen = self._recognised(rows.x, in_batches=batch_size is not None)
         mean = self._mean(rows.y, batch_size)
         device = seen.device
+        on_cpu = device == _CPU  # asking for its type makes a string
         _check_device(rows, device)
-        model = choose if device.type == "cpu" else _cuda_cost.choose
+        model = choose if on_cpu else _cuda_cost.choose
         costs = model(*seen.shape, seen.outputs, epochs, batch_size, seen.dtype)
         if not seen.affine:
             costs = costs._replace(compressed=None)
@@ -123,7 +125,7 @@ class Chooser:
         options = not_native(self._optimizer.param_groups)
         if options is not None:
             raise _NotFusedError(options)
-        no_steps = None if device.type == "cpu" else self._no_steps_on_cuda(seen)
+        no_steps = None if on_cpu else self._no_steps_on_cuda(seen)
         if no_steps is not None:
             costs = costs._replace(stepwise=None)
         method, why = self._cheapest(costs, no_steps)
@@ -140,10 +142,10 @@ class Chooser:
             rows.number,
             batch_size,
             rows.weight is not None,
-            str(device),
+            "cpu" if on_cpu else str(device),
         )
         problem = seen.problem(rows, mean)
-        on_cuda = method == "stepwise" and device.type == "cuda"
+        on_cuda = not on_cpu and method == "stepwise" and device.type == "cuda"
 
         def runner(_: Rows) -> Runner:
             if on_cuda:
@@ -265,9 +267,8 @@ def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:
 
 def _check_device(rows: Rows, device: torch.device) -> None:
     xs = rows.x if isinstance(rows.x, tuple) else (rows.x,)
-    if (
-        any(t is not None and t.is_cuda for t in (*xs, rows.y, rows.weight))
-        or device.type == "cuda"
+    if any(t is not None and t.is_cuda for t in (*xs, rows.y, rows.weight)) or (
+        device != _CPU and device.type == "cuda"
     ):
         names = ["x"] if len(xs) == 1 else [f"x[{i}]" for i in range(len(xs))]
         named = dict(zip(names, xs, strict=True))

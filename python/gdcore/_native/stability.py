@@ -107,16 +107,11 @@ def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
     Reference:
         Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
     """
-    settings = [
-        tuple(
-            group.get(key)
-            for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize", "lr")
-        )
-        for group in optimizer.param_groups
-    ]
-    momentum, dampening, weight_decay, nesterov, maximize, _ = settings[0]
-    if dampening is None or settings.count(settings[0]) < len(settings) or maximize:
+    first, *others = optimizer.param_groups
+    momentum, dampening = first.get("momentum"), first.get("dampening")
+    if dampening is None or first["maximize"] or any(_differ(first, other) for other in others):
         return None
+    weight_decay, nesterov = first["weight_decay"], first["nesterov"]
     curvature += weight_decay
     if curvature <= 0 or dampening >= 1:
         return None
@@ -127,6 +122,11 @@ def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
     return float(2 * (1 + momentum) / curvature)
 
 
+def _differ(group: dict[str, Any], other: dict[str, Any]) -> bool:
+    names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+    return any(group[name] != other[name] for name in names)
+
+
 def surely_stable(
     problem: Problem, optimizer: torch.optim.Optimizer, rate: float, clip: float | None
 ) -> bool:
@@ -134,7 +134,7 @@ def surely_stable(
     if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
         return True
     x = problem.x
-    plain = x.device.type in ("cpu", "cuda") and x.layout is torch.strided and x.numel() > 0
+    plain = (x.is_cpu or x.is_cuda) and x.layout is torch.strided and x.numel() > 0
     if not plain or x.dtype not in (torch.float32, torch.float64) or problem.y.numel() == 0:
         return True  # refused when it runs
     if problem.kernel == "polynomial" and x.dim() != 1:
