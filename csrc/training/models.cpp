@@ -39,6 +39,17 @@ class LinearObjective final : public RowObjective<T> {
     problem_.weight_t = weight_t_.get();
   }
 
+  bool descends() const override {
+    return this->extent_.rows <= kLanes<T> && this->extent_.rows > 0 && problem_.columns <= kDescentColumns &&
+           problem_.columns > 0 && problem_.outputs == 1 && problem_.loss_weight.data == nullptr;
+  }
+
+  Index descend(Descent<T> descent) override {
+    descent.rows = this->extent_.rows;
+    descent.divisor = this->extent_.divisor;
+    return kernels<T>().linear_mse_descent(problem_, descent);
+  }
+
   void prepare(Index passes) override {
     const Index bytes = this->extent_.rows * (problem_.columns + problem_.outputs) * static_cast<Index>(sizeof(T));
     const bool lanes_over_rows = problem_.columns < kWideColumns && problem_.outputs < kManyOutputs;
