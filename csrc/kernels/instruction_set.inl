@@ -11,6 +11,8 @@ namespace gdcore::GDCORE_ISA {
 
 #include "kernels/formulas.inl"
 
+#include "kernels/lane_groups.inl"
+
 #include "kernels/linear_mse_narrow.inl"
 
 #include "kernels/linear_mse_wide.inl"
