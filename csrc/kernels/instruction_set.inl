@@ -5,9 +5,13 @@ namespace gdcore::GDCORE_ISA {
 
 #include "kernels/simd.h"
 
+#include "kernels/few_lanes.h"
+
 #include "kernels/four.h"
 
 #include "kernels/formulas.inl"
+
+#include "kernels/lane_groups.inl"
 
 #include "kernels/linear_mse_narrow.inl"
 
@@ -25,6 +29,8 @@ namespace gdcore::GDCORE_ISA {
 #include "kernels/half.inl"
 
 #include "kernels/updates.inl"
+
+#include "kernels/linear_mse_descent.inl"
 
 template <class T>
 static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
@@ -46,6 +52,21 @@ static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index
     }
   }
   linear_mse_tiled(a, theta, begin, end, sums);
+}
+
+template <class T>
+static Index linear_mse_descent(const LinearMse<T>& a, const Descent<T>& descent) noexcept {
+  static_assert(kDescentColumns == 4);
+  switch (a.columns) {
+    case 1:
+      return linear_mse_descent<1>(a, descent);
+    case 2:
+      return linear_mse_descent<2>(a, descent);
+    case 3:
+      return linear_mse_descent<3>(a, descent);
+    default:
+      return linear_mse_descent<4>(a, descent);
+  }
 }
 
 template <class T>
@@ -71,7 +92,7 @@ static void legendre_mse(const LegendreMse<T>& a, const T* theta, Index begin, I
 
 template <class T>
 static constexpr Kernels<T> table() {
-  return {linear_mse<T>, polynomial_mse<T>, legendre_mse<T>, mse<T>, sum<T>, legendre_p3<T>};
+  return {linear_mse<T>, linear_mse_descent<T>, polynomial_mse<T>, legendre_mse<T>, mse<T>, sum<T>, legendre_p3<T>};
 }
 
 }  // namespace gdcore::GDCORE_ISA

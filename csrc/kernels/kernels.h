@@ -24,6 +24,8 @@ inline constexpr int kLaneBytes = 64;
 inline constexpr int kRun = 32;
 /// From this many columns on, lanes run over the columns of a row; below, over rows.
 inline constexpr Index kWideColumns = 16;
+/// Up to this many columns, one output and one group of rows, whole steps of descent are one kernel's.
+inline constexpr Index kDescentColumns = 4;
 /// From this many outputs on, predictions come from a matrix product over blocks of rows.
 inline constexpr Index kManyOutputs = 8;
 /// Rows whose products are summed in T before they are added to a gradient, where lanes run over columns.
@@ -62,6 +64,22 @@ struct LinearMse {
   T* dx;                             ///< n × d, contiguous, or null
   T dx_factor;                       ///< dx = dx_factor · Σₒ r weight
   Matrix<const T> loss_weight = {};  ///< n × k, or null
+};
+
+struct SgdUpdate;
+
+/// Steps of gradient descent, the loss a sum over `rows` divided by `divisor`, by one rule for all of θ.
+template <class T>
+struct Descent {
+  Index rows;
+  double divisor;
+  const SgdUpdate* rule;
+  Index steps;
+  double overflow;  ///< the loss that ends it
+  T* theta;
+  T* previous;  ///< θ before the last update
+  T* momentum;  ///< a buffer as long as θ, or null
+  T* losses;
 };
 
 /// prediction = Σₘ c[m] xᵐ;  sums: Σ r², Σ r xᵐ (degree + 1).
@@ -114,6 +132,9 @@ struct LegendreP3 {
 template <class T>
 struct Kernels {
   void (*linear_mse)(const LinearMse<T>&, const T* theta, Index begin, Index end, double* sums, T* scratch) noexcept;
+  /// Returns how many steps it made: less than asked for where the loss of the next is not below `overflow`. At most
+  /// kLanes rows and kDescentColumns columns, one output, no weights of the loss, no dx.
+  Index (*linear_mse_descent)(const LinearMse<T>&, const Descent<T>&) noexcept;
   void (*polynomial_mse)(const PolynomialMse<T>&, const T* theta, Index begin, Index end, double* sums) noexcept;
   void (*legendre_mse)(const LegendreMse<T>&, const T* theta, Index begin, Index end, double* sums) noexcept;
   void (*mse)(const Mse<T>&, Index begin, Index end, double* sums) noexcept;

@@ -6,36 +6,6 @@
 // once for its residuals, once for a few sums at a time. One pass over x and target in memory. Nothing written may
 // overlap what is read.
 
-/// Copies `columns` columns of `count` rows from `row` on, each a run of lanes with zeros beyond `count`.
-template <class T>
-GDCORE_INLINE void copy_group(const Matrix<const T>& m, Index row, Index columns, Index count, T* buffer) {
-  const T* from = m.data + row * m.row;
-  for (Index j = 0; j < columns; ++j) {
-    T* run = buffer + j * kLanes<T>;
-    for (Index i = 0; i < count; ++i) run[i] = from[i * m.row + j * m.column];
-    for (Index i = count; i < kLanes<T>; ++i) run[i] = 0;
-  }
-}
-
-/// The same, or the rows themselves where they are so already.
-template <class T>
-GDCORE_INLINE const T* gather(const Matrix<const T>& m, Index row, Index columns, Index count, T* buffer) {
-  if (columns == 1 && m.row == 1 && count == kLanes<T>) return m.data + row;
-  copy_group(m, row, columns, count, buffer);
-  return buffer;
-}
-
-/// The groups of a run of `count` rows from `row` on, one after the other.
-template <class T>
-GDCORE_INLINE const T* gather_run(const Matrix<const T>& m, Index row, Index columns, Index count, T* buffer) {
-  constexpr Index lanes = kLanes<T>;
-  if (columns == 1 && m.row == 1 && count % lanes == 0) return m.data + row;
-  for (Index i = 0; i < count; i += lanes) {
-    copy_group(m, row + i, columns, count - i < lanes ? count - i : lanes, buffer + i * columns);
-  }
-  return buffer;
-}
-
 /// r = x · w + bias − target of G groups for one output, `target_step` between their targets.
 template <class T, int G>
 GDCORE_INLINE void narrow_residuals(const T* x, const T* w, T bias, Index d, const T* target, Index target_step,
@@ -75,36 +45,75 @@ GDCORE_INLINE void narrow_row_gradients(const LinearMse<T>& a, const T* theta, c
   }
 }
 
-/// D columns and one output, in registers.
+/// dx of rows [begin, end).
 template <class T, int D>
-static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
+static void narrow_dx(const LinearMse<T>& a, const T* theta, Index begin, Index end) {
   constexpr Index lanes = kLanes<T>;
-  // The bias's sum is formed always, and left out at the end where there is no bias: no branch in the loop.
-  constexpr Index count_sums = D + 2;
   alignas(kLaneBytes) T x_buffer[D * lanes];
   alignas(kLaneBytes) T target_buffer[lanes];
-  Sum<T> sum[count_sums] = {};
-
-  for (Index row = begin; row < end;) {
-    const Index run_end = row + kRun * lanes < end ? row + kRun * lanes : end;
-    Pack<T> part[count_sums] = {};
-    for (; row < run_end; row += lanes) {
-      const Index count = run_end - row < lanes ? run_end - row : lanes;
-      const T* x = a.packed_x != nullptr ? a.packed_x + row * D : gather(a.x, row, D, count, x_buffer);
-      const T* target =
-          a.packed_target != nullptr ? a.packed_target + row : gather(a.target, row, 1, count, target_buffer);
-      Pack<T> r[1];
-      narrow_residuals<T, 1>(x, theta, a.bias ? theta[D] : T(0), D, target, 0, r);
-      if (count < lanes) r[0] = keep_first(r[0], count);
-
-      part[0] = fma(r[0], r[0], part[0]);
-      for (Index j = 0; j < D; ++j) part[1 + j] = fma(r[0], load(x + j * lanes), part[1 + j]);
-      part[1 + D] = part[1 + D] + r[0];
-      if (a.dx != nullptr) narrow_row_gradients(a, theta, r, row, count);
-    }
-    for (Index s = 0; s < count_sums; ++s) add(sum[s], part[s]);
+  for (Index row = begin; row < end; row += lanes) {
+    const Index count = end - row < lanes ? end - row : lanes;
+    const T* x = a.packed_x != nullptr ? a.packed_x + row * D : gather(a.x, row, D, count, x_buffer);
+    const T* target =
+        a.packed_target != nullptr ? a.packed_target + row : gather(a.target, row, 1, count, target_buffer);
+    Pack<T> r[1];
+    narrow_residuals<T, 1>(x, theta, a.bias ? theta[D] : T(0), D, target, 0, r);
+    narrow_row_gradients(a, theta, r, row, count);
   }
-  for (Index s = 0; s < 1 + D + (a.bias ? 1 : 0); ++s) sums[s] += total(sum[s]);
+}
+
+/// The sums of a run of rows [row, end) with D columns and one output, in registers: Σ r², Σ r x, Σ r.
+template <class T, int D>
+GDCORE_INLINE void narrow_run(const LinearMse<T>& a, const T* theta, Index row, Index end, Pack<T> (&sums)[D + 2]) {
+  constexpr Index lanes = kLanes<T>;
+  alignas(kLaneBytes) T x_buffer[kRun * D * lanes];
+  alignas(kLaneBytes) T target_buffer[kRun * lanes];
+  const T bias = a.bias ? theta[D] : T(0);
+  Pack<T> part[D + 2] = {};
+  const auto add_group = [&](const T* x, const T* target, Index count) GDCORE_INLINE_LAMBDA {
+    Pack<T> r[1];
+    narrow_residuals<T, 1>(x, theta, bias, D, target, 0, r);
+    if (count < lanes) r[0] = keep_first(r[0], count);
+    part[0] = fma(r[0], r[0], part[0]);
+    for (Index j = 0; j < D; ++j) part[1 + j] = fma(r[0], load(x + j * lanes), part[1 + j]);
+    part[1 + D] = part[1 + D] + r[0];
+  };
+
+  const Index rest = (end - row) % lanes;
+  const Index whole = end - row - rest;
+  const T* x = a.packed_x != nullptr ? a.packed_x + row * D : gather_run(a.x, row, D, whole, x_buffer);
+  const T* target =
+      a.packed_target != nullptr ? a.packed_target + row : gather_run(a.target, row, 1, whole, target_buffer);
+  for (Index i = 0; i < whole; i += lanes) add_group(x + i * D, target + i, lanes);
+  if (rest > 0) {
+    row += whole;
+    x = a.packed_x != nullptr ? a.packed_x + row * D : gather(a.x, row, D, rest, x_buffer);
+    target = a.packed_target != nullptr ? a.packed_target + row : gather(a.target, row, 1, rest, target_buffer);
+    add_group(x, target, rest);
+  }
+  for (Index s = 0; s < D + 2; ++s) sums[s] = part[s];
+}
+
+/// D columns and one output.
+template <class T, int D>
+static void linear_mse_narrow(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
+  constexpr Index rows = kRun * kLanes<T>;
+  // The bias's sum is formed always, and left out at the end where there is no bias: no branch in the loop.
+  const Index count_sums = 1 + D + (a.bias ? 1 : 0);
+  const bool one_run = end - begin <= rows;  // whose sums need no others beside them
+  Sum<T> sum[D + 2];
+  for (Index s = 0; !one_run && s < D + 2; ++s) sum[s] = Sum<T>{};
+  for (Index row = begin; row < end; row += rows) {
+    Pack<T> part[D + 2];
+    narrow_run<T, D>(a, theta, row, row + rows < end ? row + rows : end, part);
+    if (one_run) {
+      for (Index s = 0; s < count_sums; ++s) sums[s] += total(part[s]);
+    } else {
+      for (Index s = 0; s < D + 2; ++s) add(sum[s], part[s]);
+    }
+  }
+  for (Index s = 0; !one_run && s < count_sums; ++s) sums[s] += total(sum[s]);
+  if (a.dx != nullptr) narrow_dx<T, D>(a, theta, begin, end);
 }
 
 /// The groups of a run, which are passed over twice, and what comes of them.

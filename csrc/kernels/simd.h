@@ -300,13 +300,27 @@ GDCORE_INLINE void add(Sum<float>& sum, const Pack<float>& p) {
   }
 }
 
-GDCORE_INLINE double total(const Sum<double>& sum) { return total(sum.lanes[0]); }
-GDCORE_INLINE double total(const Sum<float>& sum) { return total(sum.lanes[0] + sum.lanes[1]); }
+/// The first level of the tree.
+GDCORE_INLINE Pack<double> fold(const Sum<double>& sum) { return sum.lanes[0]; }
+GDCORE_INLINE Pack<double> fold(const Sum<float>& sum) { return sum.lanes[0] + sum.lanes[1]; }
+
+template <class T>
+GDCORE_INLINE double total(const Sum<T>& sum) {
+  return total(fold(sum));
+}
+
+GDCORE_INLINE Pack<double> fold(const Pack<double>& p) { return p; }
+GDCORE_INLINE Pack<double> fold(const Pack<float>& p) {
+  Sum<float> sum;
+  for (int i = 0; i < kRegisters; ++i) {
+    sum.lanes[2 * i / kRegisters].r[2 * i % kRegisters] = widen_low(p.r[i]);
+    sum.lanes[(2 * i + 1) / kRegisters].r[(2 * i + 1) % kRegisters] = widen_high(p.r[i]);
+  }
+  return fold(sum);
+}
 
 /// The sum of one pack's lanes, each exact in double.
 template <class T>
 GDCORE_INLINE double total(const Pack<T>& p) {
-  Sum<T> sum{};
-  add(sum, p);
-  return total(sum);
+  return total(fold(p));
 }

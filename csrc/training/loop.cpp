@@ -52,6 +52,12 @@ class Updater {
     for (std::size_t j = 0; j < jobs_.size(); ++j) point_at_rule(j);
   }
 
+  /// SGD's rule, if the next update is by that alone, the same for all of θ, with every buffer filled.
+  const SgdUpdate* plain_sgd(Index parameters) const {
+    const bool alone = jobs_.size() == 1 && jobs_[0].size == parameters && !fresh_;
+    return alone ? std::get_if<SgdUpdate>(&updates_[first_[0]].settings) : nullptr;
+  }
+
   void step() {
     if (counted_) count();
     if (serial_) {  // nothing to decide at every step
@@ -141,15 +147,26 @@ LoopResult make_steps(const Loop<T>& loop, const Interrupt& interrupt) {
   objective.prepare(loop.steps);
   const bool ends = !std::isnan(loop.overflow);
   const bool looks_at_norm = loop.max_grad_norm >= 0 || loop.stop != nullptr;
+  const bool descends = objective.descends() && ends && !looks_at_norm && loop.record_every == 0;
 
   const Index poll_every = std::max<Index>(kElementsBetweenPolls / (objective.work() + kStepElements), 1);
   Index until_poll = poll_every;
   Index until_record = 0;
   T* record = loop.records;
   for (Index step = 0; step < loop.steps; ++step) {
-    if (--until_poll == 0) {
+    if (--until_poll <= 0) {
       until_poll = poll_every;
       if (interrupt()) return {step, step, Outcome::kInterrupted};
+    }
+    if (const SgdUpdate* const rule = descends ? updater.plain_sgd(p) : nullptr) {
+      const Index made =
+          objective.descend({0, 0.0, rule, std::min(poll_every, loop.steps - step), loop.overflow, loop.theta,
+                             previous.get(), rule->momentum != 0 ? loop.state : nullptr, loop.losses + step});
+      if (made > 0) {
+        step += made - 1;
+        until_poll -= made - 1;
+        continue;
+      }
     }
     T loss;
     if (!objective.evaluate(loop.theta, interrupt, &loss, gradient.get())) return {step, step, Outcome::kInterrupted};

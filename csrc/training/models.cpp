@@ -9,6 +9,8 @@ namespace {
 /// The most memory that regrouped rows may take.
 constexpr Index kMaxPackedBytes = Index{1} << 24;
 constexpr Index kPassesWorthPacking = 4;
+/// Rows up to which it shows in a pass that the last of them are copied into a whole group.
+constexpr Index kRowsWorthFilling = 4096;
 
 /// Copies a matrix into runs of kLanes rows, column by column, zeros beyond the last row: what `packed_x` describes.
 template <class T>
@@ -39,16 +41,28 @@ class LinearObjective final : public RowObjective<T> {
     problem_.weight_t = weight_t_.get();
   }
 
+  bool descends() const override {
+    return this->extent_.rows <= kLanes<T> && this->extent_.rows > 0 && problem_.columns <= kDescentColumns &&
+           problem_.columns > 0 && problem_.outputs == 1 && problem_.loss_weight.data == nullptr;
+  }
+
+  Index descend(Descent<T> descent) override {
+    descent.rows = this->extent_.rows;
+    descent.divisor = this->extent_.divisor;
+    return kernels<T>().linear_mse_descent(problem_, descent);
+  }
+
   void prepare(Index passes) override {
     const Index bytes = this->extent_.rows * (problem_.columns + problem_.outputs) * static_cast<Index>(sizeof(T));
     const bool lanes_over_rows = problem_.columns < kWideColumns && problem_.outputs < kManyOutputs;
     if (!lanes_over_rows || passes < kPassesWorthPacking || bytes > kMaxPackedBytes) return;
-    // A single contiguous column is already what packing would make of it.
-    if (problem_.columns != 1 || problem_.x.row != 1) {
+    // A single contiguous column is already what packing would make of it, but for a last group that lacks rows.
+    const bool ragged = this->extent_.rows % kLanes<T> != 0 && this->extent_.rows < kRowsWorthFilling;
+    if (ragged || problem_.columns != 1 || problem_.x.row != 1) {
       x_ = pack(problem_.x, this->extent_.rows, problem_.columns);
       problem_.packed_x = x_.get();
     }
-    if (problem_.outputs != 1 || problem_.target.row != 1) {
+    if (ragged || problem_.outputs != 1 || problem_.target.row != 1) {
       target_ = pack(problem_.target, this->extent_.rows, problem_.outputs);
       problem_.packed_target = target_.get();
     }

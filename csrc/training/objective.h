@@ -21,6 +21,12 @@ class Objective {
   /// Loss and gradient at θ. Returns false, with nothing that counts written, if interrupted.
   virtual bool evaluate(const T* theta, const Interrupt& interrupt, T* loss, T* gradient) = 0;
 
+  /// Whether `descend` may be called.
+  virtual bool descends() const { return false; }
+  /// Steps of gradient descent, each the same to the bit as `evaluate` and the update; rows and divisor are filled in
+  /// here. Returns how many were made: see `Kernels::linear_mse_descent`.
+  virtual Index descend(Descent<T> /*descent*/) { return 0; }
+
   /// Spends one pass on regrouping the rows if that makes each of `passes` evaluations cheaper.
   virtual void prepare(Index /*passes*/) {}
   /// Evaluates the rows from `first` on from now on, with another divisor. Not after `prepare`.
