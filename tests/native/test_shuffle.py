@@ -208,3 +208,43 @@ def test_generators_are_put_back_when_an_epoch_is_cut_short() -> None:
     assert len(seen) == 3
     assert all(map(torch.equal, seen[1], seen[2]))
     assert not torch.equal(seen[0][-2], seen[1][-2])
+
+
+def fitted(method: str, **options: Any) -> list[Tensor]:
+    torch.manual_seed(6)
+    n = NATIVE + 100
+    x, y = torch.randn(n, 3), torch.randn(n, 1)
+    model = nn.Linear(3, 1)
+    opt = torch.optim.SGD(model.parameters(), lr=0.05)
+    if "scheduler_interval" in options:
+        options["scheduler"] = torch.optim.lr_scheduler.LambdaLR(opt, lambda _: 1.0)
+    drawing = seeded()
+    if method == "loop":
+        for _ in range(2):
+            dataset = TensorDataset(x, y)
+            for a, b in DataLoader(dataset, 512, shuffle=True, generator=drawing):
+                opt.zero_grad()
+                nn.functional.mse_loss(model(a), b).backward()
+                opt.step()
+    else:
+        gdcore.fit(
+            model,
+            nn.MSELoss(),
+            opt,
+            (x, y),
+            epochs=2,
+            batch_size=512,
+            shuffle=True,
+            generator=drawing,
+            method=method,
+            **options,
+        )
+    return [*(p.detach() for p in model.parameters()), drawing.get_state(), torch.get_rng_state()]
+
+
+def test_other_ways_through_the_same_rows() -> None:
+    """Eagerly, as a loop over the loader; and natively batch by batch, for a scheduler."""
+    for mine, theirs in zip(fitted("eager"), fitted("loop"), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    step_by_step = fitted("stepwise", scheduler_interval="step")
+    assert all(map(torch.equal, fitted("stepwise"), step_by_step))
