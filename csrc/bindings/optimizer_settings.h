@@ -50,10 +50,19 @@ class Group {
     if (value == nullptr) throw py::key_error(key.text);
     return value;
   }
+  /// 0 for a number that is none of this process, or that only torch can make sense of.
   double number(const Key& key) const {
     const py::handle value = at(key);
-    return is_elsewhere(value) ? 0.0 : to_double(value);
+    if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) return to_double(value);
+    Memory memory;
+    const bool rate = torch_.plain(value) && memory.look(value) && memory.numel() == 1 &&
+                      (memory.storage() == Storage::kFloat32 || memory.storage() == Storage::kFloat64);
+    odd_ = odd_ || !rate;
+    return rate && memory.on_cpu() ? to_double(value) : 0.0;
   }
+  /// Whether a number was asked for that is neither Python's nor a rate in a tensor of float32 or float64: how torch
+  /// computes with it, or refuses it, is torch's to say.
+  bool odd() const { return odd_; }
   bool flag(const Key& key) const { return is_true(at(key)); }
   bool is_tensor(const Key& key) const { return torch_.plain(at(key)); }
   /// Whether this is a tensor on another device, whose value cannot be had without waiting for it.
@@ -72,6 +81,7 @@ class Group {
 
   py::dict dict_;
   const Torch& torch_;
+  mutable bool odd_ = false;
 };
 
 /// Each optimizer says which states its group's settings use, what torch's own step is left to do (`supported`), and
@@ -88,14 +98,14 @@ struct Sgd {
   };
 
   Sgd(const Group& g, const Keys& k)
-      : supported(!g.flag(k.differentiable) && !g.is_elsewhere(k.lr)),
-        settings{g.number(k.lr),
+      : settings{g.number(k.lr),
                  g.number(k.momentum),
                  1.0 - g.number(k.dampening),
                  g.number(k.weight_decay),
                  g.flag(k.nesterov),
                  g.flag(k.maximize),
                  false},
+        supported(!g.odd() && !g.flag(k.differentiable) && !g.is_elsewhere(k.lr)),
         used{settings.momentum != 0, false, false} {}
 
   Rule rule(double /*step*/, bool fresh) const {
@@ -104,8 +114,8 @@ struct Sgd {
     return rule;
   }
 
-  bool supported;
   SgdUpdate settings;
+  bool supported;
   bool used[kMaxState];
 };
 
@@ -121,15 +131,15 @@ struct Rmsprop {
   };
 
   Rmsprop(const Group& g, const Keys& k)
-      : supported(!g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr)),
-        settings{g.number(k.lr),           g.number(k.alpha),    g.number(k.eps),
+      : settings{g.number(k.lr),           g.number(k.alpha),    g.number(k.eps),
                  g.number(k.weight_decay), g.number(k.momentum), g.flag(k.maximize)},
+        supported(!g.odd() && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr)),
         used{true, settings.momentum > 0, g.flag(k.centered)} {}
 
   Rule rule(double /*step*/, bool /*fresh*/) const { return settings; }
 
-  bool supported;
   RmspropUpdate settings;
+  bool supported;
   bool used[kMaxState];
 };
 
@@ -150,10 +160,12 @@ struct Adam {
                  g.flag(k.decoupled), g.flag(k.maximize)},
         used{true, true, g.flag(k.amsgrad)} {
     const auto betas = py::reinterpret_borrow<py::sequence>(g.at(k.betas));
-    const py::object first = betas[0], second = betas[1];
-    const bool numbers = PyFloat_Check(first.ptr()) && PyFloat_Check(second.ptr());
+    const bool two = PySequence_Check(betas.ptr()) != 0 && PySequence_Size(betas.ptr()) == 2;
+    const py::object first = two ? py::object(betas[0]) : py::none(), second = two ? py::object(betas[1]) : py::none();
+    const bool numbers = PyFloat_Check(first.ptr()) && PyFloat_Check(second.ptr()) && is_share(to_double(first)) &&
+                         is_share(to_double(second));
     // torch refuses foreach with a rate that is a tensor.
-    supported = numbers && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr) &&
+    supported = numbers && !g.odd() && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr) &&
                 !(g.flag(k.foreach) && g.is_tensor(k.lr));
     if (!numbers) return;
     settings.beta1 = to_double(first);
@@ -161,6 +173,8 @@ struct Adam {
   }
 
   Rule rule(double step, bool /*fresh*/) const { return settings.rule(step); }
+
+  static bool is_share(double beta) { return beta >= 0.0 && beta < 1.0; }
 
   AdamSettings settings;
   bool supported = false;

@@ -141,7 +141,9 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
         return apply(loss, reduction, *map(_checks.widened, inputs)).to(dtype)
     loss.check(*inputs)
     weights = inputs[loss.first_weight :]
-    if _modes.transformed() or any(w is not None and w.requires_grad for w in weights):
+    # A program that is exported keeps no Function, and may be differentiated all the same.
+    exported = torch.compiler.is_exporting()
+    if exported or _modes.transformed() or any(w is not None and w.requires_grad for w in weights):
         return loss.formula(reduction, *inputs)
     if reduction == "none" and loss.elementwise is not None:
         return loss.elementwise(*inputs)  # type: ignore[no-any-return]

@@ -200,6 +200,6 @@ def legendre_p3(x: Tensor) -> Tensor:
     dtype = _checks.any_dtype(("x",), (x,))
     if dtype not in _checks.NATIVE:
         return legendre_p3(x.float()).to(dtype)
-    if _modes.transformed():
+    if torch.compiler.is_exporting() or _modes.transformed():
         return reference.legendre_p3(x)
     return LegendreP3.apply(False, x)  # type: ignore[no-untyped-call,no-any-return]

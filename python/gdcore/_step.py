@@ -54,13 +54,14 @@ class NativeStep(torch.optim.Optimizer):
                 parameter or state has been changed then.
         """
         # torch's wrapper around a step takes longer than a small step; only who looks on needs it.
+        # A subclass's own step torch has wrapped itself, unless that was marked as this one is.
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
             or _GLOBAL_PRE_HOOKS
             or _GLOBAL_POST_HOOKS
             or _profiling()
-        ) and type(self).step is NativeStep.step:  # torch has wrapped a subclass's own
+        ) and getattr(type(self).step, "__code__", None) is not _observed.__code__:
             return _observed(self) if closure is None else _observed(self, closure)
         return self._unobserved(closure)
 

@@ -96,8 +96,11 @@ def test_a_training_step_by_inductor(dtype: torch.dtype) -> None:
         assert torch.equal(actual, expected)
 
 
-@pytest.mark.parametrize("name", ["mse", "linear_mse", "polynomial_mse"])
-def test_export(name: str) -> None:
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", ["mse", "linear_mse", "polynomial_mse", "legendre_p3"])
+def test_export(name: str, strict: bool) -> None:
+    """Values, and gradients too: what was exported may be trained."""
+
     class Loss(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -110,17 +113,25 @@ def test_export(name: str) -> None:
                 return functional.mse_loss(nn.functional.linear(x, self.weight), y)
             if name == "linear_mse":
                 return functional.linear_mse_loss(x, self.weight, None, y)
+            if name == "legendre_p3":
+                return functional.legendre_p3(nn.functional.linear(x, self.weight)).mean()
             return functional.polynomial_mse_loss(x[:, 0], self.coefficients, y[:, 0])
 
     model = Loss()
     rows = torch.export.Dim("rows", min=2, max=1000)
     arguments = (torch.randn(8, 3), torch.randn(8, 1))
-    program = torch.export.export(model, arguments, dynamic_shapes=({0: rows}, {0: rows}))
-    targets = {str(node.target) for node in program.graph.nodes}
-    assert f"gdcore.{name}.default" in targets
+    shapes = {"x": {0: rows}, "y": {0: rows} if name != "legendre_p3" else None}
+    program = torch.export.export(model, arguments, dynamic_shapes=shapes, strict=strict).module()
+    parameters = dict(model.named_parameters())
     for n in (8, 21):
-        x, y = torch.randn(n, 3), torch.randn(n, 1)
-        assert torch.equal(program.module()(x, y), model(x, y))
+        y = torch.randn(n if name != "legendre_p3" else 8, 1)
+        found, expected = program(x := torch.randn(n, 3), y), model(x, y)
+        torch.testing.assert_close(found, expected)
+        for loss, module in ((found, program), (expected, model)):
+            module.zero_grad()
+            loss.backward()
+        for key, parameter in program.named_parameters():
+            torch.testing.assert_close(parameter.grad, parameters[key].grad)
 
 
 def test_a_wrong_shape_is_found_while_tracing() -> None:
