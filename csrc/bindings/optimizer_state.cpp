@@ -87,7 +87,7 @@ class StateOf final : public OptimizerState {
       };
       refuse_flag(keys_.differentiable);
       if constexpr (Kind::kCounts) refuse_flag(keys_.capturable);
-      fail_optimizer("betas that are numbers, and no foreach with a rate that is a tensor", "others");
+      fail_optimizer("settings that are numbers, betas below 1, and no foreach with a rate that is a tensor", "others");
     }
     return kind;
   }

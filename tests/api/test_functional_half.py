@@ -100,6 +100,16 @@ def test_autocast_as_the_namesake(input_dtype: torch.dtype, dtype: torch.dtype) 
         torch.testing.assert_close(actual, expected, rtol=16 * eps, atol=0)
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_autocast_with_weights_as_the_namesake(dtype: torch.dtype, reduction: str) -> None:
+    input, target, weight = (torch.rand(3, 4, 3) + 0.1).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = functional.mse_loss(input, target, reduction, weight)
+        expected = F.mse_loss(input, target, reduction=reduction, weight=weight)
+    torch.testing.assert_close(found, expected)
+
+
 def test_autocast_mixes_what_a_linear_gives_with_its_target() -> None:
     model, x, y = torch.nn.Linear(3, 1), torch.randn(5, 3), torch.randn(5, 1)
     with torch.autocast("cpu", torch.bfloat16):

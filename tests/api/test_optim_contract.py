@@ -1,5 +1,6 @@
 """Every optimizer here as its namesake: groups, hooks, scalers, shared memory, subclasses."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -229,10 +230,16 @@ def test_a_subclass_of_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_hooks_of_a_subclass_with_a_step_of_its_own_run_once(name: str) -> None:
-    class Own(getattr(gdcore.optim, name)):  # type: ignore[misc]
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_hooks_of_a_subclass_with_a_step_of_its_own_run_once(name: str, wrapped: bool) -> None:
+    base: Any = getattr(gdcore.optim, name)
+
+    class Own(base):  # type: ignore[misc]
         def step(self, closure: Any = None) -> Any:
             return super().step(closure)
+
+        if wrapped:  # which copies what keeps torch from wrapping it
+            step = functools.wraps(base.step)(step)
 
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)

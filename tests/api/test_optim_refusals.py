@@ -270,3 +270,38 @@ def test_under_fake_tensors_and_compile(name: str) -> None:
         optimizer = ours(name, [parameter], lr=0.1)
         optimizer.step()
         assert parameter.shape == (3,)
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "a rate of two elements": {"lr": torch.tensor([0.1, 0.2])},
+    "no rate": {"lr": None},
+    "a rate in words": {"lr": "0.1"},
+    "a half rate": {"lr": torch.tensor(0.3, dtype=torch.bfloat16)},
+    "a whole rate": {"lr": torch.tensor(1)},
+    "one beta": {"betas": (0.9,)},
+    "a beta of one": {"betas": (1.0, 0.999)},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@each
+def test_settings_of_other_kinds_are_as_in_torch(name: str, odd: str) -> None:
+    """Set later, where nothing checks them: torch's numbers, or its error."""
+    outcomes: list[Any] = []
+    for make in (ours, theirs):
+        optimizer = make(name, copies([torch.ones(3, dtype=torch.float64)]), **FULL[name])
+        advance(optimizer, range(1))
+        optimizer.param_groups[0].update(ODD[odd])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                advance(optimizer, range(1, 3))
+            except Exception as error:
+                outcomes.append(type(error))
+                continue
+        outcomes.append(everything(optimizer))
+    mine, other = outcomes
+    if isinstance(other, type):
+        assert mine is other
+    else:
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=0.0)
