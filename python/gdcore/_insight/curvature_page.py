@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .figures import momentum_figure, rate_figure, rate_figures
+
 if TYPE_CHECKING:
     from .._curvature import Curvature
 
@@ -130,9 +132,11 @@ def _rates(curvature: Curvature) -> list[str]:
     lines = _heading("Which learning rate")
     if curvature.largest_curvature <= 0:
         return [*lines, "Any: the loss bends up in no direction.", ""]
+    limit = curvature.largest_stable_lr()
+    stable, *best = rate_figures(*([limit] if curvature.local else [limit, curvature.best_lr]))
     lines += _figure(
         "largest stable rate",
-        _number(curvature.largest_stable_lr()),
+        stable,
         _STEP,
         "2 / largest curvature. Above it steps overshoot by more every time, as long as the "
         "curvature is what it is here."
@@ -145,7 +149,7 @@ def _rates(curvature: Curvature) -> list[str]:
     ratio = curvature.condition_number
     lines += _figure(
         "best rate",
-        _number(curvature.best_lr),
+        best[0],
         _STEP,
         f"The fastest in the long run: each epoch leaves {_factor(curvature.rate, ratio)} of the "
         f"distance to the optimum, and a tenth of it is left after {_epochs(ratio)}.",
@@ -155,8 +159,8 @@ def _rates(curvature: Curvature) -> list[str]:
     root = math.sqrt(ratio)
     lines += _figure(
         "best momentum",
-        _factor(curvature.best_momentum, ratio**0.5 / 2),
-        f"at a rate of {_number(curvature.best_momentum_lr)}",
+        momentum_figure(curvature.best_momentum, 4 * root / (root + 1) ** 2),
+        f"at a rate of {rate_figure(curvature.best_momentum_lr)}",
         "Momentum (heavy ball) lets slow directions gather speed: in the long run each epoch "
         f"leaves {_factor(curvature.best_momentum_rate, root)} of the distance, and a tenth is "
         f"left after about {_epochs(root)}.",
@@ -246,6 +250,6 @@ def _standardised(curvature: Curvature) -> list[str]:
         _number(after),
         f"instead of {_number(before)}",
         f"A tenth of the distance would be left after {_epochs(after)} at the best rate, "
-        f"{_number(other.best_lr)}, rather than {_epochs(before)}. {verdict}",
+        f"{rate_figure(other.best_lr)}, rather than {_epochs(before)}. {verdict}",
     )
     return lines
