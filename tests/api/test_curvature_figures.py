@@ -256,6 +256,53 @@ def test_a_wide_problem_by_lanczos(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = curvatures_of(x.numpy(), 1 / 700)
     assert close(found.largest_curvature, expected[0], 1e-9)
     assert expected[-1] * (1 - 1e-6) <= found.smallest_curvature <= expected[0]
+    exact = gdcore.curvature(model, nn.MSELoss(), data)
+    rate = exact.best_momentum_lr
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=exact.best_momentum)
+    path = exact.predict(optimizer, 301)
+    bound = 1e-10 * path[0].item()
+    assert torch.allclose(found.predict(optimizer, 301), path, rtol=0, atol=bound)
+    places = torch.randn(4, 1, 600, dtype=torch.float64)
+    elsewhere = exact.loss({"weight": places})
+    assert torch.allclose(found.loss({"weight": places}), elsewhere, rtol=1e-12, atol=0)
+    for ask in (
+        lambda: found.optimum,
+        lambda: found.optimal_loss,
+        lambda: found.slowest_direction,
+        lambda: found.along_directions({"weight": places}),
+        lambda: found.predict(optimizer, 302),
+        lambda: found.epochs_to(0.1, optimizer),
+    ):
+        with pytest.raises(ValueError, match=r"expected at most .* features"):
+            ask()
+    page = " ".join(str(found).split())
+    assert "do better" not in page
+    assert "best rate" not in page
+    assert "neither the optimum" in page
+    assert "flattest direction" not in {str(each.get_label()) for each in found.plot().lines}
+
+
+@pytest.mark.parametrize("begun", [0.0, 0.5, -3e3])
+def test_the_least_loss_does_not_depend_on_the_start(begun: float) -> None:
+    """Milliseconds since 1970 and targets with a noise of 0.01: far from the start's prediction."""
+    generator = np.random.default_rng(0)
+    x = 1.7e12 + generator.random((200, 1)) * 3e10
+    y = 20 + 0.01 * generator.normal(size=(200, 1))
+    matrix = np.hstack([x - x.mean(), np.ones((200, 1))])
+    left = np.mean((y - matrix @ np.linalg.lstsq(matrix, y)[0]) ** 2)
+    model = nn.Linear(1, 1, dtype=torch.float64)
+    nn.init.constant_(model.weight, begun)
+    found = gdcore.curvature(model, nn.MSELoss(), (torch.tensor(x), torch.tensor(y)))
+    # The QR's columns carry some 200 ε of 20, in residuals of 0.01.
+    assert close(found.optimal_loss, left, 2 * 200 * EPS * 20 / 0.01)
+
+
+@pytest.mark.parametrize("which", ["x", "y"])
+def test_numbers_without_a_square(which: str) -> None:
+    x = torch.randn(20, 1, dtype=torch.float64)
+    data = (x * 1e160, x) if which == "x" else (x, x * 1e160)
+    with pytest.raises(ValueError, match="data: expected numbers whose squares are finite"):
+        gdcore.curvature(nn.Linear(1, 1, dtype=torch.float64), nn.MSELoss(), data)
 
 
 @pytest.mark.parametrize(

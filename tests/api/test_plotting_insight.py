@@ -153,6 +153,7 @@ def test_sweep_without_rates_of_many_groups_and_all_lost() -> None:
     assert len(labels(ax)) < 10
     ax = plotting.sweep(swept(lr=[1e20, 1e25]))
     assert "diverging" in labels(ax)
+    assert not len(ax.get_yticks())
     ax = plotting.sweep(swept())
     assert ax.get_xlabel() == "run"
     model = line()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .figures import momentum_figure, rate_figure, rate_figures
+from .spectrum import MOST_EXACT
 
 if TYPE_CHECKING:
     from .._curvature import Curvature
@@ -45,8 +46,8 @@ def _title(curvature: Curvature) -> str:
         title = f"Curvature of the loss over {parameters}: exact, and the same everywhere."
     else:
         title = (
-            f"Curvature of the loss over {parameters}: estimated. The largest has settled; the "
-            "smallest is what was found, and there may be smaller ones."
+            f"Curvature of the loss over {parameters}: estimated. The largest has settled; of the "
+            "others only some were found, and there may be smaller ones."
         )
     return textwrap.fill(title, _WIDTH)
 
@@ -87,6 +88,8 @@ def _epochs(ratio: float) -> str:
 
 def _shape(curvature: Curvature) -> list[str]:
     lines = _heading("How the loss bends")
+    if curvature.rank == 0:
+        return [*lines, "In no direction.", ""]
     lines += _figure(
         "largest curvature",
         _number(curvature.largest_curvature),
@@ -98,17 +101,22 @@ def _shape(curvature: Curvature) -> list[str]:
     flat = (
         "Below zero: in this direction the loss bends down, so this is no minimum."
         if smallest < 0
+        else "In the flattest direction that was found. Training is slow there, and slower still "
+        "in any that is flatter."
+        if not curvature.exact and not curvature.local
         else "In its flattest direction that still bends. Training is slow there: it decides how "
         "many epochs are needed."
     )
     lines += _figure("smallest curvature", _number(smallest), _BEND, flat)
-    lines += _figure(
-        "condition number",
-        _number(curvature.condition_number),
-        "(a ratio)",
-        "Largest over smallest. At 1 a single step can arrive; the epochs that plain gradient "
-        "descent needs grow in proportion to it.",
-    )
+    if smallest > 0:
+        bound = "" if curvature.exact or curvature.local else ", or more"
+        lines += _figure(
+            "condition number",
+            _number(curvature.condition_number),
+            f"(a ratio){bound}",
+            "Largest over smallest. At 1 a single step can arrive; the epochs that plain gradient "
+            "descent needs grow in proportion to it.",
+        )
     if not curvature.local and curvature.exact:
         lines += _figure(
             "rank", str(curvature.rank), f"of {curvature.parameters} parameters", _rank(curvature)
@@ -130,10 +138,13 @@ def _rank(curvature: Curvature) -> str:
 
 def _rates(curvature: Curvature) -> list[str]:
     lines = _heading("Which learning rate")
+    if curvature.largest_curvature <= 0 and curvature.local:
+        text = "The loss bends up in no direction here, so its curvature tells nothing of the rate."
+        return [*lines, *textwrap.wrap(text, _WIDTH), ""]
     if curvature.largest_curvature <= 0:
-        return [*lines, "Any: the loss bends up in no direction.", ""]
+        return [*lines, "Any: the loss is the same for all parameters.", ""]
     limit = curvature.largest_stable_lr()
-    stable, *best = rate_figures(*([limit] if curvature.local else [limit, curvature.best_lr]))
+    stable, *best = rate_figures(*([limit, curvature.best_lr] if curvature.exact else [limit]))
     lines += _figure(
         "largest stable rate",
         stable,
@@ -144,7 +155,7 @@ def _rates(curvature: Curvature) -> list[str]:
         else "2 / largest curvature. Above it every epoch overshoots by more than the last, and "
         "the loss grows without bound.",
     )
-    if curvature.local:
+    if not curvature.exact:
         return [*lines, ""]
     ratio = curvature.condition_number
     lines += _figure(
@@ -170,6 +181,12 @@ def _rates(curvature: Curvature) -> list[str]:
 
 def _optimum(curvature: Curvature) -> list[str]:
     lines = _heading("Where it ends")
+    if curvature._quadratic is None or not curvature._quadratic.spectrum.complete:
+        text = (
+            f"Not known with more than {MOST_EXACT:,} features: neither the optimum, nor its loss, "
+            "nor the direction that training finds last."
+        )
+        return [*lines, *textwrap.wrap(text, _WIDTH), ""]
     lines += _figure(
         "loss at the optimum",
         _number(curvature.optimal_loss),

@@ -50,13 +50,14 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
     if flattest < 0:  # no rate shrinks the distance there
         lines.insert(0, (flattest, BLUE, "-", "direction that bends down most"))
     elif flattest != steepest:
-        lines.insert(0, (flattest, BLUE, "-", "flattest direction"))
+        found = "" if curvature.exact or curvature.local else " found"
+        lines.insert(0, (flattest, BLUE, "-", f"flattest direction{found}"))
     else:
         lines = [(steepest, BLUE, "-", "every direction")]
     for value, color, dashes, name in lines:
         left = np.abs(1 - rates * value)
         ax.plot(rates, left, color=color, linestyle=dashes, linewidth=2, label=name)
-    known = not curvature.local and curvature.rank > 0
+    known = curvature.exact and curvature.rank > 0
     stable, *best = rate_figures(*([limit, curvature.best_lr] if known else [limit]))
     if math.isfinite(limit):
         ax.axvspan(limit, end, color=ORANGE, alpha=0.12, linewidth=0)
@@ -64,9 +65,9 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
         label = f"largest stable, {stable}"
         ax.plot([limit], [1.0], "X", color=ORANGE, markersize=9, label=label)
     if known:
-        at, left = [curvature.best_lr], [curvature.rate]
+        lowest = [curvature.best_lr], [curvature.rate]
         label = f"best, {best[0]}: leaves {_share(curvature.rate)}"
-        ax.plot(at, left, "o", color=GREEN, markersize=9, label=label, clip_on=False)
+        ax.plot(*lowest, "o", color=GREEN, markersize=9, label=label, clip_on=False)
     ax.set_xlim(0.0, end)
     ax.set_ylim(0.0, 1.5)
     near = ", near these parameters" if curvature.local else ""
@@ -144,6 +145,8 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
         ax.legend(frameon=True, framealpha=0.9, edgecolor="none")
     if logarithmic:
         ax.set_yscale("log")
+    if not len(finite):  # the height of the crosses means nothing
+        ax.set_yticks([])
     if along is not None and len(at) and at.min() > 0 and at.max() / at.min() > 20:
         ax.set_xscale("log")
     unit = " (parameter² / loss)" if limits is not None else ""
