@@ -8,6 +8,7 @@ from torch import nn
 
 import gdcore
 from gdcore._insight.curvature_page import epochs_per_digit
+from gdcore._insight.figures import rate_figure
 
 
 def page_of(model: nn.Module, *data: torch.Tensor) -> tuple[gdcore.Curvature, str]:
@@ -84,6 +85,11 @@ def test_rates_that_are_copied_from_the_page_train(years: tuple[int, int]) -> No
     (rate,) = [line.split()[-1] for line in page.splitlines() if "at a rate of" in line]
     assert beta < 1
     assert float(rate) < found.largest_stable_lr(beta)
+
+
+def test_a_rate_that_only_rounding_keeps_from_a_round_number() -> None:
+    assert rate_figure(0.5 - 2.0**-54) == "0.5"
+    assert rate_figure(0.49999) == "0.4999"
 
 
 def test_a_momentum_next_to_one_is_a_number() -> None:

@@ -286,8 +286,8 @@ def affine_curvature(quadratic: Quadratic) -> Curvature:
     spectrum = quadratic.spectrum
     held, outputs = spectrum.curvatures[: spectrum.rank], spectrum.residual.shape[1]
     squares = spectrum.curvatures.sum() + spectrum.residual.square().sum() + spectrum.rest
-    if not squares.isfinite():
-        raise ValueError("data: expected numbers whose squares are finite, got larger ones")
+    if not squares.isfinite() or (len(held) and held[0] == 0):
+        raise ValueError("data: expected numbers whose squares a float64 holds, got others")
     return Curvature(
         float(held[0]) if len(held) else 0.0,
         float(held[-1]) if len(held) else 0.0,

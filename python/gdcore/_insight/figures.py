@@ -10,12 +10,15 @@ __all__ = ["momentum_figure", "rate_figure", "rate_figures"]
 _MOST_DIGITS = 15
 """Decimal digits that every float64 keeps."""
 
+_ROUNDING = 2.0**-50
+"""Which the curvatures themselves carry: a rate of 0.49999999999999994 is 0.5."""
+
 
 def rate_figure(rate: float, digits: int = 4) -> str:
     """A rate rounded down: rounded up, the largest stable one would diverge."""
     if math.isinf(rate) or rate == 0:
         return "∞" if rate else "0"
-    exact = Decimal(rate)
+    exact = Decimal(rate * (1 + _ROUNDING))
     last = Decimal(1).scaleb(exact.adjusted() - digits + 1)
     return f"{float(exact.quantize(last, ROUND_FLOOR)):.{digits}g}"
 
