@@ -282,6 +282,18 @@ def test_a_wide_problem_by_lanczos(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "flattest direction" not in {str(each.get_label()) for each in found.plot().lines}
 
 
+def test_lanczos_finds_the_curvatures_at_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No residual is left there to show them."""
+    x = torch.randn(60, 12, dtype=torch.float64)
+    model = nn.Linear(12, 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(model.weight)
+    data = (x, torch.zeros(60, 1, dtype=torch.float64))
+    found = krylov(lambda: gdcore.curvature(model, nn.MSELoss(), data), monkeypatch)
+    assert close(found.largest_curvature, curvatures_of(x.numpy(), 1 / 60)[0], 1e-10)
+    assert found.optimal_loss == 0.0
+    assert not found.optimum["weight"].any()
+
+
 @pytest.mark.parametrize("begun", [0.0, 0.5, -3e3])
 def test_the_least_loss_does_not_depend_on_the_start(begun: float) -> None:
     """Milliseconds since 1970 and targets with a noise of 0.01: far from the start's prediction."""

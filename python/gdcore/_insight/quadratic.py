@@ -70,9 +70,7 @@ class Quadratic:
         self._reduced = reduced or (design.reduce() if small else None)
         start = self._theta()
         self.spectrum = (
-            krylov_spectrum(design, start)
-            if self._reduced is None
-            else exact_spectrum(self._reduced, start)
+            self._krylov(start) if self._reduced is None else exact_spectrum(self._reduced, start)
         )
 
     def _theta(self) -> Tensor:
@@ -80,12 +78,28 @@ class Quadratic:
         theta = self.design.theta()
         return theta if self.standardisation is None else self.standardisation.theta(theta)
 
+    def _krylov(self, start: Tensor) -> Spectrum:
+        """At an optimum no residual shows the curvatures; that of a place beside it does."""
+        found = krylov_spectrum(self.design, start)
+        if len(found.singular):
+            return found
+        generator = torch.Generator().manual_seed(0)
+        beside = torch.randn(start.shape, generator=generator, dtype=torch.float64)
+        other = krylov_spectrum(self.design, start + beside)
+        return dataclasses.replace(
+            other,
+            start=start,
+            residual=torch.zeros_like(other.residual),
+            rest=found.rest,
+            complete=True,
+        )
+
     def _spectrum_now(self) -> Spectrum:
         theta, spectrum = self._theta(), self.spectrum
         if torch.equal(theta, spectrum.start):
             return spectrum
         if self._reduced is None:
-            return krylov_spectrum(self.design, theta)
+            return self._krylov(theta)
         moved = spectrum.singular[:, None] * (spectrum.directions @ (theta - spectrum.start))
         return dataclasses.replace(spectrum, start=theta, residual=spectrum.residual + moved)
 

@@ -73,7 +73,13 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
     near = ", near these parameters" if curvature.local else ""
     ax.set_xlabel(f"learning rate (parameter² / loss){near}")
     ax.set_ylabel("share of the distance left by an epoch")
-    ax.legend(frameon=False, loc="upper left", ncols=2)
+    ax.legend(
+        frameon=flattest < 0,
+        framealpha=0.9,
+        edgecolor="none",
+        loc="upper center" if flattest < 0 else "upper left",
+        ncols=2,
+    )
     return ax
 
 
@@ -117,6 +123,8 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     logarithmic = len(positive) == len(finite) and len(finite) > 0
     top = _above(finite, logarithmic)
     limits = sweep.largest_stable_lr if along == "lr" else None
+    if along is not None and len(at) and at.min() > 0 and at.max() / at.min() > 20:
+        ax.set_xscale("log")
     for i, (values, runs) in enumerate(groups.items()):
         color, dashes = _line(i, len(groups))
         name = ", ".join(f"{key} {value:g}" for key, value in zip(others, values, strict=True))
@@ -147,8 +155,6 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
         ax.set_yscale("log")
     if not len(finite):  # the height of the crosses means nothing
         ax.set_yticks([])
-    if along is not None and len(at) and at.min() > 0 and at.max() / at.min() > 20:
-        ax.set_xscale("log")
     unit = " (parameter² / loss)" if limits is not None else ""
     names = {"lr": f"learning rate{unit}", None: "run", "initial": "start"}
     ax.set_xlabel(names.get(along, str(along).replace("_", " ")))
