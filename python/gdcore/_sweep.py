@@ -170,7 +170,7 @@ def _varied(
                 f"{name}: expected a setting of the optimizer, got {type(optimizer).__name__}, "
                 "which has none"
             )
-        numbers = [float(value) for value in values]
+        numbers = _numbers(name, values)
         if not numbers:
             raise ValueError(f"{name}: expected at least one value, got an empty list")
         for number in numbers:
@@ -182,10 +182,26 @@ def _varied(
     return varied
 
 
+def _numbers(name: str, values: Any) -> list[float]:
+    try:
+        listed = list(values)
+    except TypeError:
+        listed = None
+    if listed is None or isinstance(values, str):
+        raise TypeError(f"{name}: expected a list of numbers, got {type(values).__name__}")
+    for value in listed:
+        if not hasattr(value, "__float__"):
+            raise TypeError(f"{name}: expected a list of numbers, got {value!r} in it")
+    return [float(value) for value in listed]
+
+
 def _starts(problem: Design, initial: Sequence[Initial] | None) -> Tensor:
     """Θ (q, k, starts)."""
     if initial is None:
         return problem.theta()[..., None]
+    if not isinstance(initial, Sequence) or not all(isinstance(s, Mapping) for s in initial):
+        got = type(initial).__name__
+        raise TypeError(f"initial: expected a list of mappings from names to values, got {got}")
     if len(initial) == 0:
         raise ValueError("initial: expected at least one start, got an empty list")
     columns = []

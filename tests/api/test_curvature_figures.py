@@ -256,6 +256,65 @@ def test_a_wide_problem_by_lanczos(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = curvatures_of(x.numpy(), 1 / 700)
     assert close(found.largest_curvature, expected[0], 1e-9)
     assert expected[-1] * (1 - 1e-6) <= found.smallest_curvature <= expected[0]
+    exact = gdcore.curvature(model, nn.MSELoss(), data)
+    rate = exact.best_momentum_lr
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=exact.best_momentum)
+    path = exact.predict(optimizer, 301)
+    bound = 1e-10 * path[0].item()
+    assert torch.allclose(found.predict(optimizer, 301), path, rtol=0, atol=bound)
+    places = torch.randn(4, 1, 600, dtype=torch.float64)
+    elsewhere = exact.loss({"weight": places})
+    assert torch.allclose(found.loss({"weight": places}), elsewhere, rtol=1e-12, atol=0)
+    for ask in (
+        lambda: found.optimum,
+        lambda: found.optimal_loss,
+        lambda: found.slowest_direction,
+        lambda: found.along_directions({"weight": places}),
+        lambda: found.predict(optimizer, 302),
+        lambda: found.epochs_to(0.1, optimizer),
+    ):
+        with pytest.raises(ValueError, match=r"expected at most .* features"):
+            ask()
+    page = " ".join(str(found).split())
+    assert "do better" not in page
+    assert "best rate" not in page
+    assert "neither the optimum" in page
+    assert "flattest direction" not in {str(each.get_label()) for each in found.plot().lines}
+
+
+def test_lanczos_finds_the_curvatures_at_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No residual is left there to show them."""
+    x = torch.randn(60, 12, dtype=torch.float64)
+    model = nn.Linear(12, 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(model.weight)
+    data = (x, torch.zeros(60, 1, dtype=torch.float64))
+    found = krylov(lambda: gdcore.curvature(model, nn.MSELoss(), data), monkeypatch)
+    assert close(found.largest_curvature, curvatures_of(x.numpy(), 1 / 60)[0], 1e-10)
+    assert found.optimal_loss == 0.0
+    assert not found.optimum["weight"].any()
+
+
+@pytest.mark.parametrize("begun", [0.0, 0.5, -3e3])
+def test_the_least_loss_does_not_depend_on_the_start(begun: float) -> None:
+    """Milliseconds since 1970 and targets with a noise of 0.01: far from the start's prediction."""
+    generator = np.random.default_rng(0)
+    x = 1.7e12 + generator.random((200, 1)) * 3e10
+    y = 20 + 0.01 * generator.normal(size=(200, 1))
+    matrix = np.hstack([x - x.mean(), np.ones((200, 1))])
+    left = np.mean((y - matrix @ np.linalg.lstsq(matrix, y)[0]) ** 2)
+    model = nn.Linear(1, 1, dtype=torch.float64)
+    nn.init.constant_(model.weight, begun)
+    found = gdcore.curvature(model, nn.MSELoss(), (torch.tensor(x), torch.tensor(y)))
+    # The QR's columns carry some 200 ε of 20, in residuals of 0.01.
+    assert close(found.optimal_loss, left, 2 * 200 * EPS * 20 / 0.01)
+
+
+@pytest.mark.parametrize(("x_size", "y_size"), [(1e160, 1.0), (1.0, 1e160), (1e-170, 1.0)])
+def test_numbers_without_a_square(x_size: float, y_size: float) -> None:
+    x = torch.randn(20, 1, dtype=torch.float64)
+    data, model = (x * x_size, x * y_size), nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    with pytest.raises(ValueError, match="data: expected numbers whose squares a float64 holds"):
+        gdcore.curvature(model, nn.MSELoss(), data)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,6 @@ def test_lanczos_finds_the_extremes(width: int, monkeypatch: pytest.MonkeyPatch)
         assert abs(each.smallest_curvature - expected[0].item()) < 1e-9 * expected[-1].item()
     assert found.smallest_curvature < 0
     assert found.condition_number == math.inf
-    assert found.rate == 1.0
     assert "bends down" in str(found)
 
 
@@ -93,6 +92,11 @@ def test_what_only_an_affine_model_has() -> None:
     found = gdcore.curvature(model, nn.MSELoss(), (x, y))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for ask in (
+        lambda: found.best_lr,
+        lambda: found.rate,
+        lambda: found.best_momentum,
+        lambda: found.best_momentum_lr,
+        lambda: found.best_momentum_rate,
         lambda: found.optimum,
         lambda: found.optimal_loss,
         lambda: found.slowest_direction,
@@ -108,6 +112,16 @@ def test_what_only_an_affine_model_has() -> None:
     assert "local" in repr(found)
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_loss_without_curvature_promises_no_rate() -> None:
+    x = torch.randn(30, 3)
+    found = gdcore.curvature(nn.Linear(3, 1), nn.L1Loss(), (x, x[:, :1]))
+    assert found.rank == 0
+    page = " ".join(str(found).split())
+    assert "Any:" not in page
+    assert "its curvature tells nothing of the rate" in page
+    assert "condition number" not in page
 
 
 def test_the_random_numbers_of_the_program_are_left_alone(

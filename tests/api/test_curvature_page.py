@@ -8,6 +8,7 @@ from torch import nn
 
 import gdcore
 from gdcore._insight.curvature_page import epochs_per_digit
+from gdcore._insight.figures import rate_figure
 
 
 def page_of(model: nn.Module, *data: torch.Tensor) -> tuple[gdcore.Curvature, str]:
@@ -71,3 +72,29 @@ def test_epochs_to_a_tenth() -> None:
     assert abs(epochs_per_digit(1e12) / (1e12 * math.log(10) / 2) - 1) < 1e-9
     assert epochs_per_digit(1.0) == 1.0
     assert epochs_per_digit(math.inf) == math.inf
+
+
+@pytest.mark.parametrize("years", [(1990, 2021), (2000, 2025), (1900, 2001), (1950, 2001)])
+def test_rates_that_are_copied_from_the_page_train(years: tuple[int, int]) -> None:
+    """The printed rates and momentum against the limits, which rounding must not pass."""
+    x = torch.arange(*years, dtype=torch.float64)[:, None]
+    found, page = page_of(nn.Linear(1, 1, dtype=torch.float64), x, 0.1 * x - 190)
+    stable, best = figure(page, "largest stable rate"), figure(page, "best rate")
+    assert best < stable <= found.largest_stable_lr()
+    beta = figure(page, "best momentum")
+    (rate,) = [line.split()[-1] for line in page.splitlines() if "at a rate of" in line]
+    assert beta < 1
+    assert float(rate) < found.largest_stable_lr(beta)
+
+
+def test_a_rate_that_only_rounding_keeps_from_a_round_number() -> None:
+    assert rate_figure(0.5 - 2.0**-54) == "0.5"
+    assert rate_figure(0.49999) == "0.4999"
+
+
+def test_a_momentum_next_to_one_is_a_number() -> None:
+    x = torch.tensor([[1.0, 0.0], [0.0, 1e-6]], dtype=torch.float64)
+    found, page = page_of(nn.Linear(2, 1, bias=False, dtype=torch.float64), x, x[:, :1])
+    beta = figure(page, "best momentum")
+    assert found.best_momentum <= beta < 1
+    assert (1 - beta) / (1 - found.best_momentum) > 0.99

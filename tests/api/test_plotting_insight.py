@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import gdcore
 from gdcore import plotting
+from gdcore._insight.figures import rate_figure
 
 X = torch.tensor([[1.0], [2.0], [3.0]])
 LOSS = nn.MSELoss()
@@ -75,7 +76,7 @@ def test_curvature_marks_the_best_rate_and_the_limit() -> None:
     assert np.allclose(left, np.abs(1 - rates * found.largest_curvature))
     rates, left = drawn(ax, "flattest direction")
     assert np.allclose(left, np.abs(1 - rates * found.smallest_curvature))
-    at, height = drawn(ax, f"largest stable, {found.largest_stable_lr():.4g}")
+    at, height = drawn(ax, f"largest stable, {rate_figure(found.largest_stable_lr())}")
     assert (at[0], height[0]) == (found.largest_stable_lr(), 1.0)
     (best,) = [each for each in ax.lines if str(each.get_label()).startswith("best, ")]
     assert best.get_xdata() == [found.best_lr]
@@ -90,6 +91,24 @@ def test_curvature_of_one_direction_and_of_a_local_model() -> None:
     ax = gdcore.curvature(legendre, LOSS, (x, x)).plot()
     assert "near these parameters" in ax.get_xlabel()
     assert not any(label.startswith("best") for label in labels(ax))
+
+
+def test_a_direction_that_bends_down_is_drawn_as_one() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+    found = gdcore.curvature(network, LOSS, (X, X))
+    assert found.smallest_curvature < 0
+    ax = found.plot()
+    assert "flattest direction" not in labels(ax)
+    rates, left = drawn(ax, "direction that bends down most")
+    assert np.allclose(left, 1 - rates * found.smallest_curvature)
+    assert left[-1] > 1
+
+
+def test_a_loss_without_curvature_has_no_limit_in_its_picture() -> None:
+    ax = gdcore.curvature(line(), nn.L1Loss(), (X, X)).plot()
+    assert np.isfinite(ax.get_xlim()).all()
+    assert not any(label.startswith("largest stable") for label in labels(ax))
 
 
 def test_many_directions_are_thinned() -> None:
@@ -134,6 +153,7 @@ def test_sweep_without_rates_of_many_groups_and_all_lost() -> None:
     assert len(labels(ax)) < 10
     ax = plotting.sweep(swept(lr=[1e20, 1e25]))
     assert "diverging" in labels(ax)
+    assert not len(ax.get_yticks())
     ax = plotting.sweep(swept())
     assert ax.get_xlabel() == "run"
     model = line()

@@ -216,3 +216,17 @@ def test_a_run_that_diverges_is_marked_and_disturbs_no_other(
     assert found.best().index != 1
     with pytest.raises(ValueError, match="run: expected one that did not diverge"):
         found.apply(found[1])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_rate_past_all_numbers_diverges_after_a_finite_loss(momentum: float) -> None:
+    """As `fit` with it does: the first loss is that of the start."""
+    x = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
+    model = nn.Linear(1, 1, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e160, momentum=momentum)
+    (run,) = gdcore.sweep(model, nn.MSELoss(), optimizer, (x, x), epochs=3)
+    with torch.no_grad():
+        begun = mse_loss(model(x), x).item()
+    assert abs(run.loss[0].item() / begun - 1) < TOLERANCE
+    assert run.loss[1].isinf()
+    assert run.diverged == 1

@@ -35,7 +35,9 @@ class Curvature:
         rank: directions that are not flat.
         parameters: how many there are.
         exact: whether all curvatures were computed, as for up to 4 096 features. If not, the
-            largest has settled, and the smallest may be smaller than what was found.
+            largest has settled, and the others are those that some hundred steps of Lanczos found:
+            the smallest may be smaller, the rank and the condition number larger, and the rates of
+            convergence slower. To ask for what is not known then, the optimum, is a ValueError.
         local: whether they hold at the parameters only, because the model is not affine in them,
             rather than everywhere.
         reason: why they are local, or empty.
@@ -76,7 +78,8 @@ class Curvature:
         """The learning rate of SGD above which the loss grows without bound.
 
         2 (1 + β) / λ with momentum β, 2 (1 + β) / ((1 + 2β) λ) with Nesterov's, where λ is the
-        largest curvature and the weight decay.
+        largest curvature and the weight decay. Infinite where the loss bends up in no direction:
+        away from a least-squares problem this tells nothing of the rates that train.
         """
         steepest = self.largest_curvature + weight_decay
         if steepest <= 0:
@@ -87,7 +90,8 @@ class Curvature:
     @property
     def best_lr(self) -> float:
         """The fastest constant rate without momentum: 2 / (largest + smallest curvature)."""
-        total = self.largest_curvature + max(self.smallest_curvature, 0.0)
+        self._affine("best_lr")
+        total = self.largest_curvature + self.smallest_curvature
         return 2 / total if total > 0 else math.inf
 
     @property
@@ -96,6 +100,7 @@ class Curvature:
 
         (κ - 1) / (κ + 1) with the condition number κ; the loss's distance shrinks by its square.
         """
+        self._affine("rate")
         return _rate(self.condition_number)
 
     @property
@@ -104,14 +109,14 @@ class Curvature:
 
         ((√κ - 1) / (√κ + 1))² with the condition number κ.
         """
+        self._affine("best_momentum")
         return self.best_momentum_rate**2
 
     @property
     def best_momentum_lr(self) -> float:
-        """The learning rate for `best_momentum`: 4 / (√largest + √smallest curvature)²."""
-        roots = math.sqrt(max(self.largest_curvature, 0.0)) + math.sqrt(
-            max(self.smallest_curvature, 0.0)
-        )
+        """The rate for `best_momentum`: 4 / (√largest + √smallest curvature)²."""
+        self._affine("best_momentum_lr")
+        roots = math.sqrt(self.largest_curvature) + math.sqrt(self.smallest_curvature)
         return 4 / roots**2 if roots > 0 else math.inf
 
     @property
@@ -119,11 +124,12 @@ class Curvature:
         """With them, the factor by which the distance to the optimum shrinks in an epoch in the
         long run: (√κ - 1) / (√κ + 1).
         """
+        self._affine("best_momentum_rate")
         return _rate(math.sqrt(self.condition_number))
 
     @cached_property
     def curvatures(self) -> Tensor:
-        """Those that are not zero, the largest first, each as often as there are directions."""
+        """Those that were found and are not zero, the largest first, one for each direction."""
         spectrum = self._affine("curvatures").spectrum
         held = spectrum.curvatures[: spectrum.rank]
         return held.repeat_interleave(spectrum.residual.shape[1])
@@ -150,7 +156,7 @@ class Curvature:
         The direction of the smallest curvature; of several outputs that share it, the first's.
         """
         quadratic = self._affine("slowest_direction")
-        spectrum, (q, k) = quadratic.spectrum, quadratic.design.shape
+        spectrum, (q, k) = quadratic.complete("slowest_direction"), quadratic.design.shape
         theta = torch.zeros(q, k, dtype=torch.float64)
         if spectrum.rank:
             direction = spectrum.directions[spectrum.rank - 1]
@@ -215,15 +221,15 @@ class Curvature:
 
         Raises:
             TypeError: another optimizer, whose path has no closed form.
-            ValueError: the model is not affine in its parameters, or the optimizer does not treat
-                them all alike.
+            ValueError: the model is not affine in its parameters, the optimizer does not treat them
+                all alike, or there are more than 4 096 features and more than 301 epochs.
         """
         quadratic = self._affine("predict")
         if not isinstance(epochs, int) or isinstance(epochs, bool):
             raise TypeError(f"epochs: expected an int, got {type(epochs).__name__}")
         if epochs < 0:
             raise ValueError(f"epochs: expected at least 0, got {epochs}")
-        return quadratic.descent(optimizer).losses(epochs)[:, 0]
+        return quadratic.descent(optimizer, epochs).losses(epochs)[:, 0]
 
     def epochs_to(self, tolerance: float, optimizer: torch.optim.Optimizer) -> float:
         """Epochs until the loss has come close to its optimum, from the parameters as they are now.
@@ -278,8 +284,10 @@ def _rate(ratio: float) -> float:
 def affine_curvature(quadratic: Quadratic) -> Curvature:
     """The curvature of a least-squares problem."""
     spectrum = quadratic.spectrum
-    held = spectrum.curvatures[: spectrum.rank]
-    outputs = spectrum.residual.shape[1]
+    held, outputs = spectrum.curvatures[: spectrum.rank], spectrum.residual.shape[1]
+    squares = spectrum.curvatures.sum() + spectrum.residual.square().sum() + spectrum.rest
+    if not squares.isfinite() or (len(held) and held[0] == 0):
+        raise ValueError("data: expected numbers whose squares a float64 holds, got others")
     return Curvature(
         float(held[0]) if len(held) else 0.0,
         float(held[-1]) if len(held) else 0.0,

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .figures import momentum_figure, rate_figure, rate_figures
+from .spectrum import MOST_EXACT
+
 if TYPE_CHECKING:
     from .._curvature import Curvature
 
@@ -43,8 +46,8 @@ def _title(curvature: Curvature) -> str:
         title = f"Curvature of the loss over {parameters}: exact, and the same everywhere."
     else:
         title = (
-            f"Curvature of the loss over {parameters}: estimated. The largest has settled; the "
-            "smallest is what was found, and there may be smaller ones."
+            f"Curvature of the loss over {parameters}: estimated. The largest has settled; of the "
+            "others only some were found, and there may be smaller ones."
         )
     return textwrap.fill(title, _WIDTH)
 
@@ -85,6 +88,8 @@ def _epochs(ratio: float) -> str:
 
 def _shape(curvature: Curvature) -> list[str]:
     lines = _heading("How the loss bends")
+    if curvature.rank == 0:
+        return [*lines, "In no direction.", ""]
     lines += _figure(
         "largest curvature",
         _number(curvature.largest_curvature),
@@ -96,17 +101,22 @@ def _shape(curvature: Curvature) -> list[str]:
     flat = (
         "Below zero: in this direction the loss bends down, so this is no minimum."
         if smallest < 0
+        else "In the flattest direction that was found. Training is slow there, and slower still "
+        "in any that is flatter."
+        if not curvature.exact and not curvature.local
         else "In its flattest direction that still bends. Training is slow there: it decides how "
         "many epochs are needed."
     )
     lines += _figure("smallest curvature", _number(smallest), _BEND, flat)
-    lines += _figure(
-        "condition number",
-        _number(curvature.condition_number),
-        "(a ratio)",
-        "Largest over smallest. At 1 a single step can arrive; the epochs that plain gradient "
-        "descent needs grow in proportion to it.",
-    )
+    if smallest > 0:
+        bound = "" if curvature.exact or curvature.local else ", or more"
+        lines += _figure(
+            "condition number",
+            _number(curvature.condition_number),
+            f"(a ratio){bound}",
+            "Largest over smallest. At 1 a single step can arrive; the epochs that plain gradient "
+            "descent needs grow in proportion to it.",
+        )
     if not curvature.local and curvature.exact:
         lines += _figure(
             "rank", str(curvature.rank), f"of {curvature.parameters} parameters", _rank(curvature)
@@ -128,11 +138,16 @@ def _rank(curvature: Curvature) -> str:
 
 def _rates(curvature: Curvature) -> list[str]:
     lines = _heading("Which learning rate")
+    if curvature.largest_curvature <= 0 and curvature.local:
+        text = "The loss bends up in no direction here, so its curvature tells nothing of the rate."
+        return [*lines, *textwrap.wrap(text, _WIDTH), ""]
     if curvature.largest_curvature <= 0:
-        return [*lines, "Any: the loss bends up in no direction.", ""]
+        return [*lines, "Any: the loss is the same for all parameters.", ""]
+    limit = curvature.largest_stable_lr()
+    stable, *best = rate_figures(*([limit, curvature.best_lr] if curvature.exact else [limit]))
     lines += _figure(
         "largest stable rate",
-        _number(curvature.largest_stable_lr()),
+        stable,
         _STEP,
         "2 / largest curvature. Above it steps overshoot by more every time, as long as the "
         "curvature is what it is here."
@@ -140,12 +155,12 @@ def _rates(curvature: Curvature) -> list[str]:
         else "2 / largest curvature. Above it every epoch overshoots by more than the last, and "
         "the loss grows without bound.",
     )
-    if curvature.local:
+    if not curvature.exact:
         return [*lines, ""]
     ratio = curvature.condition_number
     lines += _figure(
         "best rate",
-        _number(curvature.best_lr),
+        best[0],
         _STEP,
         f"The fastest in the long run: each epoch leaves {_factor(curvature.rate, ratio)} of the "
         f"distance to the optimum, and a tenth of it is left after {_epochs(ratio)}.",
@@ -155,8 +170,8 @@ def _rates(curvature: Curvature) -> list[str]:
     root = math.sqrt(ratio)
     lines += _figure(
         "best momentum",
-        _factor(curvature.best_momentum, ratio**0.5 / 2),
-        f"at a rate of {_number(curvature.best_momentum_lr)}",
+        momentum_figure(curvature.best_momentum, 4 * root / (root + 1) ** 2),
+        f"at a rate of {rate_figure(curvature.best_momentum_lr)}",
         "Momentum (heavy ball) lets slow directions gather speed: in the long run each epoch "
         f"leaves {_factor(curvature.best_momentum_rate, root)} of the distance, and a tenth is "
         f"left after about {_epochs(root)}.",
@@ -166,6 +181,12 @@ def _rates(curvature: Curvature) -> list[str]:
 
 def _optimum(curvature: Curvature) -> list[str]:
     lines = _heading("Where it ends")
+    if curvature._quadratic is None or not curvature._quadratic.spectrum.complete:
+        text = (
+            f"Not known with more than {MOST_EXACT:,} features: neither the optimum, nor its loss, "
+            "nor the direction that training finds last."
+        )
+        return [*lines, *textwrap.wrap(text, _WIDTH), ""]
     lines += _figure(
         "loss at the optimum",
         _number(curvature.optimal_loss),
@@ -246,6 +267,6 @@ def _standardised(curvature: Curvature) -> list[str]:
         _number(after),
         f"instead of {_number(before)}",
         f"A tenth of the distance would be left after {_epochs(after)} at the best rate, "
-        f"{_number(other.best_lr)}, rather than {_epochs(before)}. {verdict}",
+        f"{rate_figure(other.best_lr)}, rather than {_epochs(before)}. {verdict}",
     )
     return lines

@@ -146,6 +146,7 @@ class Descents:
             self.first = -carried - (1 - tau) * push
             self.push = -(1 - tau) * push
         # The first step of e is S times that of Θ.
+        self.residual = residual
         self.distance = residual if self.fixed is None else residual - self.fixed
         self.turned = (1 - half) * self.distance + s * self.first
         # What is at rest stays there, also where everything beside it grows past all bounds.
@@ -184,7 +185,10 @@ class Descents:
             for row in range(0, m, high):
                 at = (slice(row, row + high), slice(None), slice(column, column + wide))
                 self._add(squares[:, :, at[2]], at, start, step, leap)
-        return self._scaled(squares, epochs)
+        losses = self._scaled(squares, epochs)
+        if first == 0:  # before any update, also where the powers overflow
+            losses[0] = self.scale * (self.residual.square().sum((0, 1)) + self.rest)
+        return losses
 
     def _one(self) -> Pair:
         return torch.ones_like(self.half), torch.zeros_like(self.half)

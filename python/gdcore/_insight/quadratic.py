@@ -70,9 +70,7 @@ class Quadratic:
         self._reduced = reduced or (design.reduce() if small else None)
         start = self._theta()
         self.spectrum = (
-            krylov_spectrum(design, start)
-            if self._reduced is None
-            else exact_spectrum(self._reduced, start)
+            self._krylov(start) if self._reduced is None else exact_spectrum(self._reduced, start)
         )
 
     def _theta(self) -> Tensor:
@@ -80,12 +78,28 @@ class Quadratic:
         theta = self.design.theta()
         return theta if self.standardisation is None else self.standardisation.theta(theta)
 
+    def _krylov(self, start: Tensor) -> Spectrum:
+        """At an optimum no residual shows the curvatures; that of a place beside it does."""
+        found = krylov_spectrum(self.design, start)
+        if len(found.singular):
+            return found
+        generator = torch.Generator().manual_seed(0)
+        beside = torch.randn(start.shape, generator=generator, dtype=torch.float64)
+        other = krylov_spectrum(self.design, start + beside)
+        return dataclasses.replace(
+            other,
+            start=start,
+            residual=torch.zeros_like(other.residual),
+            rest=found.rest,
+            complete=True,
+        )
+
     def _spectrum_now(self) -> Spectrum:
         theta, spectrum = self._theta(), self.spectrum
         if torch.equal(theta, spectrum.start):
             return spectrum
         if self._reduced is None:
-            return krylov_spectrum(self.design, theta)
+            return self._krylov(theta)
         moved = spectrum.singular[:, None] * (spectrum.directions @ (theta - spectrum.start))
         return dataclasses.replace(spectrum, start=theta, residual=spectrum.residual + moved)
 
@@ -105,20 +119,32 @@ class Quadratic:
 
     def optimum(self) -> Tensor:
         """Θ of least loss, the nearest to the parameters where there are several."""
-        spectrum = self.spectrum
+        spectrum = self.complete("optimum")
         held = spectrum.singular > spectrum.tolerance
         safe = torch.where(held, spectrum.singular, torch.inf)
         return spectrum.away(-spectrum.residual / safe[:, None])
 
     def optimal_loss(self) -> float:
         """The least loss: 0 where it cannot be told from rounding of the targets."""
-        spectrum = self.spectrum
-        lost = spectrum.residual[spectrum.singular <= spectrum.tolerance].square().sum()
+        spectrum = self.complete("optimal_loss")
+        if spectrum.target is None:
+            best = self.design.split(self.optimum())
+            return float(self.losses({name: value[None] for name, value in best.items()}))
+        lost = spectrum.target[spectrum.singular <= spectrum.tolerance].square().sum()
         left = spectrum.rest + float(lost)
-        fitted = spectrum.singular[:, None] * spectrum.coordinates
-        size = float(fitted.square().sum() + spectrum.residual.square().sum()) + spectrum.rest
+        size = spectrum.rest + float(spectrum.target.square().sum())
         rounding = 64 * torch.finfo(torch.float64).eps
         return spectrum.scale * left if left > rounding**2 * size else 0.0
+
+    def complete(self, what: str, spectrum: Spectrum | None = None) -> Spectrum:
+        """The spectrum, if it holds all that is needed for that figure."""
+        spectrum = self.spectrum if spectrum is None else spectrum
+        if not spectrum.complete:
+            raise ValueError(
+                f"{what}: expected at most {MOST_EXACT} features, beyond which it is not known, "
+                f"got {self.design.shape[0]}"
+            )
+        return spectrum
 
     def _moved(self, parameters: dict[str, Tensor], origin: Tensor) -> Tensor:
         """(m, c, places): from Θ at the origin to the parameters, along the directions."""
@@ -134,25 +160,44 @@ class Quadratic:
     def losses(self, parameters: dict[str, Tensor]) -> Tensor:
         """(places,): the loss at each."""
         spectrum = self.spectrum
+        if not spectrum.exact:
+            return self._losses_over_rows(self.design.thetas(parameters))
         moved = self._moved(parameters, spectrum.start)
         residual = spectrum.residual[..., None] + spectrum.singular[:, None, None] * moved
         return spectrum.scale * (residual.square().sum((0, 1)) + spectrum.rest)
+
+    def _losses_over_rows(self, thetas: Tensor) -> Tensor:
+        total = torch.zeros(len(thetas), dtype=torch.float64)
+        for features, target, weight in self.design.blocks(torch.float64, 2**22):
+            squares = (features @ thetas.to(features.device) - target).square_()
+            squares = squares if weight is None else squares * weight
+            total += squares.sum((1, 2)).cpu()
+        return self.spectrum.scale * total
 
     def along(self, parameters: dict[str, Tensor]) -> Tensor:
         """(places, rank): distances from the optimum along the directions that bend."""
         moved = self._moved(parameters, self.optimum())[: self.spectrum.rank]
         return moved.reshape(-1, moved.shape[-1]).T
 
-    def descent(self, optimizer: Any, *, above_optimum: bool = False) -> Descents:
+    def descent(self, optimizer: Any, epochs: int = 0, *, above_optimum: bool = False) -> Descents:
         """The path of an SGD from the parameters, and its momentum buffers, as they are now.
 
         Args:
             optimizer: of the parameters.
+            epochs: how many will be asked for: where not all directions are known, those that were
+                found hold no more than as many updates as there are.
             above_optimum: count only the loss that training can take away.
         """
         settings = Settings.of(sgd_settings(optimizer, self.design.parameters))
         spectrum = self._spectrum_now()
+        most = len(spectrum.singular) + 1
+        if not spectrum.complete and epochs > most:
+            raise ValueError(
+                f"epochs: expected at most {most} with more than {MOST_EXACT} features, "
+                f"got {epochs}"
+            )
         if above_optimum:
+            self.complete("epochs_to", spectrum)
             held = (spectrum.singular > spectrum.tolerance)[:, None]
             spectrum = dataclasses.replace(
                 spectrum, rest=0.0, residual=torch.where(held, spectrum.residual, 0.0)

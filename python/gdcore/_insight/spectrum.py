@@ -42,6 +42,10 @@ class Spectrum:
     tolerance: float
     """Singular values up to this are rounding of zero."""
     exact: bool
+    target: Tensor | None = None
+    """(m, c): Uᵀ y where all is exact; unlike e it does not depend on ``start``."""
+    complete: bool = True
+    """Whether no descent from ``start`` ever leaves these directions."""
 
     @property
     def curvatures(self) -> Tensor:
@@ -81,6 +85,7 @@ def exact_spectrum(reduced: Reduced, start: Tensor) -> Spectrum:
         reduced.scale,
         reduced.noise * largest,
         True,
+        u.T @ reduced.target,
     )
 
 
@@ -116,7 +121,7 @@ def krylov_spectrum(design: Design, start: Tensor) -> Spectrum:
     alphas: list[float] = []
     betas: list[float] = []
     v = torch.zeros(design.shape, dtype=torch.float64)
-    largest = 0.0
+    largest, spanned = 0.0, False
     while beta > 1e-14 * largest and len(basis) < _STEPS:
         u = u / beta
         v = backward(u) - beta * v if alphas else backward(u)
@@ -126,7 +131,8 @@ def krylov_spectrum(design: Design, start: Tensor) -> Spectrum:
                 known = torch.stack(basis)
                 flat = flat - known.T @ (known @ flat)
         alpha = float(torch.linalg.vector_norm(flat))
-        if alpha <= 1e-14 * largest or alpha == 0:
+        spanned = alpha <= 1e-14 * largest or alpha == 0
+        if spanned:
             break
         v = (flat / alpha).reshape(design.shape)
         basis.append(v.reshape(-1))
@@ -153,4 +159,5 @@ def krylov_spectrum(design: Design, start: Tensor) -> Spectrum:
         1 / design.total if design.mean else 1.0,
         1e-13 * (float(singular[0]) if m else 0.0),
         False,
+        complete=spanned or beta <= 1e-14 * largest,
     )

@@ -6,6 +6,7 @@ import math
 import textwrap
 from typing import Any
 
+from .._insight.figures import rate_figure
 from .language import language
 from .lesson import Run, Value
 from .running import Outcome, Report
@@ -56,7 +57,7 @@ def _divergence(report: Report, run: Run) -> list[str]:
         return [f"The cost is not finite from the start: the numbers are too large for {dtype}."]
     said = f"At lr {report.settings.lr:g} this run diverges: by step {run.diverged} the cost is not"
     limit = run.largest_stable_lr
-    above = "" if limit is None else f" The largest stable rate is {limit:.4g}."
+    above = "" if limit is None else f" The largest stable rate is {rate_figure(limit)}."
     before = "" if run.costs is None else ", ".join(f"{cost:.4g}" for cost in run.costs[-4:])
     return [
         f"{said} finite.{above} Try a smaller --lr.",

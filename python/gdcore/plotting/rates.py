@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._insight.figures import rate_figure, rate_figures
 from ._look import BLUE, GREEN, GREY, LINES, ORANGE, axes_or_new
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
         'learning rate (parameter² / loss)'
     """
     ax = axes_or_new(ax)
-    steepest, flattest = curvature.largest_curvature, max(curvature.smallest_curvature, 0.0)
+    steepest, flattest = curvature.largest_curvature, curvature.smallest_curvature
     limit = curvature.largest_stable_lr()
     end = 1.25 * limit if math.isfinite(limit) else 1.0
     rates = np.linspace(0.0, end, 1001)
@@ -46,26 +47,39 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
         name = "directions between" if i == 0 else None
         ax.plot(rates, np.abs(1 - rates * value), color=GREY, linewidth=0.7, alpha=0.6, label=name)
     lines = [(steepest, ORANGE, "--", "steepest direction")]
-    if flattest != steepest:
-        lines.insert(0, (flattest, BLUE, "-", "flattest direction"))
+    if flattest < 0:  # no rate shrinks the distance there
+        lines.insert(0, (flattest, BLUE, "-", "direction that bends down most"))
+    elif flattest != steepest:
+        found = "" if curvature.exact or curvature.local else " found"
+        lines.insert(0, (flattest, BLUE, "-", f"flattest direction{found}"))
     else:
         lines = [(steepest, BLUE, "-", "every direction")]
     for value, color, dashes, name in lines:
         left = np.abs(1 - rates * value)
         ax.plot(rates, left, color=color, linestyle=dashes, linewidth=2, label=name)
-    ax.axvspan(limit, end, color=ORANGE, alpha=0.12, linewidth=0)
-    ax.text((limit + end) / 2, 0.06, "diverges", ha="center", color=ORANGE)
-    ax.plot([limit], [1.0], "X", color=ORANGE, markersize=9, label=f"largest stable, {limit:.4g}")
-    if not curvature.local and curvature.rank:
-        best = curvature.best_lr
-        name = f"best, {best:.4g}: leaves {_share(curvature.rate)}"
-        ax.plot([best], [curvature.rate], "o", color=GREEN, markersize=9, label=name, clip_on=False)
+    known = curvature.exact and curvature.rank > 0
+    stable, *best = rate_figures(*([limit, curvature.best_lr] if known else [limit]))
+    if math.isfinite(limit):
+        ax.axvspan(limit, end, color=ORANGE, alpha=0.12, linewidth=0)
+        ax.text((limit + end) / 2, 0.06, "diverges", ha="center", color=ORANGE)
+        label = f"largest stable, {stable}"
+        ax.plot([limit], [1.0], "X", color=ORANGE, markersize=9, label=label)
+    if known:
+        lowest = [curvature.best_lr], [curvature.rate]
+        label = f"best, {best[0]}: leaves {_share(curvature.rate)}"
+        ax.plot(*lowest, "o", color=GREEN, markersize=9, label=label, clip_on=False)
     ax.set_xlim(0.0, end)
     ax.set_ylim(0.0, 1.5)
     near = ", near these parameters" if curvature.local else ""
     ax.set_xlabel(f"learning rate (parameter² / loss){near}")
     ax.set_ylabel("share of the distance left by an epoch")
-    ax.legend(frameon=False, loc="upper left", ncols=2)
+    ax.legend(
+        frameon=flattest < 0,
+        framealpha=0.9,
+        edgecolor="none",
+        loc="upper center" if flattest < 0 else "upper left",
+        ncols=2,
+    )
     return ax
 
 
@@ -109,6 +123,8 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     logarithmic = len(positive) == len(finite) and len(finite) > 0
     top = _above(finite, logarithmic)
     limits = sweep.largest_stable_lr if along == "lr" else None
+    if along is not None and len(at) and at.min() > 0 and at.max() / at.min() > 20:
+        ax.set_xscale("log")
     for i, (values, runs) in enumerate(groups.items()):
         color, dashes = _line(i, len(groups))
         name = ", ".join(f"{key} {value:g}" for key, value in zip(others, values, strict=True))
@@ -131,14 +147,14 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     if lost.any():
         ax.plot([], [], "x", color=GREY, label="diverging")
     if limits is not None:
-        one = f", {float(limits[0]):.4g}" if len(groups) == 1 else ""
+        one = f", {rate_figure(float(limits[0]))}" if len(groups) == 1 else ""
         ax.plot([], [], color=GREY, linewidth=1.2, label=f"largest stable rate{one}")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=True, framealpha=0.9, edgecolor="none")
     if logarithmic:
         ax.set_yscale("log")
-    if along is not None and len(at) and at.min() > 0 and at.max() / at.min() > 20:
-        ax.set_xscale("log")
+    if not len(finite):  # the height of the crosses means nothing
+        ax.set_yticks([])
     unit = " (parameter² / loss)" if limits is not None else ""
     names = {"lr": f"learning rate{unit}", None: "run", "initial": "start"}
     ax.set_xlabel(names.get(along, str(along).replace("_", " ")))
