@@ -72,15 +72,7 @@ class StateOf final : public OptimizerState {
   }
 
   Kind settings_of(const Group& group) const {
-    Kind kind = [&] {
-      try {
-        return Kind(group, keys_);
-      } catch (py::error_already_set& error) {
-        if (!error.matches(PyExc_TypeError)) throw;
-        throw py::type_error("optimizer: expected settings that are numbers, got one that is not: " +
-                             std::string(py::str(error.value())));
-      }
-    }();
+    Kind kind(group, keys_);
     if (!kind.supported) {
       const auto refuse_flag = [&](const Key& key) {
         if (group.flag(key)) fail_optimizer(std::string(key.text) + "=False", "True");

@@ -235,14 +235,14 @@ signal.signal(signal.SIGALRM, handle)
 p, q = problem(), problem()
 order = torch.randint(200_000, (20_000_000,))
 runner = StepwiseRunner(p, torch.optim.SGD(p.parameters, lr=0.01))
-signal.setitimer(signal.ITIMER_REAL, 0.8)
-sent = time.monotonic() + 0.8
-ran = runner.run(1, order=order, batch_size=8)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+sent = time.monotonic() + 0.3
+ran = runner.run(1, order=order, batch_size=4)
 assert answered - sent < 1.0 and time.monotonic() - answered < 1.0  # busy as it may be
 assert ran.outcome == "interrupted" and isinstance(ran.raised, Stopped), ran
-assert ran.epochs == 0 and 0 < ran.updates == len(ran.step_losses) < 2_500_000, ran
+assert ran.epochs == 0 and 0 < ran.updates == len(ran.step_losses) < 5_000_000, ran
 other = StepwiseRunner(q, torch.optim.SGD(q.parameters, lr=0.01))
-again = other.run(1, order=order[: 8 * ran.updates], batch_size=8)
+again = other.run(1, order=order[: 4 * ran.updates], batch_size=4)
 assert torch.equal(again.step_losses, ran.step_losses)
 assert all(map(torch.equal, p.parameters, q.parameters))
 """

@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[type[Exception], Any, str]] = {
     "differentiable": (ValueError, {"differentiable": True}, "differentiable=False"),
     "capturable": (ValueError, {"capturable": True}, "capturable=False"),
     "betas": (ValueError, {"betas": (torch.tensor(0.9), 0.99)}, "betas"),
-    "eps": (TypeError, {"eps": "small"}, "numbers"),
+    "eps": (ValueError, {"eps": "small"}, "numbers"),
 }
 
 
