@@ -51,8 +51,8 @@ def train_step(
     Args:
         model: any module or function of x. Natively ``nn.Linear``, ``Sequential(Linear, Flatten)``
             and the models of `gdcore.nn`; and whatever is affine in its parameters with columns of
-            x, and a constant, for features: it predicts one row before each step, so that no
-            change of it is overlooked.
+            x, and a constant, for features, while x has at most 2¹⁷ elements: it predicts one row
+            before each step, so that no change of it is overlooked.
         loss_fn: any function of the prediction and y. Natively ``nn.MSELoss``, ``F.mse_loss``,
             gdcore's, mean or sum, or a function that computes one of these.
         optimizer: natively SGD, RMSprop, Adam or AdamW, torch's or `gdcore.optim`'s; else any.

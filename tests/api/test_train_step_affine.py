@@ -257,3 +257,16 @@ def test_natively() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "backward", None)
             step(x, y)
+
+
+def test_data_that_are_too_large_to_copy_step_eagerly() -> None:
+    made, theirs = raw(), raw()
+    optimizers = [torch.optim.SGD(one[1], lr=0.01) for one in (made, theirs)]
+    step = gdcore.train_step(made[0], nn.MSELoss(), optimizers[0])
+    for n in (20, 60_000, 20):
+        x, y = data(n, theirs[0])
+        expected = eagerly(theirs, nn.MSELoss(), optimizers[1], x, y)
+        torch.testing.assert_close(step(x, y), expected, rtol=1e-12, atol=0.0)
+    strict = gdcore.train_step(made[0], nn.MSELoss(), optimizers[0], strict=True)
+    with pytest.raises(ValueError, match="x: expected at most"):
+        strict(*data(60_000, theirs[0]))

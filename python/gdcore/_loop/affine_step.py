@@ -31,6 +31,8 @@ _PROBES = 4
 _ROWS = 16
 """Rows by which columns are told apart."""
 _MOST_COMPARED = 2**20
+_MOST_COPIED = 2**17
+"""Elements of x up to which laying a column of ones beside it costs less than an eager step."""
 _LAMBDA = 8.0
 """As in the check of an affine form: an excess over its bound is as unlikely as 1e-13."""
 _MOST_WAITS = 1024
@@ -75,6 +77,12 @@ class AffineSteps:
         """The loss before the update, or None, with nothing done."""
         if not _plain(x) or not _plain(y) or _autocast():
             self.reason = "x or y is not a plain tensor in memory, or autocast is on"
+            return None
+        if x.numel() > _MOST_COPIED:
+            self.reason = (
+                f"x: expected at most {_MOST_COPIED} elements for a model that is not known by its "
+                f"name, got {x.numel()}"
+            )
             return None
         with after_fork():
             return self._stepped(x, y)
