@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gdcore
 
+X = torch.ones(2, 3, dtype=torch.float64)
 Made = tuple[Callable[[Tensor], Tensor], list[Tensor]]
 
 
@@ -270,3 +271,34 @@ def test_data_that_are_too_large_to_copy_step_eagerly() -> None:
     strict = gdcore.train_step(made[0], nn.MSELoss(), optimizers[0], strict=True)
     with pytest.raises(ValueError, match="x: expected at most"):
         strict(*data(60_000, theirs[0]))
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda model: torch.jit.trace(model, X)])
+def test_a_compiled_module_steps_eagerly(compiled: Callable[[nn.Module], Any]) -> None:
+    made, held = module(lambda: nn.Sequential(nn.Linear(3, 1, dtype=torch.float64)))
+    assert isinstance(made, nn.Module)
+    program = compiled(made)
+    step = gdcore.train_step(program, nn.MSELoss(), torch.optim.SGD(held, lr=0.01))
+    x, y = data(5, made)
+    expected = F.mse_loss(program(x), y).detach()
+    torch.testing.assert_close(step(x, y), expected, rtol=1e-12, atol=0.0)
+
+
+def test_one_bad_batch_does_not_leave_the_steps_eager() -> None:
+    made = raw()
+    step = gdcore.train_step(made[0], nn.MSELoss(), torch.optim.SGD(made[1], lr=0.0))
+    x, y = data(5, made[0])
+    step(x, y)
+    bad = x.clone()
+    bad[0] = torch.inf
+    with torch.no_grad():
+        held = [p.clone() for p in made[1]]
+        step(bad, y)
+        for parameter, value in zip(made[1], held, strict=True):
+            parameter.copy_(value)
+    for _ in range(10):
+        step(x, y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "backward", None)
+        step(x, y)

@@ -191,8 +191,12 @@ class _Step:
         from ..affine import NotAffine, affine_form
 
         seen = Seen()
-        for one in (model, loss_fn):
-            Reach(one).watch(seen)
+        for name, one in (("model", model), ("loss_fn", loss_fn)):
+            reach = Reach(one)
+            hindrance = reach.hindrance()
+            if hindrance is not None:
+                raise _NoStepError(f"{name}: expected plain modules, got {hindrance}", None)
+            reach.watch(seen)
         self._model, self._loss_fn = model, loss_fn
         held = [p for group in optimizer.param_groups for p in group["params"]]
         try:
@@ -203,11 +207,12 @@ class _Step:
             raise _NoStepError("x: expected rows of float32 or float64", None)
         form = affine_form(model, held, x)
         if isinstance(form, NotAffine):
-            raise _not_native(model, form.reason, seen)
+            # Of other numbers the model may be another, and so may its features below.
+            raise _not_native(model, form.reason, seen if bool(x.isfinite().all()) else None)
         features = _Features.of(form, x)
         if features is None:
             reason = f"its features are {', '.join(form.origin)}, and not columns of x"
-            raise _not_native(model, reason, seen)
+            raise _not_native(model, reason, None)
         if form.reads:
             raise _not_native(model, "it reads values of x, or of a constant", seen)
         self._features, self._parameters = features, form.parameters
@@ -274,9 +279,10 @@ class _Step:
         values = [p.detach().numpy().ravel() for p in self._parameters]
         weights = np.concatenate((*values, self._zero))[self._index]
         features = self._features.of_row(row)
-        error = out.detach().numpy().ravel() - weights @ features
-        allowed = self._error * (np.abs(weights) @ np.abs(features))
-        return bool((np.abs(error) <= allowed).all())
+        with np.errstate(all="ignore"):  # what is not finite does not agree
+            error = out.detach().numpy().ravel() - weights @ features
+            allowed = self._error * (np.abs(weights) @ np.abs(features))
+            return bool((np.abs(error) <= allowed).all())
 
 
 class _Objective(NamedTuple):
