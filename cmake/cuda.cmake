@@ -31,8 +31,17 @@ set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 
+pybind11_add_module(_cuda MODULE NO_EXTRAS
+  csrc/bindings/layout.cpp
+  csrc/cuda/module.cpp
+  csrc/cuda/scratch.cpp)
+string(REPLACE ";" ", " architectures "${CMAKE_CUDA_ARCHITECTURES}")
+target_compile_definitions(_cuda PRIVATE GDCORE_CUDA_ARCHITECTURES="${architectures}")
+target_link_libraries(_cuda PRIVATE gdcore_options gdcore_cuda CUDA::cudart_static)
+install(TARGETS _cuda DESTINATION gdcore)
+
 # One file for each dtype: the kernels are compiled side by side.
-add_library(gdcore_cuda STATIC
+add_library(gdcore_cuda OBJECT
   csrc/cuda/bfloat16.cu
   csrc/cuda/float16.cu
   csrc/cuda/float32.cu
@@ -48,12 +57,3 @@ if(GDCORE_WERROR)
   target_compile_options(gdcore_cuda PRIVATE -Werror=all-warnings -Xcompiler=-Werror)
 endif()
 set_target_properties(gdcore_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON)
-
-pybind11_add_module(_cuda MODULE NO_EXTRAS
-  csrc/bindings/layout.cpp
-  csrc/cuda/module.cpp
-  csrc/cuda/scratch.cpp)
-string(REPLACE ";" ", " architectures "${CMAKE_CUDA_ARCHITECTURES}")
-target_compile_definitions(_cuda PRIVATE GDCORE_CUDA_ARCHITECTURES="${architectures}")
-target_link_libraries(_cuda PRIVATE gdcore_options gdcore_cuda CUDA::cudart_static)
-install(TARGETS _cuda DESTINATION gdcore)
