@@ -56,7 +56,7 @@ static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index
 
 template <class T>
 static Index linear_mse_descent(const LinearMse<T>& a, const Descent<T>& descent) noexcept {
-  static_assert(kDescentColumns == 4);
+  static_assert(kDescentColumns == 8);
   switch (a.columns) {
     case 1:
       return linear_mse_descent<1>(a, descent);
@@ -64,8 +64,16 @@ static Index linear_mse_descent(const LinearMse<T>& a, const Descent<T>& descent
       return linear_mse_descent<2>(a, descent);
     case 3:
       return linear_mse_descent<3>(a, descent);
-    default:
+    case 4:
       return linear_mse_descent<4>(a, descent);
+    case 5:
+      return linear_mse_descent<5>(a, descent);
+    case 6:
+      return linear_mse_descent<6>(a, descent);
+    case 7:
+      return linear_mse_descent<7>(a, descent);
+    default:
+      return linear_mse_descent<8>(a, descent);
   }
 }
 

@@ -24,8 +24,11 @@ inline constexpr int kLaneBytes = 64;
 inline constexpr int kRun = 32;
 /// From this many columns on, lanes run over the columns of a row; below, over rows.
 inline constexpr Index kWideColumns = 16;
-/// Up to this many columns, one output and one group of rows, whole steps of descent are one kernel's.
-inline constexpr Index kDescentColumns = 4;
+/// Up to this many columns and rows, with one output, whole steps of descent are one kernel's.
+inline constexpr Index kDescentColumns = 8;
+inline constexpr Index kDescentRows = 64;
+/// Up to this many columns, one group of rows stays in registers.
+inline constexpr Index kDescentColumnsInRegisters = 4;
 /// From this many outputs on, predictions come from a matrix product over blocks of rows.
 inline constexpr Index kManyOutputs = 8;
 /// Rows whose products are summed in T before they are added to a gradient, where lanes run over columns.

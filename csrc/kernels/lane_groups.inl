@@ -75,3 +75,26 @@ GDCORE_INLINE const T* gather_run(const Matrix<const T>& m, Index row, Index col
   }
   return buffer;
 }
+
+/// Calls body(x, target, weight, count) for the groups of a run of points [row, end): one number each, one output. Only
+/// the last group may lack points, and no other has a branch on it: nothing stands between the sums and registers.
+template <class T, bool WEIGHTED, class Points, class Body>
+GDCORE_INLINE void for_point_groups(const Points& a, Index row, Index end, const Body& body) {
+  constexpr Index lanes = kLanes<T>;
+  alignas(kLaneBytes) T x_buffer[kRun * lanes];
+  alignas(kLaneBytes) T target_buffer[kRun * lanes];
+  [[maybe_unused]] alignas(kLaneBytes) T weight_buffer[kRun * lanes];
+  const Index rest = (end - row) % lanes;
+  const Index whole = end - row - rest;
+  const T* x = gather_run(a.x, row, 1, whole, x_buffer);
+  const T* target = gather_run(a.target, row, 1, whole, target_buffer);
+  const T* weight = WEIGHTED ? gather_run(a.loss_weight, row, 1, whole, weight_buffer) : nullptr;
+  for (Index i = 0; i < whole; i += lanes) body(x + i, target + i, WEIGHTED ? weight + i : nullptr, lanes);
+  if (rest > 0) {
+    row += whole;
+    x = gather(a.x, row, 1, rest, x_buffer);
+    target = gather(a.target, row, 1, rest, target_buffer);
+    if (WEIGHTED) weight = gather(a.loss_weight, row, 1, rest, weight_buffer);
+    body(x, target, weight, rest);
+  }
+}

@@ -2,40 +2,44 @@
 //
 // Lanes run over points. legendre_mse: one pass over x, target and weights. legendre_p3: elementwise, out may be grad.
 
+inline constexpr int kLegendreSums = 5;
+
+/// The sums of a run of points [row, end).
+template <class T, bool WEIGHTED>
+GDCORE_INLINE void legendre_run(const LegendreMse<T>& a, const T* theta, Index row, Index end,
+                                Pack<T> (&sums)[kLegendreSums]) {
+  Pack<T> part[kLegendreSums] = {};
+  const auto add_group = [&](const T* from, const T* target, const T* weight, Index count) GDCORE_INLINE_LAMBDA {
+    const Pack<T> x = load(from);
+    const Pack<T> u = fma(broadcast(theta[3]), x, broadcast(theta[2]));
+    const Pack<T> square = u * u;
+    const Pack<T> p3 = legendre_value(u, square);
+    Pack<T> r = fma(broadcast(theta[1]), p3, broadcast(theta[0])) - load(target);
+    if (count < kLanes<T>) r = keep_first(r, count);
+    Pack<T> weighted = r;  // w r
+    if constexpr (WEIGHTED) weighted = r * load(weight);
+    const Pack<T> slope = weighted * legendre_slope(square);
+
+    part[0] = fma(weighted, r, part[0]);
+    part[1] = part[1] + weighted;
+    part[2] = fma(weighted, p3, part[2]);
+    part[3] = part[3] + (count < kLanes<T> ? keep_first(slope, count) : slope);
+    part[4] = fma(slope, x, part[4]);
+  };
+  for_point_groups<T, WEIGHTED>(a, row, end, add_group);
+  for (int s = 0; s < kLegendreSums; ++s) sums[s] = part[s];
+}
+
 template <class T, bool WEIGHTED>
 static void legendre_mse(const LegendreMse<T>& a, const T* theta, Index begin, Index end, double* sums) noexcept {
-  constexpr Index lanes = kLanes<T>;
-  constexpr int count_sums = 5;
-  alignas(kLaneBytes) T x_buffer[lanes];
-  alignas(kLaneBytes) T target_buffer[lanes];
-  [[maybe_unused]] alignas(kLaneBytes) T weight_buffer[lanes];
-  Sum<T> sum[count_sums] = {};
-
-  for (Index row = begin; row < end;) {
-    const Index run_end = row + kRun * lanes < end ? row + kRun * lanes : end;
-    Pack<T> part[count_sums] = {};
-    for (; row < run_end; row += lanes) {
-      const Index count = run_end - row < lanes ? run_end - row : lanes;
-      const Pack<T> x = load(gather(a.x, row, 1, count, x_buffer));
-      const Pack<T> target = load(gather(a.target, row, 1, count, target_buffer));
-      const Pack<T> u = fma(broadcast(theta[3]), x, broadcast(theta[2]));
-      const Pack<T> square = u * u;
-      const Pack<T> p3 = legendre_value(u, square);
-      Pack<T> r = fma(broadcast(theta[1]), p3, broadcast(theta[0])) - target;
-      if (count < lanes) r = keep_first(r, count);
-      Pack<T> weighted = r;  // w r
-      if constexpr (WEIGHTED) weighted = r * load(gather(a.loss_weight, row, 1, count, weight_buffer));
-      const Pack<T> slope = weighted * legendre_slope(square);
-
-      part[0] = fma(weighted, r, part[0]);
-      part[1] = part[1] + weighted;
-      part[2] = fma(weighted, p3, part[2]);
-      part[3] = part[3] + (count < lanes ? keep_first(slope, count) : slope);
-      part[4] = fma(slope, x, part[4]);
-    }
-    for (int s = 0; s < count_sums; ++s) add(sum[s], part[s]);
+  constexpr Index rows = kRun * kLanes<T>;
+  Sum<T> sum[kLegendreSums] = {};
+  for (Index row = begin; row < end; row += rows) {
+    Pack<T> part[kLegendreSums];
+    legendre_run<T, WEIGHTED>(a, theta, row, row + rows < end ? row + rows : end, part);
+    for (int s = 0; s < kLegendreSums; ++s) add(sum[s], part[s]);
   }
-  for (int s = 0; s < count_sums; ++s) sums[s] += total(sum[s]);
+  for (int s = 0; s < kLegendreSums; ++s) sums[s] += total(sum[s]);
 }
 
 template <class T>

@@ -42,7 +42,7 @@ class LinearObjective final : public RowObjective<T> {
   }
 
   bool descends() const override {
-    return this->extent_.rows <= kLanes<T> && this->extent_.rows > 0 && problem_.columns <= kDescentColumns &&
+    return this->extent_.rows <= kDescentRows && this->extent_.rows > 0 && problem_.columns <= kDescentColumns &&
            problem_.columns > 0 && problem_.outputs == 1 && problem_.loss_weight.data == nullptr;
   }
 

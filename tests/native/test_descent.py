@@ -17,7 +17,6 @@ from gdcore._native.problem import Problem
 from . import problems
 from .problems import DTYPES, everything, same, twin
 
-LANES = {torch.float32: 16, torch.float64: 8}
 SGD = [name for name in problems.OPTIMIZERS if name.startswith("SGD")]
 STEPS = 500
 
@@ -49,8 +48,14 @@ def both(problem: Problem, name: str, epochs: int = STEPS) -> Iterator[tuple[Ran
 @pytest.mark.parametrize("name", SGD)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_descent_is_a_step_at_a_time(dtype: torch.dtype, name: str, instruction_set: str) -> None:
-    """On numbers of rows and columns to both sides of the kernel's limits."""
-    for rows, columns in itertools.product((1, 2, 3, 4, 5, 8, 9, 16, 17), (1, 2, 3, 4, 5)):
+    """On numbers of rows and columns to both sides of the kernel's limits, and of a group's."""
+    sizes = [
+        *itertools.product((1, 3, 4, 5, 8, 9, 16, 17, 40, 64, 65), (1, 2, 4, 5, 8, 9)),
+        (33, 3),
+        (31, 6),
+        (63, 7),
+    ]
+    for rows, columns in sizes:
         problem = problems.linear(rows, columns, 1, dtype, seed=rows)
         (at_once, ours), (stepwise, theirs) = both(problem, name)
         assert at_once.outcome == stepwise.outcome == "finished"
@@ -62,7 +67,7 @@ def test_descent_is_a_step_at_a_time(dtype: torch.dtype, name: str, instruction_
 @pytest.mark.parametrize("name", SGD)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_descent_without_a_bias(dtype: torch.dtype, name: str) -> None:
-    for rows, columns in itertools.product((3, LANES[dtype]), (1, 2, 3, 4)):
+    for rows, columns in itertools.product((3, 8, 16, 50), range(1, 9)):
         whole = problems.linear(rows, columns, 1, dtype)
         problem = whole._replace(names=("weight",), parameters=whole.parameters[:1])
         (at_once, ours), (stepwise, theirs) = both(problem, name)
@@ -70,7 +75,7 @@ def test_descent_without_a_bias(dtype: torch.dtype, name: str) -> None:
         assert same(ours, theirs)
 
 
-@pytest.mark.parametrize("rows", [3, 7])
+@pytest.mark.parametrize("rows", [3, 7, 40])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_descent_that_diverges(dtype: torch.dtype, rows: int) -> None:
     """Ends at the same step, with the same last finite parameters."""
@@ -87,16 +92,21 @@ def test_descent_that_diverges(dtype: torch.dtype, rows: int) -> None:
 
 def test_descent_on_any_layout() -> None:
     """Columns apart, rows reversed, one row again and again."""
-    problem = problems.linear(6, 3, 1, torch.float32)
+    for rows in (6, 37):
+        check_any_layout(rows)
+
+
+def check_any_layout(rows: int) -> None:
+    problem = problems.linear(rows, 3, 1, torch.float32)
     (plain, ours), _ = both(problem, "SGD")
-    apart = torch.empty(3, 20, dtype=torch.float32).T[::2][:6]
+    apart = torch.empty(3, 100, dtype=torch.float32).T[::2][:rows]
     apart.copy_(problem.x)
-    strided = torch.empty(6, 7, dtype=torch.float32)[:, 3:4]
+    strided = torch.empty(rows, 7, dtype=torch.float32)[:, 3:4]
     strided.copy_(problem.y)
     (other, theirs), _ = both(problem._replace(x=apart, y=strided), "SGD")
     assert torch.equal(plain.losses, other.losses)
     assert same(ours, theirs)
-    again = problem._replace(x=problem.x[:1].expand(5, 3), y=problem.y[:1].expand(5, 1))
+    again = problem._replace(x=problem.x[:1].expand(rows, 3), y=problem.y[:1].expand(rows, 1))
     (at_once, ours), (stepwise, theirs) = both(again, "SGD")
     assert torch.equal(at_once.losses, stepwise.losses)
     assert same(ours, theirs)
