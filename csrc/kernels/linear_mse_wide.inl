@@ -57,6 +57,37 @@ GDCORE_INLINE void add_rows(const Rows<T>& x, Index count, const T* residual, In
   store(gradient + c, load(gradient + c) + sum);
 }
 
+/// The same for one pack of columns of RUNS whole runs of rows: each is a chain of sums, and they go side by side.
+template <class T, int RUNS>
+GDCORE_INLINE void add_runs(const Rows<T>& x, const T* residual, Index c, T* gradient) {
+  Pack<T> sum[RUNS] = {};
+  for (Index i = 0; i < kWideRun; ++i) {
+    for (int run = 0; run < RUNS; ++run) {
+      const Index row = run * kWideRun + i;
+      sum[run] = fma(load(x.data + row * x.stride + c), broadcast(residual[row]), sum[run]);
+    }
+  }
+  Pack<T> all = load(gradient + c);
+  for (int run = 0; run < RUNS; ++run) all = all + sum[run];
+  store(gradient + c, all);
+}
+
+/// gradient[c] += Σᵢ residual[i] · row i [c] over all d columns of a block of rows, each run of them summed first.
+template <class T>
+GDCORE_INLINE void add_block(const Rows<T>& x, Index rows, const T* residual, Index d, T* gradient) {
+  constexpr Index lanes = kLanes<T>;
+  constexpr int runs = kRowGroup / kWideRun;
+  Index row = 0;
+  // One pack of columns fills no more than two registers: its runs wait for nothing of each other.
+  for (; d == lanes && row + kRowGroup <= rows; row += kRowGroup) {
+    add_runs<T, runs>({x.data + row * x.stride, x.stride, 0}, residual + row, 0, gradient);
+  }
+  for (; row < rows; row += kWideRun) {
+    const Index run = rows - row < kWideRun ? rows - row : kWideRun;
+    add_rows<T>({x.data + row * x.stride, x.stride, 0}, run, residual + row, 1, d, gradient);
+  }
+}
+
 /// dx = Σₒ residual[o] · weight[o], the residuals already scaled; even and odd outputs in a chain each.
 template <class T>
 GDCORE_INLINE void row_gradient(const T* weight, const T* residual, Index d, Index k, T* dx) {
@@ -172,10 +203,7 @@ static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, 
       const double b = a.bias ? static_cast<double>(theta[k * d + o]) : 0.0;
       block_residuals(x, count, theta + o * d, b, d, target, a.target.row, loss_weight, a.loss_weight.row, residual[o],
                       row_sums[o]);
-      for (Index i = 0; i < count; i += kWideRun) {
-        const Index run = count - i < kWideRun ? count - i : kWideRun;
-        add_rows<T>({x.data + i * x.stride, x.stride, 0}, run, residual[o] + i, 1, d, gradient + o * stride);
-      }
+      add_block(x, count, residual[o], d, gradient + o * stride);
     }
     for (Index i = 0; a.dx != nullptr && i < count; ++i) {
       T scaled[kManyOutputs];
