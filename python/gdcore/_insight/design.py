@@ -8,6 +8,7 @@ written out, one row of Φ per element of the prediction: (n k, p), with k = 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -185,7 +186,7 @@ def _noise(columns: int, rows: int) -> float:
     round in the same direction in every block. The most is 9e-13, so that a condition of 1e12 is
     told from infinity whatever the size.
     """
-    return min(4 * columns + 3 * rows**0.5, 4096) * torch.finfo(torch.float64).eps
+    return min(4 * columns + 3 * math.sqrt(rows), 4096) * torch.finfo(torch.float64).eps
 
 
 def unpack(data: Any) -> tuple[Any, Tensor, Tensor | None]:

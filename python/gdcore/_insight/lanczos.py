@@ -128,9 +128,11 @@ def _bidiagonalised(rows: _Rows, start: Tensor, u: Tensor) -> Spectrum:
     known = torch.stack(basis) if basis else torch.zeros(0, shape[0] * shape[1])
     complete = spanned or beta <= 1e-14 * largest
     tolerance = 1e-13 * (float(singular[0]) if m else 0.0)
-    # Φᵀ Φ v - s² v is s times the last element of the left vector, times at most ‖Φ‖.
-    near = singular[0] * left[-1].abs() <= _SETTLED * singular if m else torch.ones(1, dtype=bool)
-    rank = max(int((singular > tolerance).sum()), 1)
+    settled = complete, complete
+    if m and not complete:
+        # Φᵀ Φ v - s² v is s times the last element of the left vector, times at most ‖Φ‖.
+        near = singular[0] * left[-1].abs() <= _SETTLED * singular
+        settled = bool(near[0]), bool(near[singular > tolerance][-1])
     return Spectrum(
         singular,
         right @ known.to(torch.float64),
@@ -141,7 +143,7 @@ def _bidiagonalised(rows: _Rows, start: Tensor, u: Tensor) -> Spectrum:
         tolerance,
         False,
         complete=complete,
-        settled=(complete or bool(near[0]), complete or bool(near[rank - 1])),
+        settled=settled,
     )
 
 

@@ -98,7 +98,8 @@ def _sparse(vanishing: Tensor, rounding: float) -> Tensor:
     each = torch.linalg.solve_triangular(
         lower[:count], lower, upper=False, left=False, unitriangular=True
     )
-    return order @ each.where(each.abs() > rounding, 0.0)
+    found: Tensor = order @ each.where(each.abs() > rounding, 0.0)
+    return found
 
 
 def _remove(values: Tensor, span: Tensor) -> None:
