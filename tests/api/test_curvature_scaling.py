@@ -135,6 +135,26 @@ def test_a_sum_beside_a_column_of_another_length() -> None:
     assert abs(float(moved[0] + moved[1] - moved[2])) < 1e-9 * size
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 6), (8, 20), (12, 13)])
+def test_fewer_rows_than_columns_of_many_lengths(rows: int, columns: int) -> None:
+    """Against Φᵀ (Φ Φᵀ)⁻¹ in sixty digits."""
+    mpmath = pytest.importorskip("mpmath")
+    x = randn(rows, columns) * torch.logspace(3, -5, columns, dtype=torch.float64)
+    y = randn(rows, 1)
+    start, found = found_for(x, y)
+    with mpmath.workdps(60):
+        phi, begun = mpmath.matrix(x.tolist()), mpmath.matrix(start.tolist())
+        missing = mpmath.matrix(y[:, 0].tolist()) - phi * begun
+        step = phi.T * mpmath.lu_solve(phi * phi.T, missing)
+        expected = np.array([float(each) for each in begun + step])
+        condition = math.sqrt(found.condition_number)
+    assert found.rank == rows
+    assert found.optimal_loss == 0.0
+    # (rows + columns) ε through the condition of Φ; and the start's own rounding.
+    bound = (rows + columns) * EPS * condition * np.linalg.norm(expected)
+    assert np.abs(flat(found.optimum) - expected).max() < bound + EPS * condition
+
+
 def test_the_page_says_where_the_nearest_cannot_be_told() -> None:
     """Beside columns of one length that agree to twelve digits, a repeated one is turned."""
     a, c, d = randn(3, 30, 1)

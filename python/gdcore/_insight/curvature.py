@@ -150,10 +150,10 @@ class Curvature:
         """The parameters of least loss by name, in float64.
 
         Where several are equally good, the ones nearest to the parameters at the call of
-        `curvature`: there descent ends. (Beside directions whose curvature is 24 digits below the
-        largest, also with features scaled alike, rounding hides which are nearest: the printed page
-        says so.) With more than 4 096 features, by conjugate gradients until the gradient is at
-        most 1e-10 of √(largest curvature · loss), or the residual 1e-12 of the start's.
+        `curvature`: there descent ends. (Beside directions whose curvature is 16 digits or more
+        below the largest, also with features scaled alike, rounding may hide which are nearest: the
+        printed page says so.) With more than 4 096 features, by conjugate gradients until the
+        gradient is 1e-10 of √(2 · largest curvature · loss), or the residual 1e-12 of the start's.
 
         Raises:
             ValueError: a thousand iterations did not suffice.
@@ -246,7 +246,8 @@ class Curvature:
         Raises:
             TypeError: another optimizer, whose path has no closed form.
             ValueError: the model is not affine in its parameters, the optimizer does not treat them
-                all alike, or there are more than 4 096 features and more than 301 epochs.
+                all alike, or there are more than 4 096 features and more than 301 epochs, weight
+                decay or momentum buffers.
         """
         quadratic = self._affine("predict")
         if not isinstance(epochs, int) or isinstance(epochs, bool):
