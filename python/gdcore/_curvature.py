@@ -45,6 +45,10 @@ def curvature(
         TypeError: data of another kind.
         ValueError: shapes that do not fit, no rows, or numbers that are not finite.
 
+    Warns:
+        RuntimeWarning: with more than 4 096 features (and rows) some figures are estimates: which,
+            and whether the true ones are larger or smaller.
+
     Example:
         >>> x = torch.tensor([[1.0], [2.0], [3.0]])
         >>> model = gdcore.nn.LinearRegression()

@@ -230,3 +230,23 @@ def test_a_rate_past_all_numbers_diverges_after_a_finite_loss(momentum: float) -
     assert abs(run.loss[0].item() / begun - 1) < TOLERANCE
     assert run.loss[1].isinf()
     assert run.diverged == 1
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_batch_whose_weights_are_all_zero(reduction: str) -> None:
+    """A mean over it is no number: every run diverges in that epoch, as `fit` does. A sum is 0."""
+    x, y = torch.randn(50, 4), torch.randn(50, 1)
+    data = (x, y, (torch.arange(50) < 10).float())
+    model, loss_fn = nn.Linear(4, 1), nn.MSELoss(reduction=reduction)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 10}
+    found = gdcore.sweep(model, loss_fn, optimizer, data, lr=[0.01, 0.02], **options)
+    if reduction == "sum":
+        assert found.diverged.tolist() == [-1, -1]
+        history = gdcore.fit(model, loss_fn, optimizer, data, **options)
+        assert torch.allclose(history.loss.double(), found[0].loss, rtol=1e-5)
+        return
+    assert found.loss.isnan().all()
+    with pytest.raises(gdcore.DivergenceError, match="nan at epoch 0"):
+        gdcore.fit(model, loss_fn, optimizer, data, **options)
+    assert found.diverged.tolist() == [0, 0]

@@ -45,11 +45,22 @@ def _title(curvature: Curvature) -> str:
     elif curvature.exact:
         title = f"Curvature of the loss over {parameters}: exact, and the same everywhere."
     else:
-        title = (
-            f"Curvature of the loss over {parameters}: estimated. The largest has settled; of the "
-            "others only some were found, and there may be smaller ones."
+        found = (
+            "The largest and the smallest have settled."
+            if all(_settled(curvature))
+            else "The largest has settled; of the others only some were found, and there may be "
+            "smaller ones."
+            if _settled(curvature)[0]
+            else "Neither the largest nor the smallest has settled."
         )
+        title = f"Curvature of the loss over {parameters}: estimated. {found}"
     return textwrap.fill(title, _WIDTH)
+
+
+def _settled(curvature: Curvature) -> tuple[bool, bool]:
+    """Whether the largest and the smallest are what is shown, and no estimates."""
+    quadratic = curvature._quadratic
+    return (True, True) if quadratic is None else quadratic.spectrum.settled
 
 
 def _heading(text: str) -> list[str]:
@@ -90,10 +101,11 @@ def _shape(curvature: Curvature) -> list[str]:
     lines = _heading("How the loss bends")
     if curvature.rank == 0:
         return [*lines, "In no direction.", ""]
+    settled = _settled(curvature)
     lines += _figure(
         "largest curvature",
         _number(curvature.largest_curvature),
-        _BEND,
+        _BEND + ("" if settled[0] else ", or more"),
         "In its steepest direction. A step that suits the others may be too long for this one: "
         "it limits the learning rate.",
     )
@@ -103,13 +115,14 @@ def _shape(curvature: Curvature) -> list[str]:
         if smallest < 0
         else "In the flattest direction that was found. Training is slow there, and slower still "
         "in any that is flatter."
-        if not curvature.exact and not curvature.local
+        if not settled[1]
         else "In its flattest direction that still bends. Training is slow there: it decides how "
         "many epochs are needed."
     )
-    lines += _figure("smallest curvature", _number(smallest), _BEND, flat)
+    less = "" if settled[1] else ", or less"
+    lines += _figure("smallest curvature", _number(smallest), _BEND + less, flat)
     if smallest > 0:
-        bound = "" if curvature.exact or curvature.local else ", or more"
+        bound = "" if all(settled) else ", or more"
         lines += _figure(
             "condition number",
             _number(curvature.condition_number),
@@ -117,14 +130,16 @@ def _shape(curvature: Curvature) -> list[str]:
             "Largest over smallest. At 1 a single step can arrive; the epochs that plain gradient "
             "descent needs grow in proportion to it.",
         )
-    if not curvature.local and curvature.exact:
-        lines += _figure(
-            "rank", str(curvature.rank), f"of {curvature.parameters} parameters", _rank(curvature)
-        )
+    if not curvature.local:
+        more = "" if curvature.exact else ", or more"
+        unit = f"of {curvature.parameters} parameters{more}"
+        lines += _figure("rank", str(curvature.rank), unit, _rank(curvature))
     return [*lines, ""]
 
 
 def _rank(curvature: Curvature) -> str:
+    if not curvature.exact:
+        return "So many were found; there may be more that bend."
     flat = curvature.parameters - curvature.rank
     if flat == 0:
         return "The data determine all parameters."
@@ -144,18 +159,19 @@ def _rates(curvature: Curvature) -> list[str]:
     if curvature.largest_curvature <= 0:
         return [*lines, "Any: the loss is the same for all parameters.", ""]
     limit = curvature.largest_stable_lr()
-    stable, *best = rate_figures(*([limit, curvature.best_lr] if curvature.exact else [limit]))
+    known = not curvature.local and all(_settled(curvature))
+    stable, *best = rate_figures(*([limit, curvature.best_lr] if known else [limit]))
     lines += _figure(
         "largest stable rate",
         stable,
-        _STEP,
+        _STEP + ("" if _settled(curvature)[0] else ", or less"),
         "2 / largest curvature. Above it steps overshoot by more every time, as long as the "
         "curvature is what it is here."
         if curvature.local
         else "2 / largest curvature. Above it every epoch overshoots by more than the last, and "
         "the loss grows without bound.",
     )
-    if not curvature.exact:
+    if not known:
         return [*lines, ""]
     ratio = curvature.condition_number
     lines += _figure(
@@ -181,26 +197,37 @@ def _rates(curvature: Curvature) -> list[str]:
 
 def _optimum(curvature: Curvature) -> list[str]:
     lines = _heading("Where it ends")
-    if curvature._quadratic is None or not curvature._quadratic.spectrum.complete:
+    assert curvature._quadratic is not None
+    try:
+        least, optimum = curvature.optimal_loss, curvature.optimum
+    except ValueError:
         text = (
-            f"Not known with more than {MOST_EXACT:,} features: neither the optimum, nor its loss, "
-            "nor the direction that training finds last."
+            f"Not known: with more than {MOST_EXACT:,} features the optimum is found by conjugate "
+            "gradients, and here they take too many iterations."
         )
         return [*lines, *textwrap.wrap(text, _WIDTH), ""]
     lines += _figure(
         "loss at the optimum",
-        _number(curvature.optimal_loss),
+        _number(least),
         "loss",
         "No parameters of this model do better on these data.",
     )
-    several = curvature.rank < curvature.parameters
-    nearest = " Of many equally good ones, the nearest to the start." if several else ""
-    lines += _listed("optimum", terms(curvature.optimum, signed=False), nearest)
-    if curvature.rank:
+    several = (
+        ""
+        if curvature.rank == curvature.parameters
+        else "Of many equally good ones, one: which is the nearest to the start cannot be told "
+        "from rounding."
+        if not curvature._quadratic.nearest
+        else "Of many equally good ones, the nearest to the start."
+        if curvature.exact
+        else "If others are as good, the nearest to the start."
+    )
+    lines += _listed("optimum", terms(optimum, signed=False), several)
+    if curvature.rank and _settled(curvature)[1]:
         lines += _listed(
             "slowest direction",
             terms(curvature.slowest_direction, signed=True),
-            " Training settles this combination last.",
+            "Training settles this combination last.",
         )
     return [*lines, ""]
 
@@ -209,9 +236,7 @@ def _listed(name: str, text: str, sentence: str) -> list[str]:
     body = textwrap.wrap(text, _WIDTH - 25, break_long_words=False)
     lines = [f"{name:<25}{body[0]}", *(" " * 25 + line for line in body[1:])]
     if sentence:
-        lines += textwrap.wrap(
-            sentence.strip(), _WIDTH, initial_indent="    ", subsequent_indent="    "
-        )
+        lines += textwrap.wrap(sentence, _WIDTH, initial_indent="    ", subsequent_indent="    ")
     return lines
 
 

@@ -8,6 +8,7 @@ written out, one row of Φ per element of the prediction: (n k, p), with k = 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -165,7 +166,6 @@ class Design:
         corner = triangle(rows, len(self.target), q + k, height)
         seen = torch.cat(extremes)
         constant = (seen == seen[0]).all(0)
-        blocks = len(extremes)
         if not corner.isfinite().all():
             raise ValueError("data: expected finite numbers, got some that are not")
         return Reduced(
@@ -175,8 +175,18 @@ class Design:
             1 / self.total if self.mean else 1.0,
             constant,
             self.total / (len(self.index) if self.separable else 1),
-            4 * (q + blocks**0.5) * torch.finfo(torch.float64).eps,
+            _noise(q, height * len(self.target)),
         )
+
+
+def _noise(columns: int, rows: int) -> float:
+    """What rounding leaves of a singular value of zero, relative to the largest.
+
+    4 ε for each column; and 3 ε √rows, which covers columns that repeat one number: their sums
+    round in the same direction in every block. The most is 9e-13, so that a condition of 1e12 is
+    told from infinity whatever the size.
+    """
+    return min(4 * columns + 3 * math.sqrt(rows), 4096) * torch.finfo(torch.float64).eps
 
 
 def unpack(data: Any) -> tuple[Any, Tensor, Tensor | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from .descent import Descents, Settings, sgd_settings
 from .design import Design, Reduced
-from .spectrum import MOST_EXACT, Spectrum, exact_spectrum, krylov_spectrum
+from .lanczos import MOST_ITERATIONS, krylov_spectrum, nearest_optimum, random_spectrum
+from .spectrum import MOST_EXACT, Spectrum, exact_spectrum
+from .unit_columns import TOLD, UnitColumns
 
 __all__ = ["Quadratic"]
 
@@ -70,7 +73,9 @@ class Quadratic:
         self._reduced = reduced or (design.reduce() if small else None)
         start = self._theta()
         self.spectrum = (
-            self._krylov(start) if self._reduced is None else exact_spectrum(self._reduced, start)
+            random_spectrum(design, start)
+            if self._reduced is None
+            else exact_spectrum(self._reduced, start)
         )
 
     def _theta(self) -> Tensor:
@@ -78,28 +83,12 @@ class Quadratic:
         theta = self.design.theta()
         return theta if self.standardisation is None else self.standardisation.theta(theta)
 
-    def _krylov(self, start: Tensor) -> Spectrum:
-        """At an optimum no residual shows the curvatures; that of a place beside it does."""
-        found = krylov_spectrum(self.design, start)
-        if len(found.singular):
-            return found
-        generator = torch.Generator().manual_seed(0)
-        beside = torch.randn(start.shape, generator=generator, dtype=torch.float64)
-        other = krylov_spectrum(self.design, start + beside)
-        return dataclasses.replace(
-            other,
-            start=start,
-            residual=torch.zeros_like(other.residual),
-            rest=found.rest,
-            complete=True,
-        )
-
     def _spectrum_now(self) -> Spectrum:
         theta, spectrum = self._theta(), self.spectrum
+        if self._reduced is None:
+            return krylov_spectrum(self.design, theta)
         if torch.equal(theta, spectrum.start):
             return spectrum
-        if self._reduced is None:
-            return self._krylov(theta)
         moved = spectrum.singular[:, None] * (spectrum.directions @ (theta - spectrum.start))
         return dataclasses.replace(spectrum, start=theta, residual=spectrum.residual + moved)
 
@@ -117,24 +106,81 @@ class Quadratic:
             self.design, dataclasses.replace(self._reduced, rows=rows), standardisation
         )
 
+    @cached_property
+    def _unit(self) -> UnitColumns | None:
+        """Where the columns' lengths differ, what they say at one length, if it is more."""
+        if self._reduced is None or not UnitColumns.differ(self._reduced):
+            return None
+        unit = UnitColumns(self._reduced, MOST_EXACT)
+        known = self.spectrum.rank
+        return unit if unit.rank > known or (unit.rank == known and unit.nearest) else None
+
+    @property
+    def rank(self) -> int:
+        """Directions that bend, for each output; at least so many where not all were found."""
+        return self.spectrum.rank if self._unit is None else self._unit.rank
+
+    @cached_property
+    def flattest(self) -> tuple[float, Tensor]:
+        """Of the directions that bend: the smallest curvature, and the direction as a row."""
+        spectrum = self.spectrum
+        if self._unit is None:
+            return float(spectrum.curvatures[self.rank - 1]), spectrum.directions[self.rank - 1]
+        singular, direction = self._unit.flattest
+        return 2 * spectrum.scale * singular**2, direction
+
+    @property
+    def nearest(self) -> bool:
+        """Whether it is told from rounding which of several optima is the nearest to the start."""
+        spectrum, unit = self.spectrum, self._unit
+        if not spectrum.exact or self.rank in (0, self.design.shape[0]):
+            return True
+        if unit is not None:
+            return unit.nearest
+        return spectrum.tolerance < TOLD * float(spectrum.singular[self.rank - 1])
+
+    @cached_property
+    def _conjugate_gradients(self) -> tuple[Tensor, float]:
+        largest = float(self.spectrum.singular[0]) if len(self.spectrum.singular) else 0.0
+        found = nearest_optimum(self.design, self.spectrum.start, largest)
+        if found is None:
+            raise ValueError(
+                f"model: expected at most {MOST_EXACT} features, or an optimum that conjugate "
+                f"gradients find in {MOST_ITERATIONS} iterations, got {self.design.shape[0]} "
+                "features and more iterations"
+            )
+        return found
+
     def optimum(self) -> Tensor:
         """Θ of least loss, the nearest to the parameters where there are several."""
-        spectrum = self.complete("optimum")
+        spectrum = self.spectrum
+        if self._reduced is None:
+            return self._conjugate_gradients[0]
+        if self._unit is not None:
+            residual = self._reduced.rows @ spectrum.start - self._reduced.target
+            return spectrum.start + self._unit.step(residual)
         held = spectrum.singular > spectrum.tolerance
         safe = torch.where(held, spectrum.singular, torch.inf)
         return spectrum.away(-spectrum.residual / safe[:, None])
 
+    def _lost(self) -> float:
+        """What no parameter can take away, before scaling."""
+        spectrum = self.spectrum
+        if self._reduced is None:
+            return self._conjugate_gradients[1]
+        if self._unit is not None:
+            return spectrum.rest + self._unit.lost(self._reduced.target)
+        assert spectrum.target is not None
+        held = spectrum.singular > spectrum.tolerance
+        return spectrum.rest + float(spectrum.target[~held].square().sum())
+
     def optimal_loss(self) -> float:
         """The least loss: 0 where it cannot be told from rounding of the targets."""
-        spectrum = self.complete("optimal_loss")
-        if spectrum.target is None:
-            best = self.design.split(self.optimum())
-            return float(self.losses({name: value[None] for name, value in best.items()}))
-        lost = spectrum.target[spectrum.singular <= spectrum.tolerance].square().sum()
-        left = spectrum.rest + float(lost)
-        size = spectrum.rest + float(spectrum.target.square().sum())
-        rounding = 64 * torch.finfo(torch.float64).eps
-        return spectrum.scale * left if left > rounding**2 * size else 0.0
+        spectrum, left = self.spectrum, self._lost()
+        if self._reduced is not None:
+            size = spectrum.rest + float(self._reduced.target.square().sum())
+            left = left if left > (64 * torch.finfo(torch.float64).eps) ** 2 * size else 0.0
+        return spectrum.scale * left
 
     def complete(self, what: str, spectrum: Spectrum | None = None) -> Spectrum:
         """The spectrum, if it holds all that is needed for that figure."""
@@ -175,7 +221,12 @@ class Quadratic:
         return self.spectrum.scale * total
 
     def along(self, parameters: dict[str, Tensor]) -> Tensor:
-        """(places, rank): distances from the optimum along the directions that bend."""
+        """(places, directions): distances from the optimum along those that bend."""
+        if not self.spectrum.exact:
+            raise ValueError(
+                f"along_directions: expected at most {MOST_EXACT} features, beyond which not all "
+                f"are known, got {self.design.shape[0]}"
+            )
         moved = self._moved(parameters, self.optimum())[: self.spectrum.rank]
         return moved.reshape(-1, moved.shape[-1]).T
 
@@ -199,9 +250,11 @@ class Quadratic:
         if above_optimum:
             self.complete("epochs_to", spectrum)
             held = (spectrum.singular > spectrum.tolerance)[:, None]
-            spectrum = dataclasses.replace(
-                spectrum, rest=0.0, residual=torch.where(held, spectrum.residual, 0.0)
-            )
+            residual, rest = torch.where(held, spectrum.residual, 0.0), 0.0
+            if self.rank > spectrum.rank:  # beside the others' rounding it does not move
+                hidden = float((spectrum.residual - residual).square().sum())
+                rest = max(spectrum.rest + hidden - self._lost(), 0.0)
+            spectrum = dataclasses.replace(spectrum, rest=rest, residual=residual)
         decays = bool((settings.weight_decay != 0).any())
         if decays and not spectrum.exact:
             raise ValueError(

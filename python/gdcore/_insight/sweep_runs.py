@@ -6,6 +6,7 @@ that of the parameters after the last update, and the parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -143,5 +144,7 @@ def _objective(
             residual = weighted.view(-1, k * runs)
         if gradient:
             grad.addmm_(features.T, residual)
-    scale = 1 / total if design.mean else 1.0
+    scale = 1.0
+    if design.mean:  # of weights that are all zero it is no number, and every run diverges, as fit
+        scale = 1 / total if total else math.nan
     return loss * scale, grad.mul_(2 * scale).view(q, k, runs)
