@@ -198,14 +198,13 @@ def _rates(curvature: Curvature) -> list[str]:
 def _optimum(curvature: Curvature) -> list[str]:
     lines = _heading("Where it ends")
     assert curvature._quadratic is not None
-    try:
-        least, optimum = curvature.optimal_loss, curvature.optimum
-    except ValueError:
+    if not curvature.exact and "optimum" not in vars(curvature):  # a page must not take minutes
         text = (
-            f"Not known: with more than {MOST_EXACT:,} features the optimum is found by conjugate "
-            "gradients, and here they take too many iterations."
+            f"Not looked for yet: with more than {MOST_EXACT:,} features the optimum is found by "
+            "conjugate gradients, over many passes. Ask for `optimum`, and print this again."
         )
         return [*lines, *textwrap.wrap(text, _WIDTH), ""]
+    least, optimum = curvature.optimal_loss, curvature.optimum
     lines += _figure(
         "loss at the optimum",
         _number(least),
