@@ -35,6 +35,9 @@ _CELL = 3.0
 _SMALLEST_AMONG_CURVES = 8.0
 """Points; below, it is better to make room above the curves."""
 
+_BESIDE = (0.04, 0.08, 0.16)
+"""More of the height between the legend and the curves, as words on these reach beyond them."""
+
 _MOST_COLUMNS = 4
 
 _MOST_ROOM = 0.4
@@ -82,10 +85,15 @@ def place_legend(ax: Axes, markerscale: float) -> None:
         if fitting:
             # The largest letters, and of these the lowest.
             high, size, columns = min(fitting, key=lambda each: (-each[1], each[0]))
-            _make_room(ax, high)
-            taken = _taken(ax, box)
             wide = made(count, size, columns, _TOP[0]).get_window_extent().width / box.width
-            free = [place for place in _TOP if not _covers(taken, place, wide, high)]
+            limits, free = ax.get_ylim(), []
+            for beside in _BESIDE:
+                ax.set_ylim(limits, auto=None)
+                _make_room(ax, high + beside)
+                taken = _taken(ax, box)
+                free = [place for place in _TOP if not _covers(taken, place, wide, high)]
+                if free:
+                    break
             made(count, size, columns, (free or list(_TOP))[0])
             return
     legend = ax.get_legend()
@@ -97,7 +105,7 @@ def _make_room(ax: Axes, share: float) -> None:
     """Raise the upper limit, so that this share of the height is above all that was in sight."""
     scale = ax.yaxis.get_transform()
     low, high = scale.transform(np.asarray(ax.get_ylim()))
-    top = low + (high - low) / (1 - min(share + 0.04, 0.9))
+    top = low + (high - low) / (1 - share)
     ax.set_ylim(top=float(scale.inverted().transform(np.asarray([top]))[0]), auto=None)
 
 
