@@ -151,8 +151,8 @@ def _through_losses(
     least = _NEAREST * np.ptp(losses)
     if in_batches or not (a > least and apart <= least):
         raise ValueError(
-            "curvature: expected gdcore.curvature(model, loss_fn, data), because the losses are not "
-            f"those of a parabola and {missing}; got None"
+            "curvature: expected gdcore.curvature(model, loss_fn, data), because the losses are "
+            f"not those of a parabola and {missing}; got None"
         )
     best, lowest = middle - spread * b / (2 * a), c - b**2 / (4 * a)
     bend = 2 * a / spread**2

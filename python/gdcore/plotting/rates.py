@@ -84,7 +84,8 @@ def _write_diverges(ax: Axes, limit: float, end: float) -> None:
     """Within the strip of rates that diverge: upwards where it is narrow."""
     from matplotlib.patheffects import withStroke
 
-    word = ax.text((limit + end) / 2, 0.06, "diverges", ha="center", color=ORANGE)
+    at = (limit + end) / 2
+    word = ax.text(at, 0.06, "diverges", ha="center", color=ORANGE, clip_on=True)
     word.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     share = (end - limit) / end
     if word.get_window_extent().width > 0.9 * share * ax.get_window_extent().width:
