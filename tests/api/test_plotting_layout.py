@@ -114,8 +114,8 @@ def check(ax: Axes) -> None:
     for text in ax.texts:
         word = text.get_window_extent()
         assert word.x1 <= place.x1 + 1, text.get_text()
-    assert ax.xaxis.label.get_window_extent().width <= 1.2 * place.width
-    assert ax.yaxis.label.get_window_extent().height <= 1.2 * place.height
+    assert ax.xaxis.label.get_window_extent().width <= 1.1 * place.width
+    assert ax.yaxis.label.get_window_extent().height <= 1.1 * place.height
 
 
 @pytest.mark.parametrize("name", PICTURES)

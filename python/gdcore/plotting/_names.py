@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 SIZES = (10.0, 9.0, 8.0, 7.0, 6.0)
 """Of letters, in points: the first with which a text fits."""
 
-_OVERHANG = 1.1
-"""A name may be so much longer than its axis: beside it there are the numbers of the next."""
-
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -84,6 +81,6 @@ def fit_names(ax: Axes) -> None:
         label = axis.label
         for size in SIZES[1:-1]:
             written = label.get_window_extent()
-            if (written.width if axis is ax.xaxis else written.height) <= _OVERHANG * length:
+            if (written.width if axis is ax.xaxis else written.height) <= length:
                 break
             label.set_fontsize(min(size, label.get_fontsize()))
