@@ -90,7 +90,9 @@ def test_as_plain_data() -> None:
     assert values["step_loss"] is None
     assert values["plan"] == str(history.plan)
     assert values["stopped"] is False
-    assert set(values) == {*vars(history), "recorded_epochs", "validated_epochs"}
+    assert values["start"]["bias"] == history.start["bias"].tolist()
+    attributes = {name for name in vars(history) if not name.startswith("_")}
+    assert set(values) == {*attributes, "recorded_epochs", "validated_epochs"}
 
 
 def test_as_text() -> None:

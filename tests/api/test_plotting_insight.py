@@ -162,81 +162,6 @@ def test_sweep_without_rates_of_many_groups_and_all_lost() -> None:
     assert ax.get_xlabel() == "learning rate"
 
 
-def test_descent_of_one_parameter_is_its_parabola() -> None:
-    """The loss of W x for y = 2 x over 1, 2, 3 is 14/3 (W - 2)²; float32 records carry 1e-6."""
-    model = line(bias=False)
-    found = gdcore.curvature(model, LOSS, (X, 2 * X))
-    history = trained(model, 0.15, record_every=1, epochs=8)
-    steps = history.parameters["weight"].double().flatten().numpy()
-    for ax, path in (
-        (plotting.descent(history, found), [-1.0, *steps]),
-        (plotting.descent(history), steps),
-    ):
-        curve, dots = ax.lines
-        w, heights = np.asarray(curve.get_xdata()), np.asarray(curve.get_ydata())
-        assert np.allclose(heights, 14 / 3 * (w - 2) ** 2, rtol=1e-4, atol=1e-4)
-        assert np.allclose(np.asarray(dots.get_xdata()), path)
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("weight", "loss")
-
-
-def test_descent_of_two_parameters_crosses_contours() -> None:
-    model = line()
-    found = gdcore.curvature(model, LOSS, (X, 2 * X))
-    history = trained(model, 0.1, record_every=1)
-    ax = plotting.descent(history, found)
-    path = np.asarray(ax.lines[0].get_xydata())
-    assert path[0].tolist() == [-1.0, -1.0]
-    recorded = [history.parameters[name].flatten().numpy() for name in ("weight", "bias")]
-    assert np.allclose(path[1:], np.stack(recorded, 1))
-    at, height = drawn(ax, "optimum")
-    assert np.allclose([at[0], height[0]], [2.0, 0.0], atol=1e-6)
-    assert ax.collections, "no contours"
-    # Trained on, the path no longer begins where the curvature was found.
-    later = trained(model, 0.1, record_every=1)
-    assert len(np.asarray(plotting.descent(later, found).lines[0].get_xdata())) == 40
-
-
-def test_descent_of_many_parameters_shows_the_slowest_two() -> None:
-    x, y = torch.randn(50, 4), torch.randn(50, 1)
-    model = nn.Linear(4, 1)
-    found = gdcore.curvature(model, LOSS, (x, y))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    history = gdcore.fit(model, LOSS, optimizer, (x, y), epochs=300, record_every=3)
-    ax = plotting.descent(history, found)
-    path = np.asarray(ax.lines[0].get_xydata())
-    along = found.along_directions(history.parameters).numpy()
-    assert np.allclose(path[1:], along[:, [-1, -2]], atol=1e-6)
-    assert ax.get_xlabel() == "slowest direction (distance)"
-    # Each direction shrinks by its own factor, three epochs between two records.
-    for column, curvature in ((-1, found.curvatures[-1]), (-2, found.curvatures[-2])):
-        factor = abs(1 - 0.1 * curvature.item()) ** 3
-        assert abs(along[3, column] / along[2, column]) == pytest.approx(factor, rel=1e-3)
-
-
-@pytest.mark.filterwarnings("ignore:optimizer. lr=.* is above:RuntimeWarning")
-def test_a_descent_that_diverges_is_cut() -> None:
-    model = line()
-    found = gdcore.curvature(model, LOSS, (X, 2 * X))
-    history = trained(model, 0.25, record_every=1)
-    path = np.asarray(plotting.descent(history, found).lines[0].get_xydata())
-    assert 2 <= len(path) < 20
-
-
-def test_descent_says_what_is_missing() -> None:
-    model = line()
-    with pytest.raises(ValueError, match="history: expected recorded parameters, got none"):
-        plotting.descent(trained(model, 0.1))
-    with pytest.raises(ValueError, match="curvature: expected one for 2 parameters"):
-        plotting.descent(trained(model, 0.1, record_every=1))
-    other = gdcore.curvature(nn.Sequential(nn.Linear(1, 1), nn.Flatten()), LOSS, (X, X))
-    with pytest.raises(ValueError, match=r"parameters: expected 0\.weight, 0\.bias"):
-        plotting.descent(trained(model, 0.1, record_every=1), other)
-    single = line(bias=False)
-    optimal = trained(single, 3 / 28, record_every=1, epochs=2)
-    with pytest.raises(ValueError, match="three different records"):
-        plotting.descent(optimal)
-
-
 @pytest.mark.parametrize("x", [torch.linspace(0, 2, 9), torch.linspace(0, 2, 9)[:, None]])
 def test_fit_line_follows_the_model(x: Tensor) -> None:
     ax = plotting.fit_line(lambda x: 3 * x + 1, (x, 3 * x), label="line")
@@ -250,13 +175,35 @@ def test_fit_line_follows_the_model(x: Tensor) -> None:
         plotting.fit_line(lambda x: x, (torch.zeros(4, 2), torch.zeros(4)))
 
 
-def test_the_animation_moves_from_the_first_to_the_last_epoch(tmp_path: Path) -> None:
+def test_fit_line_takes_what_fit_takes() -> None:
+    model = line()
+    both = [
+        plotting.fit_line(model, data)
+        for data in ((X, 2 * X), torch.utils.data.TensorDataset(X, 2 * X))
+    ]
+    for label in ("data", "fitted"):
+        one, other = (np.stack(drawn(ax, label)) for ax in both)
+        assert np.array_equal(one, other)
+    with pytest.raises(TypeError, match=r"^data: expected \(x, y\), .* got Tensor"):
+        plotting.fit_line(model, X)
+
+
+def test_the_animation_moves_from_the_start_to_the_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from PIL import Image
 
     model = line()
     history = trained(model, 0.1, record_every=1)
     before = [p.detach().clone() for p in model.parameters()]
-    ax = plotting.fit_animation(model, (X, 2 * X), history, tmp_path / "fit.gif", frames=8)
+    titles: list[str] = []
+    with monkeypatch.context() as patch:
+        set_title = Axes.set_title
+        patch.setattr(
+            Axes, "set_title", lambda ax, text: (titles.append(text), set_title(ax, text))[1]
+        )
+        ax = plotting.fit_animation(model, (X, 2 * X), history, tmp_path / "fit.gif", frames=8)
+    assert titles[0] == "after 0 epochs"
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     with Image.open(tmp_path / "fit.gif") as moving:
         assert moving.size == (800, 450)
@@ -269,7 +216,7 @@ def test_the_animation_moves_from_the_first_to_the_last_epoch(tmp_path: Path) ->
     with torch.no_grad():
         expected = model(torch.tensor(at, dtype=torch.float32)[:, None]).flatten()
     assert np.allclose(height, expected, atol=1e-5)
-    assert ax.get_title() == "epoch 39"
+    assert ax.get_title() == titles[-1] == "after 40 epochs"
     with pytest.raises(ValueError, match="history: expected recorded parameters"):
         plotting.fit_animation(model, (X, X), trained(model, 0.1), tmp_path / "none.gif")
     assert not (tmp_path / "none.gif").exists()

@@ -14,6 +14,7 @@ from .choice import METHODS, Chooser, Chosen
 from .eager import Loss, trained_by
 from .events import Event
 from .history import History
+from .history_source import source_of
 from .loop import Loop
 from .passes import Epochs, FullBatch, InBatches
 from .progress import Progress, import_tqdm
@@ -170,6 +171,9 @@ def fit(
     s = settings
     rows, chosen = choose(model, loss_fn, optimizer, data, s)
     full_batch = isinstance(rows, Rows)
+    source = None
+    if s.record_every is not None:  # who keeps parameters may want to draw them
+        source = source_of(model, loss_fn, rows, trained_by(optimizer))
     recorder = Recorder(
         chosen.taken or (lambda: chosen.plan),
         chosen.parameters,
@@ -177,6 +181,7 @@ def fit(
         validate_every=None if s.validation is None else s.validate_every,
         steps=s.record_steps,
         dtype=_dtype(rows),
+        source=source,
     )
     tensors = [] if full_batch and s.validation is None else _tensors(model, optimizer)
     validation = None

@@ -11,6 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from .history_source import Source
+
 __all__ = ["DivergenceError", "History"]
 
 
@@ -26,6 +28,7 @@ class History:
         parameters: for each parameter's name, its values after the update of epochs
             0, ``record_every``, 2 ``record_every``, …: shape (records, \\*the parameter's). Empty
             where nothing was recorded.
+        start: the parameters by name as they were before the first update, where they are recorded.
         record_every: epochs between two records, or None.
         seconds: wall time of the training loop.
         lr: the learning rate of each epoch's update, float64: shape (epochs,), or (epochs, groups)
@@ -62,6 +65,8 @@ class History:
     validation: dict[str, Tensor] = field(default_factory=dict)
     validate_every: int | None = None
     stopped: bool = False
+    start: dict[str, Tensor] = field(default_factory=dict)
+    _source: Source | None = field(default=None, repr=False)
 
     @property
     def recorded_epochs(self) -> range:
@@ -78,7 +83,7 @@ class History:
 
         Where the first one's epochs are not a multiple of ``record_every`` (or
         ``validate_every``), such a fit records nothing where the second one did, and the result
-        does without that.
+        does without that. It began where the first one did.
 
         Raises:
             ValueError: what they hold does not fit together: other parameters or metrics, or such
@@ -123,6 +128,8 @@ class History:
             validation=joined["validation"],
             validate_every=self.validate_every,
             stopped=other.stopped,
+            start=self.start,
+            _source=other._source if _of_one(self, other) else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,6 +145,7 @@ class History:
             "record_every": self.record_every,
             "recorded_epochs": list(self.recorded_epochs),
             "parameters": {name: values.tolist() for name, values in self.parameters.items()},
+            "start": {name: value.tolist() for name, value in self.start.items()},
             "validate_every": self.validate_every,
             "validated_epochs": list(self.validated_epochs),
             "validation": {name: values.tolist() for name, values in self.validation.items()},
@@ -168,6 +176,7 @@ class History:
                 ax=ax,
                 label="validation",
                 color=plotting.ORANGE,
+                linestyle="--",
             )
         return ax
 
@@ -198,6 +207,14 @@ def _every(every: int | None, values: dict[str, Tensor]) -> range:
 
 def _joined(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat([values, second[name]]) for name, values in first.items()}
+
+
+def _of_one(first: History, second: History) -> bool:
+    """Whether both are fits of the same model to the same data."""
+    if first._source is None or second._source is None:
+        return False
+    one, other = first._source.trained(), second._source.trained()
+    return one is not None and other is not None and one.is_of(other)
 
 
 class DivergenceError(ArithmeticError):

@@ -8,6 +8,7 @@ from torch import Tensor
 from .._native.runners import Ran
 from .explanation import Plan
 from .history import History
+from .history_source import Source
 
 
 class Recorder:
@@ -22,6 +23,7 @@ class Recorder:
         validate_every: int | None,
         steps: bool,
         dtype: torch.dtype,
+        source: Source | None = None,
     ) -> None:
         self._plan, self._parameters, self._dtype = plan, parameters, dtype
         self.record_every, self._validate_every, self._keeps_steps = (
@@ -29,6 +31,10 @@ class Recorder:
             validate_every,
             steps,
         )
+        self._source = source
+        self._start: dict[str, Tensor] = {}
+        if record_every is not None:
+            self._start = {n: p.detach().cpu().clone() for n, p in parameters.items()}
         self.epochs = 0
         self.seconds = 0.0
         self.stopped = False
@@ -78,6 +84,8 @@ class Recorder:
             },
             validate_every=self._validate_every,
             stopped=self.stopped,
+            start=self._start,
+            _source=self._source,
         )
 
     def _recorded(self) -> dict[str, Tensor]:

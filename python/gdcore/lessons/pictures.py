@@ -39,6 +39,7 @@ def _costs(run: Run, ax: Axes, *, log_steps: bool = False) -> None:
         costs = [row.cost for row in run.rows]
         # Dotted between the recorded epochs, where the cost is not known.
         plotting.loss_curve(costs, steps, ax=ax, log_steps=log_steps, linestyle=":")
+    ax.set_ylabel("cost")
 
 
 def _ended(run: Run) -> bool:
@@ -178,6 +179,7 @@ def rates(run: Run, settings: Settings) -> Figure:
         label = f"lr = {lr:g}" if series == f"{lr:g}" else f"lr = {lr:g}: {series}"
         steps = [row.step for row in rows]
         plotting.loss_curve([row.cost for row in rows], steps, ax=right, label=label, color=color)
+    right.set_ylabel("cost")
     return _titled(figure, "The learning rate", run)
 
 

@@ -41,11 +41,40 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(8.0, 3.9 if panels > 1 else 4.5), dpi=200, layout="constrained")
     axes = [figure.add_subplot(1, panels, index + 1) for index in range(panels)]
     for ax in axes:
-        ax.grid(True, color="#E4E4E4", linewidth=0.8)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
+        _dress(ax)
     return figure, axes
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
-    return new_figure()[1][0] if ax is None else ax
+    """The Axes that are given, or a new figure's: they look alike."""
+    if ax is None:
+        return new_figure()[1][0]
+    _dress(ax)
+    return ax
+
+
+def _dress(ax: Axes) -> None:
+    ax.grid(True, color="#E4E4E4", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def finished(ax: Axes, *, legend: bool = True, markerscale: float = 1.0) -> Axes:
+    """The Axes with names and a legend that fit what is drawn on them.
+
+    Args:
+        ax: With everything on it, its limits and its names.
+        legend: Whether to name the curves that have a label.
+        markerscale: Of the legend's points over those of the curves.
+    """
+    from ._legend import place_legend
+    from ._names import fit_names
+
+    figure = ax.figure.figure
+    engine = figure.get_layout_engine()
+    if engine is not None:  # how large the axes will be
+        engine.execute(figure)
+    fit_names(ax)
+    if legend:
+        place_legend(ax, markerscale)
+    return ax

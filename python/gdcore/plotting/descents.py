@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._look import BLUE, GREEN, GREY, ORANGE, Array, axes_or_new
+from .._curvature import curvature as curvature_of
+from ._look import BLUE, GREEN, GREY, ORANGE, Array, axes_or_new, finished
 from .parabolas import parabola, within_sight
 
 if TYPE_CHECKING:
@@ -21,91 +22,145 @@ if TYPE_CHECKING:
 _MARKED = 60
 """Steps with a dot; later ones would run together."""
 
+_NEAREST = 1e-3
+"""Losses are drawn as a parabola if they bend more, and are no farther from it: of their range."""
+
 
 def descent(
     history: History, curvature: Curvature | None = None, *, ax: Axes | None = None
 ) -> Axes:
     """The way that a fit took down its loss.
 
-    One parameter: the parabola of the loss with the steps on it. Two: contours of the loss with the
-    path across. More: the same in the plane of the two slowest directions, in which every other
-    direction has arrived.
+    One parameter: the parabola of the loss with the steps on it, numbered by the epochs that led
+    there: 0 is the start. Two: contours of the loss with the path across. More: the same in the
+    plane of the two slowest directions, in which every other direction has arrived.
 
     Args:
         history: Of a fit that recorded its parameters (``record_every=1``).
-        curvature: Of the same model and data; needed for two parameters and more. Found before the
-            fit, it also gives the place where the path began.
+        curvature: Of the same model and data. If not given, it is found from the model, the loss
+            function and the data of the fit; these must still be there and unchanged, as a history
+            keeps no data.
         ax: Where to draw.
 
     Raises:
-        ValueError: Nothing was recorded, or the curvature is missing or another model's.
+        ValueError: Nothing was recorded; the model is not affine in its parameters; or no curvature
+            was given and it can no longer be found, or it is another model's.
 
     Example:
         >>> from gdcore.plotting import descent
         >>> x = torch.tensor([[1.0], [2.0], [3.0]])
         >>> model, loss_fn = gdcore.nn.LinearRegression(), torch.nn.MSELoss()
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> found = gdcore.curvature(model, loss_fn, (x, x))
         >>> past = gdcore.fit(model, loss_fn, optimizer, (x, x), epochs=20, record_every=1)
-        >>> ax = descent(past, found)
+        >>> ax = descent(past)
         >>> ax.get_xlabel(), ax.get_ylabel()
         ('weight', 'bias')
     """
-    recorded = {name: value.double() for name, value in history.parameters.items()}
-    if not recorded or not len(next(iter(recorded.values()))):
-        raise ValueError("history: expected recorded parameters, got none; use record_every=1")
-    size = sum(value[0].numel() for value in recorded.values())
+    path, epochs = path_of(history)
+    found = _curvature_of(history, curvature)
+    if found is None:
+        return _through_losses(history, path, epochs, ax)
+    path = _trained_only(path, found)
+    if found.rank == 0:
+        raise ValueError("curvature: expected a direction that is not flat, got none")
+    size = sum(value[0].numel() for value in path.values())
+    if size == 2 or found.rank > 1:
+        return _across_contours(path, found, axes_or_new(ax))
     if size == 1:
-        return _along_parabola(history, recorded, curvature, axes_or_new(ax))
-    if curvature is None:
-        raise ValueError(f"curvature: expected one for {size} parameters, got None")
-    return _across_contours(history, recorded, curvature, axes_or_new(ax))
-
-
-def _with_start(
-    history: History, recorded: dict[str, Tensor], curvature: Curvature
-) -> dict[str, Tensor]:
-    """The records after the place where the curvature was found, if the path began there."""
-    start = curvature.start
-    began = float(curvature.loss({name: value[None] for name, value in start.items()})[0])
-    first = float(history.loss[0])
-    if abs(began - first) > 1e-3 * abs(first):
-        return recorded
-    return {name: torch.cat([start[name][None], value]) for name, value in recorded.items()}
-
-
-def _along_parabola(
-    history: History, recorded: dict[str, Tensor], curvature: Curvature | None, ax: Axes
-) -> Axes:
-    """The parabola through the steps themselves, or the curvature's."""
-    ((name, path),) = recorded.items()
-    if curvature is not None:
-        path = _with_start(history, recorded, curvature)[name]
-        best = float(curvature.optimum[name])
-        bend, lowest = curvature.largest_curvature, curvature.optimal_loss
+        ((name, value),) = path.items()
+        steps, best = value.flatten().numpy(), float(found.optimum[name])
     else:
-        every = history.record_every or 1
-        losses = history.loss.double()[1::every][: len(path)]
-        points, ends = path.reshape(len(path), -1)[: len(losses), 0].numpy(), losses.numpy()
-        if len(np.unique(points)) < 3:
-            raise ValueError(
-                "history: expected three different records for a parabola, got fewer; give the "
-                "curvature"
-            )
-        middle, spread = points.mean(), np.ptp(points)
-        a, b, c = np.polyfit((points - middle) / spread, ends, 2)
-        bend, best = 2 * a / spread**2, middle - spread * b / (2 * a)
-        lowest = c - b**2 / (4 * a)
-    return parabola(path.flatten().numpy(), best, bend, lowest, ax, name, "loss")
+        name, best = "the one direction that is not flat (distance)", 0.0
+        steps = found.along_directions(path)[:, 0].numpy()
+    bend, lowest = found.largest_curvature, found.optimal_loss
+    return parabola(steps, best, bend, lowest, axes_or_new(ax), name, "loss", epochs)
 
 
-def _across_contours(
-    history: History, recorded: dict[str, Tensor], curvature: Curvature, ax: Axes
+def path_of(history: History) -> tuple[dict[str, Tensor], list[int]]:
+    """The recorded parameters in float64, after the start if it is known; and the epochs that led
+    to each.
+    """
+    path = {name: value.double() for name, value in history.parameters.items()}
+    epochs = [epoch + 1 for epoch in history.recorded_epochs]
+    if not epochs:
+        raise ValueError("history: expected recorded parameters, got none; use record_every=1")
+    if history.start:
+        start = history.start
+        path = {name: torch.cat([start[name][None].double(), path[name]]) for name in path}
+        epochs = [0, *epochs]
+    return path, epochs
+
+
+def _curvature_of(history: History, given: Curvature | None) -> Curvature | None:
+    """The one that is given, or that of what the fit trained if this is still there."""
+    found, source = given, history._source
+    if found is None:
+        trained = None if source is None else source.trained()
+        if trained is None:
+            return None
+        model, loss_fn, data, parameters = trained
+        found = curvature_of(model, loss_fn, data, parameters=parameters)
+    if found.local:
+        raise ValueError(
+            "curvature: expected that of a squared error of a model that is affine in its "
+            f"parameters, got one that holds at one place only; {found.reason}"
+        )
+    return found
+
+
+def _trained_only(path: dict[str, Tensor], curvature: Curvature) -> dict[str, Tensor]:
+    """The path without the parameters that stayed where they were."""
+    names = curvature.start
+    moved = {
+        name: value for name, value in path.items() if name in names or (value != value[0]).any()
+    }
+    if moved.keys() != names.keys():
+        raise ValueError(
+            f"curvature: expected one over {', '.join(moved)}, got one over {', '.join(names)}"
+        )
+    return moved
+
+
+def _through_losses(
+    history: History, path: dict[str, Tensor], epochs: list[int], ax: Axes | None
 ) -> Axes:
-    path = _with_start(history, recorded, curvature)
+    """The parabola through the steps themselves, which the losses of one parameter lie on."""
+    size = sum(value[0].numel() for value in path.values())
+    missing = "the model, loss function or data of the fit are no longer there, or have changed"
+    if size != 1:
+        raise ValueError(
+            f"curvature: expected gdcore.curvature(model, loss_fn, data) for {size} parameters, "
+            f"because {missing}; got None"
+        )
+    ((name, values),) = path.items()
+    steps = values.flatten().numpy()
+    known = [i for i, epoch in enumerate(epochs) if epoch < len(history.loss)]
+    points = steps[known]
+    losses = history.loss.double()[[epochs[i] for i in known]].numpy()
+    if len(np.unique(points)) < 3:
+        raise ValueError(
+            "history: expected three different records for a parabola, got fewer; give the "
+            "curvature"
+        )
+    middle, spread = points.mean(), np.ptp(points)
+    scaled = (points - middle) / spread
+    a, b, c = np.polyfit(scaled, losses, 2)
+    apart = np.abs(np.polyval([a, b, c], scaled) - losses).max()
+    # The mean over an epoch's batches is the loss at no place, and may lie on another parabola.
+    in_batches = getattr(history.plan, "batch_size", None) or not getattr(history.plan, "rows", 1)
+    least = _NEAREST * np.ptp(losses)
+    if in_batches or not (a > least and apart <= least):
+        raise ValueError(
+            "curvature: expected gdcore.curvature(model, loss_fn, data), because the losses are "
+            f"not those of a parabola and {missing}; got None"
+        )
+    best, lowest = middle - spread * b / (2 * a), c - b**2 / (4 * a)
+    bend = 2 * a / spread**2
+    return parabola(steps, best, bend, lowest, axes_or_new(ax), name, "loss", epochs)
+
+
+def _across_contours(path: dict[str, Tensor], curvature: Curvature, ax: Axes) -> Axes:
     along = curvature.along_directions(path)
-    if along.shape[1] < 2:
-        raise ValueError("curvature: expected two directions that are not flat, got fewer")
     two = sum(value[0].numel() for value in path.values()) == 2
     if two:
         columns = torch.cat([value.reshape(len(value), -1) for value in path.values()], 1)
@@ -129,25 +184,40 @@ def _across_contours(
     else:
         slow = curvature.curvatures[-2:].flip(0).tolist()
         height = curvature.optimal_loss + (slow[0] * first**2 + slow[1] * second**2) / 2
-    _contours(ax, first, second, height, curvature.optimal_loss)
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
     ax.plot(*steps.T, color=ORANGE, linewidth=1.6)
     ax.plot(*steps[:_MARKED].T, "o", color=ORANGE, markersize=3.5, label="epochs")
     ax.plot([], [], color=GREY, linewidth=0.8, label="equal loss")
     ax.plot(*steps[0], "o", color=BLUE, markersize=8, label="start")
     ax.plot(*center, "*", color=GREEN, markersize=14, label="optimum")
-    ax.set_xlabel(names[0])
-    ax.set_ylabel(names[1])
-    ax.legend(frameon=True, framealpha=0.9, edgecolor="none")
-    return ax
+    _contours(ax, first, second, height, curvature.optimal_loss)
+    return finished(ax)
 
 
 def _contours(ax: Axes, first: Array, second: Array, height: Array, lowest: float) -> None:
     """Levels in a constant ratio above the least loss: even steps along every slope."""
+    from matplotlib.patheffects import withStroke
+
     above = height - lowest
     top = float(above.max())
     levels = lowest + top * np.geomspace(1e-4, 1.0, 13)
     lines = ax.contour(first, second, height, levels=levels, colors=GREY, linewidths=0.8)
-    ax.clabel(lines, levels=levels[3::3], fontsize=8, fmt=lambda value: f"{value:.3g}")
+    labelled = levels[3::3]
+    texts = dict(zip(labelled, told_apart(labelled), strict=True))
+    above_path = max(line.get_zorder() for line in ax.lines) + 1
+    for text in ax.clabel(lines, levels=labelled, fontsize=8, fmt=texts, zorder=above_path):
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def told_apart(values: Array) -> list[str]:
+    """As numbers of at least three digits, and as many as it takes to tell them apart."""
+    texts: list[str] = []
+    for digits in range(3, 18):
+        texts = [f"{value:.{digits}g}" for value in values]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def _element_names(path: dict[str, Tensor]) -> list[str]:

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ._look import BLUE, GREY, ORANGE, PURPLE, axes_or_new
+from .._insight.design import unpack
+from ._look import BLUE, GREY, ORANGE, PURPLE, axes_or_new, finished
+from .descents import path_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +61,7 @@ def fitted_curve(
         ax.plot(np.asarray(x_curve), np.asarray(y_curve), color=ORANGE, linewidth=2, label=label)
     ax.set_xlabel("x")
     ax.set_ylabel("y")
-    ax.legend(frameon=False, markerscale=3 if many else 1)
-    return ax
+    return finished(ax, markerscale=3 if many else 1)
 
 
 def error_bars(x: ArrayLike, y: ArrayLike, predicted: ArrayLike, *, ax: Axes | None = None) -> Axes:
@@ -114,8 +115,7 @@ def predictions(targets: ArrayLike, predicted: ArrayLike, *, ax: Axes | None = N
     ax.plot(y, p, "o", color=ORANGE, markersize=6, label="data")
     ax.set_xlabel("target")
     ax.set_ylabel("prediction")
-    ax.legend(frameon=False)
-    return ax
+    return finished(ax)
 
 
 def fit_line(model: Any, data: Any, *, ax: Axes | None = None, label: str = "fitted") -> Axes:
@@ -123,7 +123,7 @@ def fit_line(model: Any, data: Any, *, ax: Axes | None = None, label: str = "fit
 
     Args:
         model: What is called with x, (n, 1) or (n,) as in the data, and gives one value for each.
-        data: ``(x, y)``.
+        data: ``(x, y)``, or a ``TensorDataset`` of these.
         ax: Where to draw.
         label: The curve's name in the legend.
 
@@ -137,11 +137,18 @@ def fit_line(model: Any, data: Any, *, ax: Axes | None = None, label: str = "fit
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['data', 'at the start']
     """
-    x, y = data[0], data[1]
+    x, y, _ = unpack(data)
     grid = _grid(x)
     with torch.no_grad():
         values = model(grid)
-    return fitted_curve(x.numpy(), y.numpy(), grid.flatten(), values.flatten(), ax=ax, label=label)
+    return _over_data(x, y, grid, values, ax, label)
+
+
+def _over_data(
+    x: Tensor, y: Tensor, grid: Tensor, values: Tensor, ax: Axes | None, label: str = "fitted"
+) -> Axes:
+    plain = [tensor.detach().cpu().flatten().numpy() for tensor in (x, y, grid, values)]
+    return fitted_curve(*plain, ax=ax, label=label)
 
 
 def _grid(x: Tensor) -> Tensor:
@@ -150,7 +157,7 @@ def _grid(x: Tensor) -> Tensor:
         raise ValueError(f"x: expected one variable, (n,) or (n, 1), got shape {tuple(x.shape)}")
     low, high = x.min().item(), x.max().item()
     margin = 0.05 * (high - low or 1.0)
-    points = torch.linspace(low - margin, high + margin, 201, dtype=x.dtype)
+    points = torch.linspace(low - margin, high + margin, 201, dtype=x.dtype, device=x.device)
     return points.reshape(-1, *x.shape[1:])
 
 
@@ -165,11 +172,12 @@ def fit_animation(
 ) -> Axes:
     """The fitted curve as it moves over the epochs, as an animated GIF.
 
-    The epochs shown lie closer at the beginning, where more happens.
+    It begins with the curve before the first update, after 0 epochs. The epochs shown lie closer at
+    the beginning, where more happens.
 
     Args:
         model: That was fitted; it is not changed.
-        data: ``(x, y)`` of one variable.
+        data: ``(x, y)`` of one variable, or a ``TensorDataset`` of these.
         history: Of the fit, with recorded parameters (``record_every=1``).
         path: The file to write, ``….gif``.
         frames: At most how many, at ten a second.
@@ -191,24 +199,27 @@ def fit_animation(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     ax = fit_animation(model, (x, 2 * x), past, folder + "/fit.gif", frames=2)
         >>> ax.get_title()
-        'epoch 8'
+        'after 9 epochs'
     """
     from matplotlib.animation import PillowWriter
     from matplotlib.figure import Figure
 
-    records = len(history.recorded_epochs)
-    if records == 0:
-        raise ValueError("history: expected recorded parameters, got none; use record_every=1")
+    x, y, _ = unpack(data)
+    places, epochs = path_of(history)
+    records = len(epochs)
     spaced = np.geomspace(1, records, max(min(frames, records), 1)) if frames > 1 else [records]
     shown = sorted({round(float(place)) - 1 for place in spaced})
-    grid = _grid(data[0])
+    grid = _grid(x)
     curves = []
     for record in shown:
-        values = {name: value[record] for name, value in history.parameters.items()}
+        values = {
+            name: value[record].to(grid.device, history.parameters[name].dtype)
+            for name, value in places.items()
+        }
         with torch.no_grad():
-            curves.append(torch.func.functional_call(model, values, (grid,)).flatten().numpy())
-    ax = fitted_curve(data[0].numpy(), data[1].numpy(), grid.flatten(), curves[-1], ax=ax)
-    targets = data[1].numpy()
+            curves.append(torch.func.functional_call(model, values, (grid,)).flatten())
+    ax = _over_data(x, y, grid, curves[-1], ax)
+    targets = y.cpu().numpy()
     spread = float(np.ptp(targets)) or 1.0
     # The curve may begin far away: what the data fill, and as much again, stays in sight.
     ax.set_ylim(float(targets.min()) - spread / 2, float(targets.max()) + spread / 2)
@@ -219,8 +230,8 @@ def fit_animation(
     writer = PillowWriter(fps=10)
     with writer.saving(figure, os.fspath(path), dpi=100):
         for record, values in zip(shown, curves, strict=True):
-            curve.set_ydata(values)
-            ax.set_title(f"epoch {history.recorded_epochs[record]}")
+            curve.set_ydata(values.cpu().numpy())
+            ax.set_title(f"after {epochs[record]} epoch{'' if epochs[record] == 1 else 's'}")
             writer.grab_frame()
         for _ in range(10):  # the end stays for a second
             writer.grab_frame()

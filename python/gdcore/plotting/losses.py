@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._look import BLUE, axes_or_new
+from ._look import BLUE, axes_or_new, finished
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def loss_curve(
         label: A name in the legend.
         color: Of the line.
         linestyle: Of the line.
-        log_steps: Count steps from 1 on a logarithmic scale too, for a cost that falls at once.
+        log_steps: Count steps from 1 on a logarithmic scale too, for a loss that falls at once.
 
     Example:
         >>> from gdcore.plotting import loss_curve
@@ -62,10 +62,8 @@ def loss_curve(
     else:
         ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch + 1" if log_steps else "epoch")
-    ax.set_ylabel("cost")
-    if label:
-        ax.legend(frameon=False)
-    return ax
+    ax.set_ylabel("loss")
+    return finished(ax)
 
 
 def history(history: History, *, ax: Axes | None = None, label: str | None = None) -> Axes:
@@ -85,6 +83,4 @@ def history(history: History, *, ax: Axes | None = None, label: str | None = Non
         >>> history(found).get_xlabel()
         'epoch'
     """
-    ax = loss_curve(history.loss.double().numpy(), ax=ax, label=label)
-    ax.set_ylabel("loss")
-    return ax
+    return loss_curve(history.loss.double().numpy(), ax=ax, label=label)

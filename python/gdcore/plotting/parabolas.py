@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._look import GREY, ORANGE, Array, axes_or_new
+from ._look import GREY, ORANGE, Array, axes_or_new, finished
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +46,19 @@ def cost_parabola(
 
 
 def parabola(
-    path: Array, best: float, bend: float, lowest: float, ax: Axes, name: str, height: str
+    path: Array,
+    best: float,
+    bend: float,
+    lowest: float,
+    ax: Axes,
+    name: str,
+    height: str,
+    numbers: Sequence[int] | None = None,
 ) -> Axes:
-    """The parabola of that curvature over its lowest point, and the steps along it."""
+    """The parabola of that curvature over its lowest point, and the steps along it.
+
+    The places are numbered 0, 1, 2, ... if no numbers are given.
+    """
     if len(path):
         path = path[: within_sight(np.abs(path - best))]
 
@@ -72,7 +83,7 @@ def parabola(
         side = -1 if path[index] < best else 1
         foot = index == 0 and heights[0] < 0.1 * top
         ax.annotate(
-            str(index),
+            str(index if numbers is None else numbers[index]),
             (path[index], heights[index]),
             xytext=(0, -13) if foot else (10 * side, 1),
             textcoords="offset points",
@@ -82,7 +93,7 @@ def parabola(
     ax.set_ylim(bottom=-0.1 * 1.3 * top)
     ax.set_xlabel(name)
     ax.set_ylabel(height)
-    return ax
+    return finished(ax, legend=False)
 
 
 def _apart(x: Array, y: Array) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._insight.figures import rate_figure, rate_figures
-from ._look import BLUE, GREEN, GREY, LINES, ORANGE, axes_or_new
+from ._look import BLUE, GREEN, GREY, LINES, ORANGE, axes_or_new, finished
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .._sweep import Sweep
 
 _MOST_DIRECTIONS = 60
+_MOST_LEFT = 1.5
+"""Share of the distance up to which it is drawn."""
 
 
 def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
@@ -41,6 +43,8 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
     limit = curvature.largest_stable_lr()
     end = 1.25 * limit if math.isfinite(limit) else 1.0
     rates = np.linspace(0.0, end, 1001)
+    ax.set_xlim(0.0, end)
+    ax.set_ylim(0.0, _MOST_LEFT)
     between = [] if curvature.local else curvature.curvatures.unique().tolist()[1:-1]
     shown = between[:: max(len(between) // _MOST_DIRECTIONS, 1)]
     for i, value in enumerate(shown):
@@ -56,31 +60,36 @@ def curvature(curvature: Curvature, *, ax: Axes | None = None) -> Axes:
         lines = [(steepest, BLUE, "-", "every direction")]
     for value, color, dashes, name in lines:
         left = np.abs(1 - rates * value)
-        ax.plot(rates, left, color=color, linestyle=dashes, linewidth=2, label=name)
+        seen = left <= _MOST_LEFT * (1 + 1e-9)  # above, there may be a legend
+        ax.plot(rates[seen], left[seen], color=color, linestyle=dashes, linewidth=2, label=name)
     known = curvature.exact and curvature.rank > 0
     stable, *best = rate_figures(*([limit, curvature.best_lr] if known else [limit]))
     if math.isfinite(limit):
         ax.axvspan(limit, end, color=ORANGE, alpha=0.12, linewidth=0)
-        ax.text((limit + end) / 2, 0.06, "diverges", ha="center", color=ORANGE)
         label = f"largest stable, {stable}"
         ax.plot([limit], [1.0], "X", color=ORANGE, markersize=9, label=label)
     if known:
         lowest = [curvature.best_lr], [curvature.rate]
         label = f"best, {best[0]}: leaves {_share(curvature.rate)}"
         ax.plot(*lowest, "o", color=GREEN, markersize=9, label=label, clip_on=False)
-    ax.set_xlim(0.0, end)
-    ax.set_ylim(0.0, 1.5)
     near = ", near these parameters" if curvature.local else ""
     ax.set_xlabel(f"learning rate (parameter² / loss){near}")
     ax.set_ylabel("share of the distance left by an epoch")
-    ax.legend(
-        frameon=flattest < 0,
-        framealpha=0.9,
-        edgecolor="none",
-        loc="upper center" if flattest < 0 else "upper left",
-        ncols=2,
-    )
-    return ax
+    if math.isfinite(limit):
+        _write_diverges(ax, limit, end)
+    return finished(ax)
+
+
+def _write_diverges(ax: Axes, limit: float, end: float) -> None:
+    """Within the strip of rates that diverge: upwards where it is narrow."""
+    from matplotlib.patheffects import withStroke
+
+    at = (limit + end) / 2
+    word = ax.text(at, 0.06, "diverges", ha="center", color=ORANGE, clip_on=True)
+    word.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    share = (end - limit) / end
+    if word.get_window_extent().width > 0.9 * share * ax.get_window_extent().width:
+        word.set_rotation(90)
 
 
 def _share(rate: float) -> str:
@@ -149,8 +158,6 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     if limits is not None:
         one = f", {rate_figure(float(limits[0]))}" if len(groups) == 1 else ""
         ax.plot([], [], color=GREY, linewidth=1.2, label=f"largest stable rate{one}")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=True, framealpha=0.9, edgecolor="none")
     if logarithmic:
         ax.set_yscale("log")
     if not len(finite):  # the height of the crosses means nothing
@@ -159,7 +166,7 @@ def sweep(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     names = {"lr": f"learning rate{unit}", None: "run", "initial": "start"}
     ax.set_xlabel(names.get(along, str(along).replace("_", " ")))
     ax.set_ylabel(f"loss after {sweep.loss.shape[1]:,} epochs")
-    return ax
+    return finished(ax)
 
 
 def _lost(sweep: Sweep) -> NDArray[np.bool_]:
