@@ -30,7 +30,8 @@ def mse_loss(
 
     Args:
         input: predictions, any shape, float32 or float64, on the CPU; or bfloat16 or float16,
-            computed in float32 and rounded once. Under autocast they are widened to float32.
+            computed in float32 and rounded once. Under autocast they are widened to float32, or
+            to float64 where one of the arguments is.
         target: the same shape and dtype; nothing is broadcast.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         weight: w, the same shape and dtype, or None. One for each row: ``w[:, None].expand(n, k)``.
