@@ -142,7 +142,7 @@ def _state_blamed(error: Exception, parameter: Tensor, values: dict[str, Any]) -
         fits = isinstance(value, Tensor) and (value.dtype, value.shape) == own
         if key != "step" and not fits:
             return type(error)(
-                f"{key}: expected {_settings.described(parameter)} as its parameter, got "
+                f"{key}: expected {_settings.described(parameter.detach())} as its parameter, got "
                 f"{_settings.described(value)}"
             )
     return error

@@ -9,7 +9,7 @@ from torch import Tensor
 # What each has to be.
 EXPECTED = {
     "lr": "a number or a tensor of one number",
-    "betas": "two numbers, the first of them not 1",
+    "betas": "two numbers from 0 to below 1",
     "alpha": "a number",
     "momentum": "a number",
     "dampening": "a number",
@@ -88,5 +88,6 @@ def _rate(value: Any) -> Any:
 def described(value: Any) -> str:
     """A setting or a state in a few words."""
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+        grad = " that requires grad" if value.requires_grad else ""
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}{grad}"
     return f"{value!r:.60}"
