@@ -145,7 +145,7 @@ class NativeStep(torch.optim.Optimizer):
         if unsuited:
             _torch_step.step(self, _of(self.param_groups, unsuited), scale)
         native = [p for group in groups for p in group["params"] if id(p) not in theirs]
-        if self._kernels(_of(groups, native), self.state, fresh) is not None:
+        if native and self._kernels(_of(groups, native), self.state, fresh) is not None:
             raise RuntimeError("a parameter, its gradient or its state changed during the step")
         for parameter, values in fresh.items():
             self.state[parameter].update(values)
