@@ -43,7 +43,7 @@ def unscaled(groups: list[_Group], scale: Tensor) -> Iterator[list[_Group]]:
         parts += [{**group, "params": wide}, {**group, "params": rest, "differentiable": True}]
     try:
         for parameter, grad in grads:
-            parameter.grad = grad / scale
+            parameter.grad = grad / scale.to(grad.device)
         yield parts
         for parameter, grad in grads:
             grad.copy_(parameter.grad)

@@ -103,7 +103,7 @@ class _StepInFloat32(_Step):
             wide = parameter.view_as(parameter) if torch.is_grad_enabled() else parameter.detach()
             wide, grad = _widened(wide), _widened(parameter.grad)
             if self.scale is not None:
-                grad = grad / self.scale
+                grad = grad / self.scale.to(grad.device)
                 parameter.grad.copy_(grad)
             wide.grad = grad
             state = {key: _widened(value) for key, value in values.items()}
