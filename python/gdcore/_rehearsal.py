@@ -53,9 +53,9 @@ def _blamed(
     if type(error) not in (TypeError, ValueError, RuntimeError, ZeroDivisionError, AttributeError):
         return error
     changed = dict(group)
-    keys = [key for key in _settings.EXPECTED if key in group]
-    # A setting may be without effect where another, which is as it should be, is left out.
-    for key in sorted(keys, key=lambda key: isinstance(group[key], (int, float))):
+    # A number is what is expected, whatever else stands in its way.
+    numbers = [key for key, value in group.items() if isinstance(value, (int, float))]
+    for key in (key for key in _settings.EXPECTED if key in group and key not in numbers):
         changed[key] = _settings.HARMLESS[key]
         try:
             attempt(changed)

@@ -47,11 +47,11 @@ def _steps_of(optimizer: Any, group: Group, number: int, scale: Tensor | None) -
     for parameter in group["params"]:
         if parameter.grad is None:
             continue
+        _rehearsal.look_through(optimizer, {**group, "params": [parameter]}, number)
         if group.get("fused") and parameter.grad.layout is not torch.strided:
             raise RuntimeError(
                 f"fused: expected False with sparse gradients, got True in param_groups[{number}]"
             )
-        _rehearsal.look_through(optimizer, {**group, "params": [parameter]}, number)
         half = parameter.dtype in HALF or parameter.grad.dtype in HALF
         on_cpu = parameter.device.type == "cpu" or scale is not None
         (alone if half and on_cpu else together).append(parameter)

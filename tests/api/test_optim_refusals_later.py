@@ -153,7 +153,10 @@ def test_a_sparse_gradient_after_a_complex_one(name: str) -> None:
     second.grad = torch.sparse_coo_tensor([[0, 2]], torch.ones(2), (3,), check_invariants=True)
     options = {"weight_decay": 0.1} if name == "SGD" else {}
     optimizer = ours(name, [{"params": [p]} for p in (first, second)], lr=0.1, **options)
-    with nothing_written(first, optimizer=optimizer), pytest.raises(RuntimeError):
+    with (
+        nothing_written(first, optimizer=optimizer),
+        pytest.raises(RuntimeError, match="sparse"),
+    ):
         optimizer.step()
     assert second.tolist() == [1.0] * 3
 
