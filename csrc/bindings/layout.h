@@ -17,9 +17,9 @@ std::string shape_text(const Index* shape, int dim);  ///< "(3, 1)"
 bool have_same_shape(const DLTensor& a, const DLTensor& b);
 /// Row by row without gaps.
 bool is_contiguous(const DLTensor& view);
-/// Whether no two elements share memory. Interleaved dimensions are taken to share it.
+/// Whether no two elements share memory.
 bool elements_are_apart(const DLTensor& view);
-/// Whether the ranges of bytes that the elements lie in overlap.
+/// Whether an element of one shares memory with an element of the other.
 bool overlap(const DLTensor& a, const DLTensor& b);
 
 /// Calls visit(offset) for every element in row-major order.

@@ -132,9 +132,12 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     if torch.is_autocast_enabled(device):
         # Every loss is on the list of what autocast runs in float32; what `F.mse_loss` does with
         # weights is not, and keeps the dtype that all of them have.
-        weighted = loss.names[0] == "input" and inputs[2:] not in ((), (None,))
+        is_mse = loss.names[0] == "input"
+        weighted = is_mse and inputs[2:] not in ((), (None,))
         if not weighted or len({t.dtype for t in inputs if t is not None}) > 1:
             inputs = tuple(map(_checks.widened, inputs))
+        if is_mse:
+            inputs = _checks.promoted(inputs)
         _checks.alike(loss.names, inputs, " under autocast")
         with torch.autocast(device, enabled=False):
             return apply(loss, reduction, *inputs)

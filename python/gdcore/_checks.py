@@ -80,6 +80,16 @@ def widened(tensor: Tensor | None) -> Tensor | None:
     return tensor.float() if tensor is not None and tensor.dtype in HALF else tensor
 
 
+def promoted(tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """float32 as float64, where one is float64."""
+    if not any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors):
+        return tuple(tensors)
+    return tuple(
+        tensor.double() if tensor is not None and tensor.dtype == torch.float32 else tensor
+        for tensor in tensors
+    )
+
+
 def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.dtype:
     """The one dtype of all the tensors, dense and on one device, half types included."""
     for i, tensor in enumerate(tensors):

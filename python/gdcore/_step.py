@@ -1,6 +1,5 @@
 """What the optimizers share: a step that is one native call, and torch's own for the rest."""
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
-from . import _modes, _ops
+from . import _modes, _namesake, _ops, _rehearsal, _scaling, _settings, _torch_step
 
 _Group = dict[str, Any]
 _States = dict[Tensor, dict[str, Any]]
@@ -21,8 +20,9 @@ _profiling = torch._C._autograd._profiler_enabled
 def _of(groups: list[_Group], parameters: list[Tensor]) -> list[_Group]:
     """The groups as far as they hold these parameters."""
     wanted = set(map(id, parameters))
-    cut = [{**group, "params": [p for p in group["params"] if id(p) in wanted]} for group in groups]
-    return [group for group in cut if group["params"]]
+    return [
+        {**group, "params": [p for p in group["params"] if id(p) in wanted]} for group in groups
+    ]
 
 
 class NativeStep(torch.optim.Optimizer):
@@ -34,10 +34,6 @@ class NativeStep(torch.optim.Optimizer):
 
     _namesake: ClassVar[Any]
     _kernels: ClassVar[_ops.Step]
-
-    # The namesake claims this with fused=True: a GradScaler then leaves unscaling to the step. Not
-    # claimed here, it unscales the gradients itself, and does not call the step on an overflow.
-    _step_supports_amp_scaling = property(lambda self: False, lambda self, value: None)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one update of every parameter that has a gradient.
@@ -91,54 +87,72 @@ class NativeStep(torch.optim.Optimizer):
         if own.get("grad_scale") is None and own.get("found_inf") is None and not _modes.traced():
             left = self._kernels(groups, self.state)
             if left is not None:
-                self._step_apart(*left)
+                self._step_apart(groups, *left)
+        elif torch.compiler.is_dynamo_compiling():
+            # torch leaves the graph at a step, too.
+            from . import _uncompiled
+
+            _uncompiled.run(self._step_with_care)
         else:
-            self._torch_step(groups)
+            self._step_with_care()
         return loss
 
-    def _step_apart(self, unsuited: list[Tensor], stateless: list[Tensor]) -> None:
+    def _step_with_care(self) -> None:
+        """A step that torch looks on at, or that a GradScaler has prepared."""
+        scale, overflow = _scaling.prepared(self)
+        if overflow:
+            return
+        if scale is None:
+            self._update(self.param_groups)
+            return
+        with _scaling.unscaled(self.param_groups, scale) as groups:
+            self._update(groups, scale)
+
+    def _update(self, groups: list[_Group], scale: Tensor | None = None) -> None:
+        if _modes.traced():
+            _torch_step.step(self, self.param_groups, scale)
+            return
+        left = self._kernels(groups, self.state)
+        if left is not None:
+            self._step_apart(groups, *left, scale)
+
+    def _step_apart(
+        self,
+        groups: list[_Group],
+        unsuited: list[Tensor],
+        stateless: list[Tensor],
+        scale: Tensor | None = None,
+    ) -> None:
         """A step in which some parameters are torch's to update, or have no state yet.
 
         The native call has checked the others. What can still be refused, torch refuses: it goes
         first, and a state counts only once the step has been made.
         """
+        if unsuited:
+            given, groups = groups, list(map(_settings.plain, groups))
+            if any(new is not old for new, old in zip(groups, given, strict=True)):
+                left = self._kernels(groups, self.state)
+                if left is None:
+                    return
+                unsuited, stateless = left
+        _rehearsal.expect_states(self.state, stateless)
+        odd = [p for p in stateless if not isinstance(self.state.get(p, {}), dict)]
+        unsuited = unsuited + odd
+        theirs = set(map(id, unsuited))
         fresh: _States = {}
-        for group in _of(self.param_groups, stateless):
+        for group in _of(groups, [p for p in stateless if id(p) not in theirs]):
             fresh.update(self._fresh_states(group))
         if unsuited:
-            self._torch_step(_of(self.param_groups, unsuited))
-        others = set(map(id, unsuited))
-        native = [p for group in self.param_groups for p in group["params"] if id(p) not in others]
-        if self._kernels(_of(self.param_groups, native), self.state, fresh) is not None:
+            _torch_step.step(self, _of(self.param_groups, unsuited), scale)
+        native = [p for group in groups for p in group["params"] if id(p) not in theirs]
+        if native and self._kernels(_of(groups, native), self.state, fresh) is not None:
             raise RuntimeError("a parameter, its gradient or its state changed during the step")
         for parameter, values in fresh.items():
             self.state[parameter].update(values)
 
     def _fresh_states(self, group: _Group) -> _States:
         """The states that the namesake gives to parameters at their first step."""
-        maker = self._stand_in([group])
-        maker.state = defaultdict(dict)
-        maker._init_group(group, [], [], [], [], [], [])
-        return dict(maker.state)
-
-    def _torch_step(self, groups: list[_Group]) -> None:
-        """The namesake's own step of these groups; no new state stays if it raises."""
-        step = self._namesake.step
-        while hasattr(step, "hooked"):
-            step = step.__wrapped__
-        with_state = {id(p) for p, values in self.state.items() if values}
-        try:
-            step(self._stand_in(groups))
-        except BaseException:
-            for parameter in [p for p in self.state if id(p) not in with_state]:
-                del self.state[parameter]
-            raise
-
-    def _stand_in(self, groups: list[_Group]) -> Any:
-        """The namesake with this optimizer's state, and with some of its groups."""
-        stand_in = object.__new__(self._namesake)
-        stand_in.__dict__.update(self.__dict__, param_groups=groups)
-        return stand_in
+        return _namesake.fresh_states(self, group)
 
 
 _observed: Callable[..., Any] = torch_optimizer.Optimizer.profile_hook_step(NativeStep._unobserved)

@@ -8,6 +8,7 @@ What a loss refuses raises a ValueError or a TypeError that is a RuntimeError as
 """
 
 from torch import Tensor
+from torch.nn._reduction import legacy_get_string
 
 from . import _autograd, _losses
 
@@ -21,7 +22,13 @@ __all__ = [
 
 
 def mse_loss(
-    input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None
+    input: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+    *,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
 ) -> Tensor:
     """Mean squared error, without the factor ½, and its gradient in one pass.
 
@@ -30,10 +37,13 @@ def mse_loss(
 
     Args:
         input: predictions, any shape, float32 or float64, on the CPU; or bfloat16 or float16,
-            computed in float32 and rounded once. Under autocast they are widened to float32.
+            computed in float32 and rounded once. Under autocast they are widened to float32, or
+            to float64 where one of the arguments is.
         target: the same shape and dtype; nothing is broadcast.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         weight: w, the same shape and dtype, or None. One for each row: ``w[:, None].expand(n, k)``.
+        size_average: deprecated, with ``reduce``, in favour of ``reduction``, as in torch.
+        reduce: see ``size_average``.
 
     Returns:
         The loss: shape ``()``, or that of ``input`` for ``none``. The mean of nothing is NaN.
@@ -52,6 +62,8 @@ def mse_loss(
     Reference:
         ``torch.nn.functional.mse_loss``.
     """
+    if size_average is not None or reduce is not None:
+        reduction = legacy_get_string(size_average, reduce)
     if weight is None:
         return _autograd.apply(_losses.MSE, reduction, input, target)
     return _autograd.apply(_losses.MSE, reduction, input, target, weight)

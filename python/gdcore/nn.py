@@ -9,11 +9,13 @@ from ._ops import MAX_DEGREE
 __all__ = ["LegendreRegression", "LinearRegression", "MSELoss", "PolynomialRegression"]
 
 
-class MSELoss(torch.nn.Module):
+class MSELoss(torch.nn.MSELoss):
     """`gdcore.functional.mse_loss` as a module: ``Σ (input - target)² / n``.
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        size_average: deprecated, with ``reduce``, in favour of ``reduction``, as in torch.
+        reduce: see ``size_average``.
 
     Raises:
         ValueError: ``reduction`` is none of these.
@@ -26,11 +28,16 @@ class MSELoss(torch.nn.Module):
         ``torch.nn.MSELoss``.
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__()
+    def __init__(
+        self,
+        reduction: str = "mean",
+        *,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+    ) -> None:
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
-        self.reduction = reduction
+        super().__init__(size_average, reduce, reduction)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return functional.mse_loss(input, target, self.reduction)

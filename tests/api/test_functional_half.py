@@ -110,6 +110,41 @@ def test_autocast_with_weights_as_the_namesake(dtype: torch.dtype, reduction: st
     torch.testing.assert_close(found, expected)
 
 
+ALL = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("weight_dtype", [None, *ALL], ids=str)
+@pytest.mark.parametrize("target_dtype", ALL, ids=str)
+@pytest.mark.parametrize("input_dtype", ALL, ids=str)
+def test_autocast_promotes_as_the_namesake(
+    input_dtype: torch.dtype,
+    target_dtype: torch.dtype,
+    weight_dtype: torch.dtype | None,
+    reduction: str,
+) -> None:
+    """To float32, or to float64 where one is; outside of autocast the dtypes have to be one."""
+    values = torch.rand(3, 4, 3) + 0.1
+    target = values[1].to(target_dtype)
+    weight = None if weight_dtype is None else values[2].to(weight_dtype)
+    dtypes = {t.dtype for t in (values[0].to(input_dtype), target, weight) if t is not None}
+    found: list[tuple[torch.Tensor, ...]] = []
+    for formula in (functional.mse_loss, F.mse_loss):
+        input = values[0].to(input_dtype, copy=True).requires_grad_()
+        own = target.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = formula(input, own, reduction=reduction, weight=weight)
+        found.append((loss, *torch.autograd.grad(loss.sum(), (input, own))))
+    for actual, expected in zip(*found, strict=True):
+        assert actual.dtype == expected.dtype
+        # torch multiplies by weights, and adds them up, each in its own dtype.
+        coarsest = actual.dtype if weight is None else max(dtypes, key=lambda d: torch.finfo(d).eps)
+        torch.testing.assert_close(actual, expected, rtol=16 * torch.finfo(coarsest).eps, atol=0)
+    if len(dtypes) > 1:
+        with pytest.raises(TypeError, match="expected dtype"):
+            functional.mse_loss(values[0].to(input_dtype), target, reduction, weight)
+
+
 def test_autocast_mixes_what_a_linear_gives_with_its_target() -> None:
     model, x, y = torch.nn.Linear(3, 1), torch.randn(5, 3), torch.randn(5, 1)
     with torch.autocast("cpu", torch.bfloat16):

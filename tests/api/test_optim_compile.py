@@ -1,7 +1,4 @@
-"""Steps inside ``torch.compile``: the numbers of the same steps outside, to rounding.
-
-torch breaks the graph at an optimizer's step, its own too; what then runs is TorchDynamo's choice.
-"""
+"""Steps inside ``torch.compile``: torch breaks the graph there, and the native step is made."""
 
 import shutil
 from collections.abc import Iterator
@@ -93,7 +90,6 @@ def test_a_compiled_training_step(name: str, backend: str) -> None:
     expected = train(False)
     assert len({loss.item() for loss in expected[:STEPS]}) == STEPS
     # A few dozen roundings of 1e-16 a step, of values of about 1, and steps amplify them a little.
-    # But torch's compiled Adam takes the powers of the betas in float32, the dtype of its counter.
-    bound = 64 * torch.finfo(torch.float32 if "Adam" in name else torch.float64).eps
+    bound = 64 * torch.finfo(torch.float64).eps
     for actual, value in zip(train(True), expected, strict=True):
         torch.testing.assert_close(actual, value, rtol=bound, atol=bound)

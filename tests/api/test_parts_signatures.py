@@ -1,6 +1,7 @@
 """The parts take what their namesakes in the installed torch take, under the same names."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,6 @@ import gdcore
 
 from .optimizers import NAMES
 
-# What torch has deprecated for `reduction` since 0.4.1.
-DEPRECATED = {"size_average", "reduce"}
 # Arguments of a namesake with values that are not the default; an argument that a later torch adds
 # is missed here, and must be thought of.
 VALUES: dict[str, Any] = {
@@ -62,11 +61,28 @@ def test_methods_have_the_signatures_of_torchs(name: str) -> None:
         assert arguments(getattr(own, method)) == arguments(getattr(namesake, method))
 
 
-def test_mse_loss_takes_what_is_not_deprecated() -> None:
-    ours, theirs = set(arguments(gdcore.functional.mse_loss)), set(arguments(F.mse_loss))
-    assert theirs - DEPRECATED <= ours
-    assert ours <= theirs
-    assert set(arguments(torch.nn.MSELoss)) - DEPRECATED <= set(arguments(gdcore.nn.MSELoss))
-    for deprecated in DEPRECATED:
-        with pytest.raises(TypeError, match=deprecated):
-            gdcore.functional.mse_loss(torch.ones(2), torch.ones(2), **{deprecated: True})
+def test_mse_loss_takes_every_argument() -> None:
+    assert set(arguments(gdcore.functional.mse_loss)) == set(arguments(F.mse_loss))
+    assert set(arguments(gdcore.nn.MSELoss)) == set(arguments(torch.nn.MSELoss))
+    assert issubclass(gdcore.nn.MSELoss, torch.nn.MSELoss)
+
+
+@pytest.mark.parametrize("size_average", [None, True, False])
+@pytest.mark.parametrize("reduce", [None, True, False])
+def test_what_is_deprecated_for_reduction(size_average: bool | None, reduce: bool | None) -> None:
+    options = {"size_average": size_average, "reduce": reduce}
+    input, target = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])
+    found = []
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for library, module in (
+            (gdcore.functional.mse_loss, gdcore.nn.MSELoss),
+            (F.mse_loss, torch.nn.MSELoss),
+        ):
+            loss = module(**options)
+            own = library(input, target, **options), loss(input, target)
+            found.append((*map(torch.Tensor.tolist, own), loss.reduction))
+    assert found[0] == found[1]
+    messages = [str(warning.message) for warning in warned]
+    assert len(messages) == (0 if size_average is reduce is None else 4)
+    assert len(set(messages)) <= 1

@@ -1,0 +1,52 @@
+"""What a ``torch.amp.GradScaler`` leaves to an optimizer with ``fused=True``: to divide by its
+scale, and not to step on an overflow.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from ._checks import HALF
+
+_Group = dict[str, Any]
+
+
+def prepared(optimizer: Any) -> tuple[Tensor | None, bool]:
+    """The scale that gradients still have, if any, and whether one of them is not finite."""
+    scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+    if (scale is None and found_inf is None) or "fused" not in optimizer.defaults:
+        return None, False
+    if not all(group["fused"] for group in optimizer.param_groups):
+        raise AssertionError(
+            "grad_scale, found_inf: expected None where a group has not fused=True, got "
+            f"{scale} and {found_inf}"
+        )
+    return scale, found_inf is not None and bool(found_inf.item())
+
+
+@contextmanager
+def unscaled(groups: list[_Group], scale: Tensor) -> Iterator[list[_Group]]:
+    """The groups with gradients divided by the scale, which are kept if the step is made.
+
+    Those of half types are not yet: small ones would be lost in that width. They come in groups
+    that are torch's to update, marked by what the kernels do not take.
+    """
+    parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+    narrow = {id(p) for p in parameters if p.grad.dtype in HALF}
+    grads = [(p, p.grad) for p in parameters if id(p) not in narrow]
+    parts: list[_Group] = []
+    for group in groups:
+        wide = [p for p in group["params"] if id(p) not in narrow]
+        rest = [p for p in group["params"] if id(p) in narrow]
+        parts += [{**group, "params": wide}, {**group, "params": rest, "differentiable": True}]
+    try:
+        for parameter, grad in grads:
+            parameter.grad = grad / scale.to(grad.device)
+        yield parts
+        for parameter, grad in grads:
+            grad.copy_(parameter.grad)
+    finally:
+        for parameter, grad in grads:
+            parameter.grad = grad
