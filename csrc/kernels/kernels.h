@@ -136,7 +136,7 @@ template <class T>
 struct Kernels {
   void (*linear_mse)(const LinearMse<T>&, const T* theta, Index begin, Index end, double* sums, T* scratch) noexcept;
   /// Returns how many steps it made: less than asked for where the loss of the next is not below `overflow`. At most
-  /// kLanes rows and kDescentColumns columns, one output, no weights of the loss, no dx.
+  /// kDescentRows rows and kDescentColumns columns, one output, no weights of the loss, no dx.
   Index (*linear_mse_descent)(const LinearMse<T>&, const Descent<T>&) noexcept;
   void (*polynomial_mse)(const PolynomialMse<T>&, const T* theta, Index begin, Index end, double* sums) noexcept;
   void (*legendre_mse)(const LegendreMse<T>&, const T* theta, Index begin, Index end, double* sums) noexcept;

@@ -33,8 +33,9 @@ class Recorder:
         )
         self._source = source
         self._start: dict[str, Tensor] = {}
-        if record_every is not None:
-            self._start = {n: p.detach().cpu().clone() for n, p in parameters.items()}
+        if record_every is not None:  # one without memory is refused when it runs
+            kept = {n: p.detach() for n, p in parameters.items() if not p.is_meta}
+            self._start = {name: value.cpu().clone() for name, value in kept.items()}
         self.epochs = 0
         self.seconds = 0.0
         self.stopped = False
