@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import _checks, _cuda
+# Not from the package, which says of a build without it what a broken build says.
+import gdcore._cuda as _cuda
+
+from .. import _checks
 
 native = _cuda
 native.connect(torch.Tensor)
