@@ -1,8 +1,6 @@
 // The launches of launches.h, for any Queue: run(body, blocks, threads) puts a kernel behind what was put there before.
 //
 // Scratch: the divisor of a weighted mean, then partial sums.
-#include <cstring>
-
 #include "cuda/finish.h"
 #include "cuda/fit.h"
 #include "cuda/launches.h"
@@ -158,7 +156,7 @@ void update_all(Queue& queue, const std::vector<UpdateJob>& jobs) {
     if (job.size == 0) continue;
     const Rule& rule = *static_cast<const Rule*>(job.rule);
     // Settings that differ are few; they come in the order of the groups.
-    if (rules == 0 || std::memcmp(&body.rules[rules - 1], &rule, sizeof(Rule)) != 0) {
+    if (rules == 0 || !(body.rules[rules - 1] == rule)) {
       if (rules == kMaxRules) launch();
       body.rules[rules++] = rule;
     }

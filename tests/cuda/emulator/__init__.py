@@ -111,6 +111,11 @@ class Emulator:
         if function(STORAGES[dtype], int(self.backwards), *arguments) != 0:
             raise RuntimeError(f"{name} failed: see stderr")
 
+    @property
+    def launches(self) -> int:
+        """How many the last call came to."""
+        return int(self._library.emulated_launches())
+
     def mse(
         self,
         input: Tensor,

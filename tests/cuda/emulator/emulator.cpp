@@ -1,6 +1,7 @@
 // The launches of csrc/cuda on the host, for ctypes: see emulator.py beside this.
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 
 #include "cuda/arguments.h"
@@ -25,6 +26,8 @@ View elements_view(const Tensor& t) {
   return {t.data, t.row, t.column, t.columns, false, false};
 }
 
+int last_launches = 0;
+
 template <class Launch>
 int launched(Storage storage, bool backwards, const Launch& launch) {
   emulated::Queue queue = {backwards};
@@ -47,7 +50,15 @@ int launched(Storage storage, bool backwards, const Launch& launch) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
   }
+  last_launches = queue.launches;
   return 0;
+}
+
+/// What lies behind a rule's last member, a flag, is as the memory was before: other bytes in each.
+template <class Rule>
+void spoil_padding(Rule& rule, const bool& last, int byte) {
+  const auto used = static_cast<std::size_t>(reinterpret_cast<const char*>(&last + 1) - reinterpret_cast<char*>(&rule));
+  std::memset(reinterpret_cast<char*>(&rule) + used, byte, sizeof(Rule) - used);
 }
 
 /// Memory as the caller has it to give: all NaN, and exactly as long as is asked for.
@@ -90,6 +101,9 @@ using namespace gdcore;
 using namespace gdcore::cuda;
 
 extern "C" {
+
+/// Of the last call.
+int emulated_launches() { return last_launches; }
 
 int emulate_mse(int storage, int backwards, const Tensor* data, int mean, void* loss, void* losses, void* gradient) {
   const auto kind = static_cast<Storage>(storage);
@@ -162,6 +176,9 @@ int emulate_update(int storage, int backwards, int kind, int count, void* const*
   for (const Settings& s : parsed) adam.push_back(s.adam.rule(s.steps + 1));
   for (int i = 0; i < count; ++i) {
     const auto at = static_cast<std::size_t>(i);
+    if (kind == 0) spoil_padding(parsed[at].sgd, parsed[at].sgd.fresh, i);
+    if (kind == 1) spoil_padding(parsed[at].rmsprop, parsed[at].rmsprop.maximize, i);
+    spoil_padding(adam[at], adam[at].maximize, i);
     const void* const rule = kind == 0   ? static_cast<const void*>(&parsed[at].sgd)
                              : kind == 1 ? static_cast<const void*>(&parsed[at].rmsprop)
                                          : static_cast<const void*>(&adam[at]);
