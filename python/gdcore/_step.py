@@ -105,6 +105,11 @@ class NativeStep(torch.optim.Optimizer):
         fresh: _States = {}
         for group in _of(self.param_groups, stateless):
             fresh.update(self._fresh_states(group))
+        # Those that torch counts on the device, as with fused=True, are torch's to update too.
+        elsewhere = [p for p, own in fresh.items() if "step" in own and not own["step"].is_cpu]
+        for parameter in elsewhere:
+            del fresh[parameter]
+        unsuited = unsuited + elsewhere
         if unsuited:
             self._torch_step(_of(self.param_groups, unsuited))
         others = set(map(id, unsuited))
@@ -118,7 +123,8 @@ class NativeStep(torch.optim.Optimizer):
         """The states that the namesake gives to parameters at their first step."""
         maker = self._stand_in([group])
         maker.state = defaultdict(dict)
-        maker._init_group(group, [], [], [], [], [], [])
+        with torch.device("cpu"):  # where steps are counted, whatever the default device
+            maker._init_group(group, [], [], [], [], [], [])
         return dict(maker.state)
 
     def _torch_step(self, groups: list[_Group]) -> None:

@@ -190,6 +190,10 @@ class Emulator:
             ctypes.c_int64(record_every),
         )
 
+    def scale(self, tensor: Tensor, factor: Tensor) -> None:
+        data = (_Tensor * 1)(_described(tensor))
+        self._call("emulate_scale", tensor.dtype, data, _pointer(factor))
+
     def legendre_p3(self, x: Tensor, grad: Tensor | None, out: Tensor) -> None:
         data = (_Tensor * 2)(_described(x), _described(grad))
         self._call("emulate_legendre_p3", x.dtype, data, _pointer(out))

@@ -161,6 +161,13 @@ int emulate_train(int storage, int backwards, int model, const Tensor* data, voi
                   [&](auto launches, auto& queue) { launches.train(queue, p, loop, memory.data()); });
 }
 
+int emulate_scale(int storage, int backwards, const Tensor* data, const void* factor) {
+  const Index size = data->rows * data->columns;
+  return launched(static_cast<Storage>(storage), backwards, [&](auto launches, auto& queue) {
+    launches.scale(queue, elements_view(*data), size, data->data, factor);
+  });
+}
+
 int emulate_legendre_p3(int storage, int backwards, const Tensor* data, void* out) {
   const LegendreP3Problem p = {data[0].rows * data[0].columns, elements_view(data[0]), elements_view(data[1]), out};
   return launched(static_cast<Storage>(storage), backwards,
