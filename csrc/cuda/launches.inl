@@ -132,6 +132,11 @@ void Launches<S, Queue>::train(Queue& queue, const Problem& p, Loop loop, double
 }
 
 template <class S, class Queue>
+void Launches<S, Queue>::scale(Queue& queue, const View& values, Index size, void* data, const void* factor) {
+  if (size > 0) queue.run(Scale<S>{values, data, size, factor}, point_blocks(kStorage<S>, size, 1), kThreads);
+}
+
+template <class S, class Queue>
 void Launches<S, Queue>::legendre_p3(Queue& queue, const LegendreP3Problem& p) {
   queue.run(LegendreP3Points<S>{p.x, p.grad, p.size, p.out}, point_blocks(kStorage<S>, p.size, 1), kThreads);
 }

@@ -49,7 +49,7 @@ def on_host(emulated: emulator.Emulator, monkeypatch: pytest.MonkeyPatch) -> Any
         )
 
     names = {name: getattr(native, name) for name in dir(native) if not name.startswith("__")}
-    calls = {"mse": mse, "loss": loss, "train": train}
+    calls = {"mse": mse, "scale": emulated.scale, "loss": loss, "train": train}
     monkeypatch.setattr(_cuda_ops, "native", SimpleNamespace(**{**names, **calls}))
     return _cuda_ops
 

@@ -1,4 +1,4 @@
-"""The option GDCORE_CUDA, as CMake sees it where there is no nvcc."""
+"""The option GDCORE_CUDA, as CMake sees it where there is no nvcc, or an old one."""
 
 import importlib.util
 import os
@@ -46,10 +46,10 @@ def test_these_tests_are_skipped_without() -> None:
     assert "test_without_a_device.py" not in ran.stdout
 
 
-def configure(build: Path, cuda: str) -> subprocess.CompletedProcess[str]:
+def configure(build: Path, cuda: str, nvcc: str = "no/nvcc") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["cmake", "-S", str(ROOT), "-B", str(build), f"-DGDCORE_CUDA={cuda}"],
-        env={**os.environ, "CUDACXX": str(build / "no" / "nvcc")},
+        env={**os.environ, "CUDACXX": str(build / nvcc)},
         capture_output=True,
         text=True,
     )
@@ -81,3 +81,21 @@ def test_other_words(tmp_path: Path) -> None:
     ran = configure(tmp_path, "YES")
     assert ran.returncode != 0
     assert "GDCORE_CUDA: expected AUTO, ON or OFF, got YES" in ran.stderr
+
+
+@needs_cmake
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc to pass for an older one")
+def test_an_nvcc_that_is_too_old(tmp_path: Path) -> None:
+    old = tmp_path / "nvcc"
+    old.write_text(
+        '#!/bin/sh\n[ "$1" != --version ] || { echo "tools, release 11.8, V11.8.89"; exit; }\n'
+        f'exec {shutil.which("nvcc")} "$@"\n'
+    )
+    old.chmod(0o755)
+    ran = configure(tmp_path / "auto", "AUTO", str(old))
+    assert ran.returncode == 0, ran.stderr
+    said = "is of CUDA '11.8', and 12.1 or later is needed"
+    assert f"{said}, so no CUDA path" in ran.stdout
+    ran = configure(tmp_path / "on", "ON", str(old))
+    assert ran.returncode != 0
+    assert said in " ".join(ran.stderr.split())

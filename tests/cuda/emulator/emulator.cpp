@@ -1,4 +1,6 @@
 // The launches of csrc/cuda on the host, for ctypes: see emulator.py beside this.
+#include <dlpack/dlpack.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -6,6 +8,7 @@
 
 #include "cuda/arguments.h"
 #include "queue.h"
+#include "training/device_updates.h"
 
 namespace gdcore::cuda {
 namespace {
@@ -94,6 +97,25 @@ Problem problem_of(int model, Storage storage, const Tensor* data, void* const* 
   return p;
 }
 
+/// gdcore._core, told that tensors of any dimension are on CUDA (their counters have none), steps them here.
+DLPackExchangeAPI pretending;
+decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) look_at_host;
+bool pretended_launches_fail = false;
+
+int look_as_on_device(void* object, DLTensor* view) {
+  const int failed = look_at_host(object, view);
+  if (failed == 0 && view->ndim > 0) view->device.device_type = kDLCUDA;
+  return failed;
+}
+
+void pretended_update(int kind, const std::vector<UpdateJob>& jobs, int) {
+  if (pretended_launches_fail) throw std::runtime_error("a launch that failed");
+  launched(jobs.front().storage, false,
+           [&](auto launches, auto& queue) { launches.update(queue, static_cast<Kind>(kind), jobs); });
+}
+
+constexpr DeviceUpdates kPretendedUpdates = {&pretended_update, [](int) { return false; }};
+
 }  // namespace
 }  // namespace gdcore::cuda
 
@@ -101,6 +123,17 @@ using namespace gdcore;
 using namespace gdcore::cuda;
 
 extern "C" {
+
+const void* pretended_exchange(const void* of_torch) {
+  pretending = *static_cast<const DLPackExchangeAPI*>(of_torch);
+  look_at_host = pretending.dltensor_from_py_object_no_sync;
+  pretending.dltensor_from_py_object_no_sync = &look_as_on_device;
+  return &pretending;
+}
+
+const void* pretended_updates() { return &kPretendedUpdates; }
+
+void pretended_failure(int fails) { pretended_launches_fail = fails != 0; }
 
 /// Of the last call.
 int emulated_launches() { return last_launches; }
