@@ -36,6 +36,32 @@ def test_build_info() -> None:
     assert (count == 0) == (info["message"] is not None) == bool(message)
 
 
+@pytest.mark.parametrize(
+    ("architectures", "capability", "fits"),
+    [
+        ("80-real, 90-real, 100", (8, 0), True),
+        ("80-real, 90-real, 100", (8, 9), True),
+        ("80-real, 90-real, 100", (12, 0), True),
+        ("80-real, 90-real, 100", (7, 5), False),
+        ("90-real", (10, 0), False),
+        ("90-virtual", (10, 0), True),
+        ("native", (7, 5), True),
+    ],
+)
+def test_a_device_that_the_build_has_nothing_for(
+    architectures: str, capability: tuple[int, int], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cuda_ops, "ARCHITECTURES", architectures)
+    monkeypatch.setattr(_cuda_ops, "devices", lambda: (1, ""))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "some device")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    message = gdcore.build_info()["cuda"]["message"]
+    assert (message is None) == fits
+    if not fits:
+        assert "GDCORE_CUDA=OFF" in message
+
+
 def test_a_build_without_it() -> None:
     hidden = "import sys; sys.modules['gdcore._cuda'] = None; import gdcore"
     shown = (
