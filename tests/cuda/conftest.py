@@ -1,8 +1,10 @@
 """Where the kernels run: on the host thread by thread, or on a device where there is one."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,9 @@ from . import emulator
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> emulator.Emulator:
     if emulator.compiler() is None:
         pytest.skip("no C++ compiler")
+    built = os.environ.get("GDCORE_EMULATOR")
+    if built is not None:
+        return emulator.Emulator(Path(built))
     return emulator.build(tmp_path_factory.mktemp("emulator"))
 
 

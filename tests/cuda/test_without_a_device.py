@@ -248,12 +248,3 @@ def test_the_check_of_spills(tmp_path: Path) -> None:
     assert "| 58 | 320 | 0 |" in good.stdout
     for log in (ONE_KERNEL.format(stack=8, spills=0), ONE_KERNEL.format(stack=0, spills=4), ""):
         assert run_kernels(tmp_path, log).returncode == 1
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a device would be measured")
-def test_the_bench_says_that_it_has_not_measured() -> None:
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "gpu.py")], capture_output=True, text=True
-    )
-    assert ran.returncode == 2
-    assert "not measured" in ran.stderr

@@ -63,7 +63,7 @@ def build(directory: Path) -> Emulator:
         *("-o", str(library)),
     ]
     subprocess.run(command, check=True)
-    return Emulator(ctypes.CDLL(str(library)))
+    return Emulator(library)
 
 
 def _described(tensor: Tensor | None) -> _Tensor:
@@ -103,8 +103,8 @@ def _numbers(settings: Sequence[Sequence[float]]) -> Any:
 class Emulator:
     """The calls of ``gdcore._cuda`` on CPU tensors; threads run forwards or backwards."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
         self.backwards = False
 
     def _call(self, name: str, dtype: torch.dtype, *arguments: Any) -> None:
