@@ -17,10 +17,11 @@ class SGD(NativeStep, torch.optim.SGD):
     ``g ← ±grad + weight_decay p``; ``b ← momentum b + (1 - dampening) g``, or ``g`` at the first
     step; ``g ← g + momentum b`` (Nesterov) or ``b``; ``p ← p - lr g``.
 
-    All parameters are updated in one native call, in place. bfloat16 and float16 are computed in
-    float32 and rounded once. What the kernels do not take (complex or sparse gradients, other
-    devices, subclasses of tensors, ``differentiable=True``) goes through torch's own update, and
-    ``foreach`` and ``fused`` choose among torch's implementations there. Parameters that share
+    All parameters are updated in one native call, in place, on the CPU, and on CUDA where gdcore
+    was built with it. bfloat16 and float16 are computed in float32 and rounded once. What the
+    kernels do not take (complex or sparse gradients, other devices, subclasses of tensors, a rate
+    in a tensor on CUDA, ``differentiable=True``) goes through torch's own update, and ``foreach``
+    and ``fused`` choose among torch's implementations there. Parameters that share
     memory are updated one after the other, and a negative rate set in a group ascends, both as in
     torch.
 
@@ -131,7 +132,8 @@ class Adam(NativeStep, torch.optim.Adam):
         capturable: torch's, which has it for accelerators only and refuses it at the first step on
             the CPU.
         differentiable: torch updates, and autograd records it.
-        fused: chooses among torch's implementations, where torch updates.
+        fused: chooses among torch's implementations, where torch updates: with True on CUDA, where
+            it counts the steps on the device.
         decoupled_weight_decay: decay the parameters themselves, as `AdamW` does.
 
     Raises:
@@ -174,7 +176,8 @@ class AdamW(NativeStep, torch.optim.AdamW):
         capturable: torch's, which has it for accelerators only and refuses it at the first step on
             the CPU.
         differentiable: torch updates, and autograd records it.
-        fused: chooses among torch's implementations, where torch updates.
+        fused: chooses among torch's implementations, where torch updates: with True on CUDA, where
+            it counts the steps on the device.
 
     Raises:
         ValueError: a negative rate, ``eps`` or weight decay; a beta outside [0, 1); ``foreach``
