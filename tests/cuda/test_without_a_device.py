@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gdcore
@@ -174,6 +175,23 @@ def test_elementwise(on_host: Any, reduction: str) -> None:
     ours, theirs = (m.mse(x, y, reduction, True, w) for m in (on_host, _ops))
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-13, atol=1e-14)
+
+
+def test_a_factor_from_above(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place, and nothing is read or written for a 1; what is not plain is torch's to multiply."""
+    gradient = torch.randn(70)
+    wanted = 3 * gradient
+    kept = gradient.clone()
+    monkeypatch.setattr(_ops, "cuda", on_host)
+    assert _ops.scaled(gradient, torch.tensor(1.0)) is not gradient  # on the CPU
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda tensor: True))
+    assert _ops.scaled(gradient, torch.tensor(1.0)) is gradient
+    assert torch.equal(gradient, kept)
+    for grad in (torch.tensor(3.0, dtype=torch.float64), torch.full((70,), 3.0)):
+        assert torch.equal(_ops.scaled(gradient, grad), wanted)
+    assert torch.equal(gradient, kept)
+    assert _ops.scaled(gradient, torch.tensor(3.0)) is gradient
+    assert torch.equal(gradient, wanted)
 
 
 @pytest.mark.parametrize("name", NAMES)
