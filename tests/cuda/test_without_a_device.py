@@ -178,7 +178,7 @@ def test_elementwise(on_host: Any, reduction: str) -> None:
 
 
 def test_a_factor_from_above(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place, and nothing is read or written for a 1; what is not plain is torch's to multiply."""
+    """In place, and nothing is written for a 1; what is not one number alike is torch's to do."""
     gradient = torch.randn(70)
     wanted = 3 * gradient
     kept = gradient.clone()
