@@ -13,7 +13,8 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -131,18 +132,35 @@ def main(given: Sequence[str] | None = None) -> int:
             "bench/gpu.py: not measured: no CUDA device, or a build without CUDA", file=sys.stderr
         )
         return 2
-    results = []
-    for build in all_cases(options.quick):
-        results.append(measure(build(), 1.0 if options.quick else 5.0))
-        torch.cuda.empty_cache()
-        print(table(results[-1:]), flush=True)
     options.results.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "-", torch.cuda.get_device_name()).strip("-").lower()
-    text = json.dumps({**describe(), "quick": options.quick, "results": results}, indent=1)
-    (options.results / f"{name}.json").write_text(text + "\n")
-    (options.results / f"{name}.md").write_text(table(results) + "\n")
-    print(f"\n{table(results)}\n\nwritten to {options.results / name}.json and .md")
-    return 0
+    return bench(all_cases(options.quick), options.results / name, options.quick)
+
+
+def bench(cases: Sequence[Callable[[], Case]], at: Path, quick: bool) -> int:
+    """All cases; both files are written anew after each, so that one cut short leaves the others.
+
+    A case that fails is told, and the others are measured.
+    """
+    header = {**describe(), "quick": quick, "cases": len(cases)}
+    results: list[dict[str, Any]] = []
+    failed = 0
+    for build in cases:
+        try:
+            results.append(measure(build(), 1.0 if quick else 5.0))
+        except (AssertionError, RuntimeError, ValueError):
+            failed += 1
+            traceback.print_exc()
+            continue
+        finally:
+            torch.cuda.empty_cache()
+        at.with_suffix(".json").write_text(
+            json.dumps({**header, "results": results}, indent=1) + "\n"
+        )
+        at.with_suffix(".md").write_text(table(results) + "\n")
+        print(table(results[-1:]), flush=True)
+    print(f"\n{table(results)}\n\n{len(results)} of {len(cases)} cases, in {at}.json and .md")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

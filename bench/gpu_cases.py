@@ -106,7 +106,7 @@ class Fit:
         return theta, run
 
     def graph(self) -> tuple[list[nn.Parameter], Run]:
-        """One epoch, captured; its parameters have moved while it was."""
+        """One epoch, captured; its parameters have moved while it was, and live as long as it."""
         theta, run = self.eager(1)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -117,7 +117,8 @@ class Fit:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run()
-        return theta, graph.replay
+        # The graph writes to their memory, and knows nothing of who else may be given it.
+        return theta, lambda: (graph.replay(), theta)
 
     def case(self, name: str, epochs: int, moved: int | None, goal: Goal, rtol: float) -> Case:
         """gdcore, eager and a replayed graph, once some epochs of the first two agree."""

@@ -16,6 +16,18 @@ if(NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 
+# Before, a kernel takes no more than 4 KB of arguments.
+execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE told)
+string(REGEX MATCH "release ([0-9.]+)" told "${told}")
+if(CMAKE_MATCH_1 VERSION_LESS 12.1)
+  set(found "${CMAKE_CUDA_COMPILER} is of CUDA '${CMAKE_MATCH_1}', and 12.1 or later is needed")
+  if(GDCORE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "GDCORE_CUDA is ON, but ${found}: name another in CUDACXX.")
+  endif()
+  message(STATUS "gdcore: ${found}, so no CUDA path")
+  return()
+endif()
+
 # Machine code for data centres' devices, and PTX of the newest of them for whatever comes after.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code OUTPUT_VARIABLE known)

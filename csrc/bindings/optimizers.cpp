@@ -14,13 +14,16 @@ class Counter {
     return memory_.look(object) && memory_.on_cpu() && memory_.numel() == 1 &&
            (memory_.storage() == Storage::kFloat32 || memory_.storage() == Storage::kFloat64);
   }
-  double advance() const {
+  double advance() {
+    memory_.read(&before_);
     if (memory_.storage() == Storage::kFloat32) return *static_cast<float*>(memory_.data()) += 1.0f;
     return *static_cast<double*>(memory_.data()) += 1.0;
   }
+  void go_back() const { memory_.write(&before_); }
 
  private:
   Memory memory_;
+  double before_;  ///< or a float in its first bytes
 };
 
 template <class Kind>
@@ -145,8 +148,13 @@ class Optimizer {
       pass.rules.push_back(pass.groups[pass.group[i]].rule(step, pass.fresh[i]));
       pass.rule_of.push_back(&pass.rules.back());
     }
-    const MaybeReleaseGil release(pass.work);
-    run_all(pass.views, pass.rule_of, Kind::kKernel, threads);
+    try {
+      const MaybeReleaseGil release(pass.work);
+      run_all(pass.views, pass.rule_of, Kind::kKernel, threads);
+    } catch (...) {  // a launch that failed, say, is no step
+      for (std::size_t i = Kind::kCounts ? count : 0; i-- > 0;) pass.counters[i].go_back();
+      throw;
+    }
   }
 
   Torch torch_;

@@ -59,6 +59,8 @@ struct Launches {
   static void loss(Queue& queue, const Problem& problem, Loop loop, double* scratch);
   /// `loop.epochs` epochs: one launch for all of them where one block is enough, else two for each.
   static void train(Queue& queue, const Problem& problem, Loop loop, double* scratch);
+  /// In place; `values` are aligned and without gaps.
+  static void scale(Queue& queue, const View& values, Index size, void* data, const void* factor);
   static void legendre_p3(Queue& queue, const LegendreP3Problem& problem);
   /// Tensors that share no memory; the rules are of one optimizer.
   static void update(Queue& queue, Kind kind, const std::vector<UpdateJob>& jobs);

@@ -1,8 +1,6 @@
 // The launches of launches.h, for any Queue: run(body, blocks, threads) puts a kernel behind what was put there before.
 //
 // Scratch: the divisor of a weighted mean, then partial sums.
-#include <cstring>
-
 #include "cuda/finish.h"
 #include "cuda/fit.h"
 #include "cuda/launches.h"
@@ -134,6 +132,11 @@ void Launches<S, Queue>::train(Queue& queue, const Problem& p, Loop loop, double
 }
 
 template <class S, class Queue>
+void Launches<S, Queue>::scale(Queue& queue, const View& values, Index size, void* data, const void* factor) {
+  if (size > 0) queue.run(Scale<S>{values, data, size, factor}, point_blocks(kStorage<S>, size, 1), kThreads);
+}
+
+template <class S, class Queue>
 void Launches<S, Queue>::legendre_p3(Queue& queue, const LegendreP3Problem& p) {
   queue.run(LegendreP3Points<S>{p.x, p.grad, p.size, p.out}, point_blocks(kStorage<S>, p.size, 1), kThreads);
 }
@@ -158,7 +161,7 @@ void update_all(Queue& queue, const std::vector<UpdateJob>& jobs) {
     if (job.size == 0) continue;
     const Rule& rule = *static_cast<const Rule*>(job.rule);
     // Settings that differ are few; they come in the order of the groups.
-    if (rules == 0 || std::memcmp(&body.rules[rules - 1], &rule, sizeof(Rule)) != 0) {
+    if (rules == 0 || !(body.rules[rules - 1] == rule)) {
       if (rules == kMaxRules) launch();
       body.rules[rules++] = rule;
     }

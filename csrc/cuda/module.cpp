@@ -230,6 +230,16 @@ void legendre_p3(const py::object& x, const MaybeTensor& grad, const py::object&
             [&](auto launches, Stream& stream) { launches.legendre_p3(stream, problem); });
 }
 
+void scale(const py::object& tensor, const py::object& factor) {
+  const DLTensor view = look(tensor), by = look(factor);
+  const View values = elements_view(tensor);
+  if (!values.contiguous || !values.aligned) throw py::value_error("expected an aligned tensor without gaps");
+  if (numel_of(by) != 1 || storage_of(by) != storage_of(view)) throw py::value_error("expected one factor alike");
+  on_stream(storage_of(view), view.device.device_id, [&](auto launches, Stream& stream) {
+    launches.scale(stream, values, numel_of(view), data_of(view), data_of(by));
+  });
+}
+
 /// The updates that gdcore._core hands over: parameters of one storage, on one device.
 void run_updates(int kind, const std::vector<UpdateJob>& jobs, int device) {
   on_stream(jobs.front().storage, device,
@@ -306,6 +316,7 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("mean"), py::arg("kind"), py::arg("settings"), py::arg("states"), py::arg("first_epoch"),
         py::arg("epochs"), py::arg("stops"), py::arg("losses"), py::arg("status"), py::arg("previous"),
         py::arg("records"), py::arg("record_every"), py::arg("scratch"));
+  m.def("scale", &scale, py::arg("tensor"), py::arg("factor"));
   m.def("legendre_p3", &legendre_p3, py::arg("x"), py::arg("grad"), py::arg("out"));
 }
 

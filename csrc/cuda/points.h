@@ -173,6 +173,35 @@ struct WeightSum {
   }
 };
 
+/// data ← factor · data; a factor of 1 costs the reading of it.
+template <class S>
+struct Scale {
+  using T = Arithmetic<S>;
+  static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
+  static constexpr int kShared = 1;
+
+  View values;  ///< of `data`
+  void* data;
+  Index size;
+  const void* factor;
+
+  template <class Context>
+  GDCORE_KERNEL void operator()(Context& c) const {
+    const T by = read(static_cast<const S*>(factor));
+    if (by == T(1)) return;
+    T loaded[kInFlight][kVector<S>];
+    over_tiles<S>(
+        c, size, [&](Index i, int u) { elements<S>(values, i, size, loaded[u]); },
+        [&](Index i, int u) {
+          GDCORE_UNROLL
+          for (int v = 0; v < kVector<S>; ++v) loaded[u][v] = loaded[u][v] * by;
+          if (i < size) write_elements<S>(data, i, size, loaded[u]);
+        },
+        [] {});
+  }
+};
+
 /// out = P₃(x), or grad · P₃′(x) where grad is given.
 template <class S>
 struct LegendreP3Points {

@@ -88,6 +88,8 @@ struct AdamUpdate {
   double weight_decay;
   double decay;
   bool maximize;
+
+  bool operator==(const AdamUpdate&) const = default;
 };
 
 /// Elements [begin, end); `rule` points to the struct of the kernel's own optimizer.

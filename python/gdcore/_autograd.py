@@ -64,7 +64,7 @@ class FusedLoss(torch.autograd.Function):
         if _ops.is_one(grad):
             # The usual end of a graph. Given away, they become `.grad` without a copy.
             return (None, None, *gradients)
-        return (None, None, *[None if g is None else g * grad for g in gradients])
+        return (None, None, *[None if g is None else _ops.scaled(g, grad) for g in gradients])
 
 
 def _differentiate(

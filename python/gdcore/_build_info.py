@@ -19,7 +19,7 @@ def build_info() -> dict[str, Any]:
         variable ``GDCORE_ISA`` names another), ``threads`` (``torch.get_num_threads()``, which
         gdcore follows), ``cuda`` (``built``, ``device``: its name or None; where it is built also
         ``architectures``, ``runtime``, and ``message``: what the runtime says where it finds no
-        device) and ``torch``.
+        device, or that the build has nothing for the one there is) and ``torch``.
 
     Example:
         >>> info = gdcore.build_info()
@@ -45,6 +45,8 @@ def _cuda() -> dict[str, Any]:
     if _ops.cuda is None:
         return {"built": False, "device": device}
     _, message = _ops.cuda.devices()
+    if device is not None and not message:
+        message = _misfit(_ops.cuda.ARCHITECTURES, torch.cuda.get_device_capability())
     return {
         "built": True,
         "device": device,
@@ -52,3 +54,23 @@ def _cuda() -> dict[str, Any]:
         "runtime": _ops.cuda.RUNTIME,
         "message": message or None,
     }
+
+
+def _misfit(architectures: str, capability: tuple[int, int]) -> str:
+    """Why code for these, as CMake names them, does not run on such a device; empty where it does.
+
+    Machine code (``90-real``) runs on later devices of the same major number, PTX (``90-virtual``)
+    on all later ones; ``90`` is both.
+    """
+    for name in architectures.split(", "):
+        number, _, kind = name.partition("-")
+        if not number.isdecimal():
+            return ""  # native or all, say: as the builder wanted it
+        built = divmod(int(number), 10)
+        if built <= capability and (kind != "real" or built[0] == capability[0]):
+            return ""
+    found = ".".join(map(str, capability))
+    return (
+        f"built for {architectures}, and nothing of that runs on compute capability {found}: build "
+        "with CMAKE_CUDA_ARCHITECTURES=native, or with GDCORE_CUDA=OFF"
+    )

@@ -4,6 +4,8 @@ NaN and infinity in the data are no error: a NaN in any row makes the loss and t
 depend on it NaN, an infinity makes them infinite or NaN, as IEEE arithmetic has it. (Where an
 infinity meets another, PyTorch's order of the same operations may give NaN for our infinity.)
 
+All tensors of a call are on one device: the CPU, or CUDA where gdcore was built with it.
+
 What a loss refuses raises a ValueError or a TypeError that is a RuntimeError as well, torch's kind.
 """
 
@@ -36,9 +38,9 @@ def mse_loss(
     ``w (input - target)²`` (``none``); without weights w is 1, and Σ w the number of elements.
 
     Args:
-        input: predictions, any shape, float32 or float64, on the CPU; or bfloat16 or float16,
-            computed in float32 and rounded once. Under autocast they are widened to float32, or
-            to float64 where one of the arguments is.
+        input: predictions, any shape, float32 or float64, on the CPU or CUDA; or bfloat16 or
+            float16, computed in float32 and rounded once. Under autocast they are widened to
+            float32, or to float64 where one of the arguments is.
         target: the same shape and dtype; nothing is broadcast.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         weight: w, the same shape and dtype, or None. One for each row: ``w[:, None].expand(n, k)``.
@@ -50,7 +52,7 @@ def mse_loss(
 
     Raises:
         TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
-        ValueError: the shapes differ, a tensor is not on the CPU, or ``reduction`` is unknown.
+        ValueError: the shapes differ, a tensor is on another device, or ``reduction`` is unknown.
 
     Example:
         >>> prediction = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -100,8 +102,8 @@ def linear_mse_loss(
 
     Raises:
         TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
-        ValueError: a shape does not fit, a tensor is not on the CPU, ``target`` requires grad, or
-            ``reduction`` is unknown.
+        ValueError: a shape does not fit, a tensor is on another device, ``target`` requires grad,
+            or ``reduction`` is unknown.
 
     Example:
         >>> x = torch.tensor([[1.0], [2.0], [3.0]])
@@ -147,8 +149,8 @@ def polynomial_mse_loss(
 
     Raises:
         TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
-        ValueError: a shape does not fit, a tensor is not on the CPU, ``x`` or ``target`` requires
-            grad, or ``reduction`` is unknown.
+        ValueError: a shape does not fit, a tensor is on another device, ``x`` or ``target``
+            requires grad, or ``reduction`` is unknown.
 
     Example:
         >>> x = torch.tensor([-1.0, 0.0, 2.0])
@@ -195,8 +197,8 @@ def legendre_mse_loss(
 
     Raises:
         TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
-        ValueError: a shape does not fit, a tensor is not on the CPU, ``x`` or ``target`` requires
-            grad, or ``reduction`` is unknown.
+        ValueError: a shape does not fit, a tensor is on another device, ``x`` or ``target``
+            requires grad, or ``reduction`` is unknown.
 
     Example:
         >>> x = torch.tensor([0.0, 1.0, 2.0])
@@ -214,14 +216,15 @@ def legendre_p3(x: Tensor) -> Tensor:
     """The Legendre polynomial of degree three, elementwise: ``P₃(x) = (5x³ - 3x) / 2``.
 
     Args:
-        x: any shape, float32 or float64, on the CPU; or bfloat16 or float16, computed in float32.
+        x: any shape, float32 or float64, on the CPU or CUDA; or bfloat16 or float16, computed in
+            float32.
 
     Returns:
         ``P₃(x)``, the shape of ``x``; its derivative is ``P₃′(x) = 3 (5x² - 1) / 2``.
 
     Raises:
         TypeError: ``x`` is not a tensor of one of these dtypes.
-        ValueError: ``x`` is not on the CPU.
+        ValueError: ``x`` is on another device.
 
     Example:
         >>> gdcore.functional.legendre_p3(torch.tensor([1.0, 2.0]))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _ops
-from ._step import NativeStep
+from ._optim.step import NativeStep
 
 __all__ = ["SGD", "Adam", "AdamW", "RMSprop"]
 
@@ -17,14 +17,14 @@ class SGD(NativeStep, torch.optim.SGD):
     ``g ← ±grad + weight_decay p``; ``b ← momentum b + (1 - dampening) g``, or ``g`` at the first
     step; ``g ← g + momentum b`` (Nesterov) or ``b``; ``p ← p - lr g``.
 
-    All parameters are updated in one native call, in place. bfloat16 and float16 are computed in
-    float32 and rounded once. What the kernels do not take (complex or sparse gradients, other
-    devices, subclasses of tensors, ``differentiable=True``, dispatch modes that look on) goes
-    through torch's own update, in float32 for half types on the CPU, and ``foreach`` and ``fused``
-    choose among torch's implementations for the other dtypes there. With ``fused=True`` a
-    ``GradScaler`` leaves it to the step to unscale gradients, float16 included. Parameters that
-    share memory are updated one after the other, and a negative rate set in a group ascends, both
-    as in torch.
+    All parameters are updated in one native call, in place, on the CPU, and on CUDA where gdcore
+    was built with it. bfloat16 and float16 are computed in float32 and rounded once. What the
+    kernels do not take (complex or sparse gradients, other devices, subclasses of tensors, a rate
+    in a tensor on CUDA, ``differentiable=True``, dispatch modes that look on) goes through torch's
+    own update, in float32 for half types on the CPU, and ``foreach`` and ``fused`` choose among
+    torch's implementations for the other dtypes there. With ``fused=True`` a ``GradScaler`` leaves
+    it to the step to unscale gradients, float16 included. Parameters that share memory are updated
+    one after the other, and a negative rate set in a group ascends, both as in torch.
 
     Args:
         params: parameters or groups of them, as every ``torch.optim.Optimizer`` takes.
@@ -133,7 +133,8 @@ class Adam(NativeStep, torch.optim.Adam):
         capturable: torch's, which has it for accelerators only and refuses it at the first step on
             the CPU.
         differentiable: torch updates, and autograd records it.
-        fused: chooses among torch's implementations, where torch updates.
+        fused: chooses among torch's implementations, where torch updates: with True on CUDA, where
+            it counts the steps on the device.
         decoupled_weight_decay: decay the parameters themselves, as `AdamW` does.
 
     Raises:
@@ -176,7 +177,8 @@ class AdamW(NativeStep, torch.optim.AdamW):
         capturable: torch's, which has it for accelerators only and refuses it at the first step on
             the CPU.
         differentiable: torch updates, and autograd records it.
-        fused: chooses among torch's implementations, where torch updates.
+        fused: chooses among torch's implementations, where torch updates: with True on CUDA, where
+            it counts the steps on the device.
 
     Raises:
         ValueError: a negative rate, ``eps`` or weight decay; a beta outside [0, 1); ``foreach``

@@ -16,6 +16,8 @@ import torch
 
 import gdcore
 
+# Examples are found by importing every module.
+pytest.importorskip("gdcore.lessons.page", reason="the examples need the report extra")
 README = Path(__file__).parents[2] / "README.md"
 
 

@@ -11,6 +11,7 @@ import gdcore
 
 ROOT = Path(gdcore.__file__).parent
 ABOVE = {
+    "_optim": ("_native", "_recognition", "_loop", "_insight", "affine", "training", "optim"),
     "_native": ("_recognition", "_loop", "_insight", "affine", "training", "_curvature", "_sweep"),
     "_recognition": ("_loop", "_insight", "affine", "training", "_curvature", "_sweep"),
     "_loop": ("_insight", "training", "_explain", "_curvature", "_sweep", "lessons"),

@@ -187,9 +187,9 @@ def test_numbers_of_other_kinds(name: str, make: Any) -> None:
 def test_a_step_with_a_number_of_numpy_s_is_native(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gdcore import _torch_step
+    from gdcore._optim import torch_step
 
-    monkeypatch.setattr(_torch_step, "step", None)
+    monkeypatch.setattr(torch_step, "step", None)
     parameter = Parameter(torch.ones(3))
     optimizer = ours(name, [parameter], **FULL[name])
     for rate in (np.float32(0.1), np.float64(0.1), np.int64(1), torch.tensor(1)):

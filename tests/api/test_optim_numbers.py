@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.testing._internal.common_optimizers import optim_db
 
 from ..kernels.rounding import check
 from ..optimizer_bounds import gradients, steps_of
 from .optimizers import MAKERS, NAMES, copies
+
+pytest.importorskip("expecttest", reason="torch's own cases need the test extra")
+
+from torch.testing._internal.common_optimizers import optim_db
 
 STEPS = 5
 Case = tuple[str, dict[str, Any]]

@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import gdcore
 from gdcore import plotting
 from gdcore._insight.figures import rate_figure
+
+pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 X = torch.tensor([[1.0], [2.0], [3.0]])
 LOSS = nn.MSELoss()

@@ -177,6 +177,52 @@ def test_steps_that_are_torch_s(
     assert how.state[model.weight]["step"] == 3
 
 
+@pytest.mark.parametrize("name", ["RMSprop", "Adam", "AdamW"])
+def test_counts_are_not_captured(
+    pretended: None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph would replay the count of the step that it was captured at."""
+    model = nn.Linear(3, 1)
+    step = gdcore.train_step(model, nn.MSELoss(), optimizer(name, model.parameters()))
+    step(X, Y)
+    before = model.weight.detach().clone()
+    monkeypatch.setattr("gdcore._native.cuda_runner._captured", lambda x: True)
+    with pytest.raises(RuntimeError, match="capturable: expected True"):
+        step(X, Y)
+    assert torch.equal(model.weight, before)
+
+
+def test_steps_of_sgd_are_captured(pretended: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first with momentum, which is none that can be repeated."""
+    monkeypatch.setattr("gdcore._native.cuda_runner._captured", lambda x: True)
+    for momentum in (0.0, 0.9):
+        model = nn.Linear(3, 1)
+        how = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
+        step = gdcore.train_step(model, nn.MSELoss(), how)
+        if momentum:
+            with pytest.raises(RuntimeError, match="momentum_buffer: expected one"):
+                step(X, Y)
+            with monkeypatch.context() as before:
+                before.setattr("gdcore._native.cuda_runner._captured", lambda x: False)
+                step(X, Y)
+        assert step(X, Y) > 0
+
+
+def test_nothing_waits_for_settings() -> None:
+    """Rates and counts on the device are torch's to read; meta stands for it."""
+    from gdcore._native.cuda_runner import no_step
+
+    model = nn.Linear(3, 1)
+    native = NativeModel("linear", ("weight", "bias"), (model.weight, model.bias), False)
+    how = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.1), foreach=False)
+    assert no_step(native, how) is None
+    how.param_groups[0]["lr"] = torch.tensor(0.1, device="meta")
+    assert "without waiting" in str(no_step(native, how))
+    how.param_groups[0]["lr"] = 0.1
+    how.state[model.bias] = {"step": torch.tensor(1.0, device="meta")}
+    assert "counted on the CPU" in str(no_step(native, how))
+
+
 def test_other_devices() -> None:
     """What is not where the parameters are is named before anything else is looked at."""
     weight = nn.Parameter(torch.zeros(1, 3))

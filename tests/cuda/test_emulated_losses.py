@@ -16,7 +16,7 @@ from ..kernels import test_mse as elementwise
 from ..kernels import test_polynomial_mse as polynomial
 from ..kernels.layouts import MATRICES, VECTORS, contiguous
 from ..kernels.rounding import Bounded, bounded, check
-from .emulator import Emulator
+from .emulator import STORAGES, Emulator
 
 # A line, one lane for a row, groups of 2 to 32 lanes, several vectors to a lane, blocks of outputs.
 SHAPES = ((1, 1), (3, 1), (5, 2), (8, 5), (17, 1), (33, 7), (65, 1), (200, 2), (300, 1))
@@ -247,3 +247,15 @@ def test_legendre_p3(
     torch.testing.assert_close(out, (5 * x**3 - 3 * x) / 2, rtol=0, atol=20 * unit)
     emulated.legendre_p3(x, grad, out)
     torch.testing.assert_close(out, grad * (15 * x**2 - 3) / 2, rtol=0, atol=80 * unit)
+
+
+@pytest.mark.parametrize("dtype", STORAGES, ids=str)
+@pytest.mark.parametrize("size", [0, 1, 5003])
+def test_scale(emulated: Emulator, dtype: torch.dtype, size: int) -> None:
+    """torch's products; times 1 nothing is written."""
+    values = torch.randn(size, dtype=torch.float64).to(dtype)
+    for factor in (-0.3, 1.0, 0.0):
+        by = torch.tensor(factor, dtype=torch.float64).to(dtype)
+        mine = values.clone()
+        emulated.scale(mine, by)
+        assert torch.equal(mine, values * by)

@@ -1,5 +1,6 @@
 """The runner on CUDA over emulated kernels, against the CPU's: losses, stops, what is refused."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_chunks_do_not_show(on_host: Any, rows: int, monkeypatch: pytest.MonkeyP
         problem = linear(rows, 20, 2, torch.float32)
         mine, _ = runners(problem, "Adam with all options")
         mine._chunk = first
-        monkeypatch.setattr("gdcore._native.cuda_runner._CHUNK", 0.0)  # each is half of the last
+        monkeypatch.setattr("gdcore._native.cuda_runner._CHUNK", 0.0)  # then one at a time
         ran = mine.run(9, record_every=2)
         found.append((ran.losses, ran.records, *(p.detach() for p in problem.parameters)))
     for other in found[1:]:
@@ -85,7 +86,7 @@ def test_minibatches(on_host: Any, size: int, order: Tensor | None, weighted: bo
 @pytest.mark.parametrize("first", [1, 5, 64])
 def test_stop(on_host: Any, name: str, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looked at after a chunk; what went past it is taken back, to the bit."""
-    monkeypatch.setattr("gdcore._native.cuda_runner._CHUNK", 0.0)  # each is half of the last
+    monkeypatch.setattr("gdcore._native.cuda_runner._CHUNK", 0.0)  # then one at a time
     rule = StopRule(no_improvement_for=3)
     if name == "Adam":
         losses = runners(linear(30, 3, 2), name)[1].run(20).losses
@@ -147,6 +148,22 @@ def test_interrupts(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ran.outcome == "interrupted"
     assert 0 < ran.epochs == ran.updates == len(ran.losses) < 1000
     torch.testing.assert_close(ran.losses, theirs.run(ran.epochs).losses, **CLOSE)
+
+
+@pytest.mark.parametrize(("seconds", "chunks"), [(1.0, [1] * 5), (2**-10, [1, 20, 20, 9])])
+def test_chunks_grow_with_what_they_take(
+    on_host: Any, seconds: float, chunks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C waits for no more than one epoch, or a fiftieth of a second of them."""
+    from gdcore._native.cuda_loop import CudaLoop
+
+    made: list[int] = []
+    put = CudaLoop.put
+    monkeypatch.setattr(CudaLoop, "put", lambda loop, n: (made.append(n), put(loop, n)))
+    clock = SimpleNamespace(perf_counter=lambda: seconds * sum(made))
+    monkeypatch.setattr("gdcore._native.cuda_runner.time", clock)
+    runners(linear())[0].run(sum(chunks))
+    assert made == chunks
 
 
 @pytest.mark.parametrize("frozen", ["requires no gradient", "not in the optimizer"])

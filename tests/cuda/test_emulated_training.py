@@ -98,6 +98,15 @@ def test_many_tensors(emulated: Emulator) -> None:
         assert torch.equal(p, torch.full((3,), i - 0.25 * (i // 20)))
 
 
+@pytest.mark.parametrize("kind", PLACES)
+def test_one_group_is_one_launch(emulated: Emulator, kind: str) -> None:
+    """Of as many tensors as its arguments hold; a rule is what its settings are, not its bytes."""
+    ours = [torch.zeros(3) for _ in range(128)]
+    slots = [[p, torch.ones(3), *states(kind, {}, p)] for p in ours]
+    emulated.update(kind, slots, [numbers(kind, {"lr": 0.1}, 0)] * len(ours))
+    assert emulated.launches == 1
+
+
 Data = tuple[Tensor, Tensor, Tensor | None]
 
 

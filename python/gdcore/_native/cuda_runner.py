@@ -1,7 +1,6 @@
 """Training on CUDA over the rows themselves: a runner for `fit`, a step for `train_step`."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,8 +20,6 @@ __all__ = ["CudaRunner", "CudaStep", "no_step"]
 
 _CHUNK = 0.02
 """Seconds of epochs that are put on the stream before anybody waits, and looks for Ctrl-C."""
-_FIRST = 64
-"""Epochs of the first chunk; they double."""
 
 
 class CudaRunner:
@@ -44,7 +41,7 @@ class CudaRunner:
             raise ValueError(reason)
         self._problem, self._optimizer = checked(problem), optimizer
         self._rule: RuleState | None = None
-        self._chunk = _FIRST
+        self._chunk = 1  # epochs, until it is known how long they take
 
     def run(
         self,
@@ -99,9 +96,7 @@ class CudaRunner:
         loop.put(count)
         at = loop.wait()
         took = time.perf_counter() - began
-        self._chunk = (
-            max(count // 2, 1) if took > 2 * _CHUNK else count * 2 if took < _CHUNK else count
-        )
+        self._chunk = max(int(count * _CHUNK / max(took, 1e-6)), 1)
         if rule is None or before is None:
             return "finished" if at is None else "diverged"
         for i, loss in enumerate(loop.losses[first : loop.made].tolist()):
@@ -161,12 +156,42 @@ class CudaRunner:
         return surely_stable(self._problem, self._optimizer, rate, None)
 
 
-def no_step(model: Any, groups: Sequence[dict[str, Any]]) -> str | None:
+def no_step(model: Any, optimizer: torch.optim.Optimizer) -> str | None:
     """Why a single update of a ``NativeModel`` is not native, or None where it is."""
-    for group in groups:
+    for group in optimizer.param_groups:
         if "betas" in group and group.get("fused"):
             return "optimizer: expected steps that are counted on the CPU, got fused=True"
-    return unsuited(model.kernel, model.parameters, groups)
+        if any(map(_elsewhere, group.values())):
+            return (
+                "optimizer: expected settings that are read without waiting, got a tensor on CUDA"
+            )
+    if any(_elsewhere(optimizer.state.get(p, {}).get("step")) for p in model.parameters):
+        return "optimizer: expected steps that are counted on the CPU, got a count on CUDA"
+    return unsuited(model.kernel, model.parameters, optimizer.param_groups)
+
+
+def _elsewhere(value: Any) -> bool:
+    """Whether to read it would be to wait for a device."""
+    return isinstance(value, Tensor) and not value.is_cpu
+
+
+def _captured(x: Tensor) -> bool:
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _expect_repeatable(rule: str, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """A graph would replay the count of the step that it was captured at, and a first step."""
+    if rule != "sgd":
+        raise RuntimeError(
+            "capturable: expected True, as the step is being captured into a CUDA graph, got False"
+        )
+    groups = [group for group in optimizer.param_groups if group["momentum"] != 0]
+    held = {id(p) for group in groups for p in group["params"] if p.requires_grad}
+    if any(id(p) in held and not optimizer.state.get(p) for p in model.parameters):
+        raise RuntimeError(
+            "momentum_buffer: expected one, as the step is being captured into a CUDA graph, got "
+            "none; make a step before"
+        )
 
 
 class CudaStep:
@@ -179,14 +204,17 @@ class CudaStep:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor | None:
         """The loss, or None, with nothing done, if what the step was made from has changed."""
-        groups = self._optimizer.param_groups
-        if not self._watch.unchanged() or no_step(self._model, groups) is not None:
+        optimizer = self._optimizer
+        if not self._watch.unchanged() or no_step(self._model, optimizer) is not None:
             return None
         self._check(x, y)
         kernel, names, parameters, flat = self._model
         problem = checked(Problem(kernel, names, parameters, x, y, None, self._mean, flat))
-        rule, state = rule_of(self._optimizer), self._optimizer.state
-        loop = CudaLoop(problem, rule, groups, state, 1, stops=False)
+        rule = rule_of(optimizer)
+        if _captured(x):
+            _expect_repeatable(rule, self._model, optimizer)
+        held = optimizer.param_groups, optimizer.state
+        loop = CudaLoop(problem, rule, *held, 1, stops=False)
         loop.put(1)
-        mark_stepped(self._optimizer)
+        mark_stepped(optimizer)
         return loop.losses.reshape(())

@@ -175,7 +175,7 @@ def features(problem: Problem) -> tuple[Columns, Tensor]:
         size = problem.parameters[0].numel()
         return (
             lambda start, stop: (torch.vander(x[start:stop].double(), size, increasing=True),),
-            torch.arange(size).unsqueeze(0),
+            torch.arange(size, device="cpu").unsqueeze(0),
         )
     if problem.kernel != "linear":
         raise ValueError(
@@ -191,12 +191,12 @@ def features(problem: Problem) -> tuple[Columns, Tensor]:
 
     if outputs == 1:
         return with_ones, _places(1, columns + 1)
-    bias = torch.arange(outputs * columns, outputs * (columns + 1)).unsqueeze(1)
-    return with_ones, torch.cat((_places(outputs, columns), bias), 1)
+    weights = _places(outputs, columns)
+    return with_ones, torch.cat((weights, _places(outputs, 1) + outputs * columns), 1)
 
 
 def _places(outputs: int, columns: int) -> Tensor:
-    return torch.arange(outputs * columns).reshape(outputs, columns)
+    return torch.arange(outputs * columns, device="cpu").reshape(outputs, columns)
 
 
 def compressed(problem: Problem) -> Problem:

@@ -111,5 +111,6 @@ def fresh_state(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: Tens
         like.grad = like.detach()
         maker: Any = object.__new__(namesake)
         maker.__dict__.update(optimizer.__dict__, state=defaultdict(dict))
-        maker._init_group({**group, "params": [like]}, [], [], [], [], [], [])
+        with torch.device("cpu"):  # where steps are counted, whatever the default device
+            maker._init_group({**group, "params": [like]}, [], [], [], [], [], [])
         return dict(maker.state[like])

@@ -215,16 +215,16 @@ class CompressedRunner:
 
         The loss is ``‖Φ θ - y‖²``, so its largest curvature is ``2 σ²``. In float64, descending.
         """
-        trained = torch.cat(
-            [torch.full((outside.numel(),), outside.requires_grad) for outside in self._outside]
-        )
         rows, index = self.rows.x, self.rows.index
         assert index is not None
+        trained = torch.cat(
+            [rows.new_full((p.numel(),), p.requires_grad, dtype=torch.bool) for p in self._outside]
+        )
         places = index.reshape(-1)
         if trained.all() and len(places) == len(trained) == len(set(places.tolist()) - {-1}):
             # Every output has parameters of its own over the same features.
             return singular_values(rows)
-        matrix = torch.zeros(len(index), len(rows), len(trained) + 1, dtype=torch.float64)
+        matrix = rows.new_zeros(len(index), len(rows), len(trained) + 1)
         for output, columns in zip(matrix, index, strict=True):
             output.index_add_(1, columns % (len(trained) + 1), rows)
         return singular_values(matrix[..., :-1].reshape(-1, len(trained))[:, trained])

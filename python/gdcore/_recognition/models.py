@@ -209,7 +209,7 @@ class StepPlan:
         self.watch = seen.watch
         self._training: _ops.Training | None = None
         if self.model.on_cuda:
-            reason = _cuda_runner().no_step(self.model, optimizer.param_groups)
+            reason = _cuda_runner().no_step(self.model, optimizer)
             if reason is not None:
                 raise ValueError(reason)
         else:

@@ -6,12 +6,13 @@ then tested where no device is. The same launches are compiled as for a device, 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,13 @@ def build(directory: Path) -> Emulator:
             "-ffp-contract=off",
             "-fno-tree-slp-vectorize",
         ),
-        *(f"-I{CSRC}", f"-I{HERE}"),
+        *(f"-I{CSRC}", f"-I{CSRC / 'third_party'}", f"-I{HERE}"),
         str(HERE / "emulator.cpp"),
         str(CSRC / "cuda" / "scratch.cpp"),
         *("-o", str(library)),
     ]
     subprocess.run(command, check=True)
-    return Emulator(ctypes.CDLL(str(library)))
+    return Emulator(library)
 
 
 def _described(tensor: Tensor | None) -> _Tensor:
@@ -102,14 +103,51 @@ def _numbers(settings: Sequence[Sequence[float]]) -> Any:
 class Emulator:
     """The calls of ``gdcore._cuda`` on CPU tensors; threads run forwards or backwards."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
         self.backwards = False
 
     def _call(self, name: str, dtype: torch.dtype, *arguments: Any) -> None:
         function = getattr(self._library, name)
         if function(STORAGES[dtype], int(self.backwards), *arguments) != 0:
             raise RuntimeError(f"{name} failed: see stderr")
+
+    @property
+    def launches(self) -> int:
+        """How many the last call came to."""
+        return int(self._library.emulated_launches())
+
+    @contextlib.contextmanager
+    def device(self) -> Iterator[Callable[[bool], None]]:
+        """CPU tensors pass for a device's in optimizers' steps, whose launches come here.
+
+        They fail while the function that is given was last called with True.
+        """
+        from gdcore import _core, _ops
+
+        library, python = self._library, ctypes.pythonapi
+        library.pretended_exchange.restype = library.pretended_updates.restype = ctypes.c_void_p
+        python.PyCapsule_GetPointer.restype = ctypes.c_void_p
+        python.PyCapsule_New.restype = ctypes.py_object
+        names = b"dlpack_exchange_api", b"gdcore.device_updates"
+        given = ctypes.py_object(torch.Tensor.__dlpack_c_exchange_api__)
+        exchange = library.pretended_exchange(
+            ctypes.c_void_p(python.PyCapsule_GetPointer(given, names[0]))
+        )
+        capsules = [
+            python.PyCapsule_New(ctypes.c_void_p(pointer), name, None)
+            for pointer, name in zip((exchange, library.pretended_updates()), names, strict=True)
+        ]
+        fail = library.pretended_failure
+        _core.connect(type("Tensor", (), {"__dlpack_c_exchange_api__": capsules[0]}))
+        _core.connect_device_updates(capsules[1])
+        try:
+            yield fail
+        finally:
+            fail(False)
+            _core.connect(torch.Tensor)
+            if _ops.cuda is not None:
+                _core.connect_device_updates(_ops.cuda.UPDATES)
 
     def mse(
         self,
@@ -184,6 +222,10 @@ class Emulator:
             *map(_pointer, (losses, status, previous, records)),
             ctypes.c_int64(record_every),
         )
+
+    def scale(self, tensor: Tensor, factor: Tensor) -> None:
+        data = (_Tensor * 1)(_described(tensor))
+        self._call("emulate_scale", tensor.dtype, data, _pointer(factor))
 
     def legendre_p3(self, x: Tensor, grad: Tensor | None, out: Tensor) -> None:
         data = (_Tensor * 2)(_described(x), _described(grad))

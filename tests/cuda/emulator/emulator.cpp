@@ -1,10 +1,14 @@
 // The launches of csrc/cuda on the host, for ctypes: see emulator.py beside this.
+#include <dlpack/dlpack.h>
+
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 
 #include "cuda/arguments.h"
 #include "queue.h"
+#include "training/device_updates.h"
 
 namespace gdcore::cuda {
 namespace {
@@ -24,6 +28,8 @@ View elements_view(const Tensor& t) {
   if (t.flat) return flat_view(t.data, t.rows * t.columns);
   return {t.data, t.row, t.column, t.columns, false, false};
 }
+
+int last_launches = 0;
 
 template <class Launch>
 int launched(Storage storage, bool backwards, const Launch& launch) {
@@ -47,7 +53,15 @@ int launched(Storage storage, bool backwards, const Launch& launch) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
   }
+  last_launches = queue.launches;
   return 0;
+}
+
+/// What lies behind a rule's last member, a flag, is as the memory was before: other bytes in each.
+template <class Rule>
+void spoil_padding(Rule& rule, const bool& last, int byte) {
+  const auto used = static_cast<std::size_t>(reinterpret_cast<const char*>(&last + 1) - reinterpret_cast<char*>(&rule));
+  std::memset(reinterpret_cast<char*>(&rule) + used, byte, sizeof(Rule) - used);
 }
 
 /// Memory as the caller has it to give: all NaN, and exactly as long as is asked for.
@@ -83,6 +97,25 @@ Problem problem_of(int model, Storage storage, const Tensor* data, void* const* 
   return p;
 }
 
+/// gdcore._core, told that tensors of any dimension are on CUDA (their counters have none), steps them here.
+DLPackExchangeAPI pretending;
+decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) look_at_host;
+bool pretended_launches_fail = false;
+
+int look_as_on_device(void* object, DLTensor* view) {
+  const int failed = look_at_host(object, view);
+  if (failed == 0 && view->ndim > 0) view->device.device_type = kDLCUDA;
+  return failed;
+}
+
+void pretended_update(int kind, const std::vector<UpdateJob>& jobs, int) {
+  if (pretended_launches_fail) throw std::runtime_error("a launch that failed");
+  launched(jobs.front().storage, false,
+           [&](auto launches, auto& queue) { launches.update(queue, static_cast<Kind>(kind), jobs); });
+}
+
+constexpr DeviceUpdates kPretendedUpdates = {&pretended_update, [](int) { return false; }};
+
 }  // namespace
 }  // namespace gdcore::cuda
 
@@ -90,6 +123,20 @@ using namespace gdcore;
 using namespace gdcore::cuda;
 
 extern "C" {
+
+const void* pretended_exchange(const void* of_torch) {
+  pretending = *static_cast<const DLPackExchangeAPI*>(of_torch);
+  look_at_host = pretending.dltensor_from_py_object_no_sync;
+  pretending.dltensor_from_py_object_no_sync = &look_as_on_device;
+  return &pretending;
+}
+
+const void* pretended_updates() { return &kPretendedUpdates; }
+
+void pretended_failure(int fails) { pretended_launches_fail = fails != 0; }
+
+/// Of the last call.
+int emulated_launches() { return last_launches; }
 
 int emulate_mse(int storage, int backwards, const Tensor* data, int mean, void* loss, void* losses, void* gradient) {
   const auto kind = static_cast<Storage>(storage);
@@ -147,6 +194,13 @@ int emulate_train(int storage, int backwards, int model, const Tensor* data, voi
                   [&](auto launches, auto& queue) { launches.train(queue, p, loop, memory.data()); });
 }
 
+int emulate_scale(int storage, int backwards, const Tensor* data, const void* factor) {
+  const Index size = data->rows * data->columns;
+  return launched(static_cast<Storage>(storage), backwards, [&](auto launches, auto& queue) {
+    launches.scale(queue, elements_view(*data), size, data->data, factor);
+  });
+}
+
 int emulate_legendre_p3(int storage, int backwards, const Tensor* data, void* out) {
   const LegendreP3Problem p = {data[0].rows * data[0].columns, elements_view(data[0]), elements_view(data[1]), out};
   return launched(static_cast<Storage>(storage), backwards,
@@ -162,6 +216,9 @@ int emulate_update(int storage, int backwards, int kind, int count, void* const*
   for (const Settings& s : parsed) adam.push_back(s.adam.rule(s.steps + 1));
   for (int i = 0; i < count; ++i) {
     const auto at = static_cast<std::size_t>(i);
+    if (kind == 0) spoil_padding(parsed[at].sgd, parsed[at].sgd.fresh, i);
+    if (kind == 1) spoil_padding(parsed[at].rmsprop, parsed[at].rmsprop.maximize, i);
+    spoil_padding(adam[at], adam[at].maximize, i);
     const void* const rule = kind == 0   ? static_cast<const void*>(&parsed[at].sgd)
                              : kind == 1 ? static_cast<const void*>(&parsed[at].rmsprop)
                                          : static_cast<const void*>(&adam[at]);

@@ -160,9 +160,11 @@ void entry() {
 
 struct Queue {
   bool backwards;
+  int launches = 0;
 
   template <class Body>
   void run(const Body& body, Index blocks, int threads) {
+    ++launches;
     if (threads > Body::kBlockThreads || threads % kWarpLanes != 0) throw std::logic_error("threads of a block");
     for (Index i = 0; i < blocks; ++i) {
       const Index number = backwards ? blocks - 1 - i : i;

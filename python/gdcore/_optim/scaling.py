@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ._checks import HALF
+from .._checks import HALF
 
 _Group = dict[str, Any]
 

@@ -4,6 +4,7 @@ import inspect
 from collections import defaultdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Group = dict[str, Any]
@@ -26,7 +27,8 @@ def begin(made: Any, group: Group) -> None:
 def fresh_states(optimizer: Any, group: Group) -> dict[Tensor, dict[str, Any]]:
     """What the namesake gives as states to parameters at their first step."""
     made = stand_in(optimizer, [group], state=defaultdict(dict))
-    begin(made, group)
+    with torch.device("cpu"):  # where steps are counted, whatever the default device
+        begin(made, group)
     return dict(made.state)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from . import _namesake, _settings
-from ._namesake import Group
+from . import namesake, settings
+from .namesake import Group
 
 _LAYOUTS = (torch.strided, torch.sparse_coo)
 
@@ -30,9 +30,9 @@ def expect_states(state: Any, parameters: list[Tensor]) -> None:
 
 def look_through(optimizer: Any, group: Group, number: int) -> None:
     """What the namesake refuses of a group of one parameter before it steps."""
-    made = _namesake.stand_in(optimizer, [])
+    made = namesake.stand_in(optimizer, [])
     try:
-        _namesake.begin(made, group)
+        namesake.begin(made, group)
     except KeyError:
         expect_states(made.state, group["params"])
         raise
@@ -40,9 +40,9 @@ def look_through(optimizer: Any, group: Group, number: int) -> None:
         (parameter,) = group["params"]
         values = made.state.get(parameter)
         if isinstance(values, dict):
-            begin = functools.partial(_namesake.begin, made)
+            begin = functools.partial(namesake.begin, made)
             raise _blamed(error, group, number, begin) from error
-        got = _settings.described(values)
+        got = settings.described(values)
         raise type(error)(f"state: expected a dict for each parameter, got {got}") from error
 
 
@@ -55,15 +55,15 @@ def _blamed(
     changed = dict(group)
     # A number is what is expected, whatever else stands in its way.
     numbers = [key for key, value in group.items() if isinstance(value, (int, float))]
-    for key in (key for key in _settings.EXPECTED if key in group and key not in numbers):
-        changed[key] = _settings.HARMLESS[key]
+    for key in (key for key in settings.EXPECTED if key in group and key not in numbers):
+        changed[key] = settings.HARMLESS[key]
         try:
             attempt(changed)
         except Exception:  # there is more that is wrong
             continue
-        got = _settings.described(group[key])
+        got = settings.described(group[key])
         return type(error)(
-            f"param_groups[{number}][{key!r}]: expected {_settings.EXPECTED[key]}, got {got}"
+            f"param_groups[{number}][{key!r}]: expected {settings.EXPECTED[key]}, got {got}"
         )
     return error
 
@@ -122,8 +122,8 @@ def _rehearsal_of(
         state = {key: like(value) for key, value in values.items()}
         if isinstance(values.get("step"), Tensor):
             state["step"] = values["step"].detach().clone()
-        _namesake.step(
-            _namesake.stand_in(
+        namesake.step(
+            namesake.stand_in(
                 optimizer,
                 [{**group, "params": [own]}],
                 state=defaultdict(dict, {own: state}),
@@ -142,8 +142,8 @@ def _state_blamed(error: Exception, parameter: Tensor, values: dict[str, Any]) -
         fits = isinstance(value, Tensor) and (value.dtype, value.shape) == own
         if key != "step" and not fits:
             return type(error)(
-                f"{key}: expected {_settings.described(parameter.detach())} as its parameter, got "
-                f"{_settings.described(value)}"
+                f"{key}: expected {settings.described(parameter.detach())} as its parameter, got "
+                f"{settings.described(value)}"
             )
     return error
 
@@ -161,7 +161,7 @@ def _kind_of(parameter: Tensor, values: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _numbers(group: Group) -> list[Any]:
-    values = [group[key] for key in _settings.EXPECTED if key in group]
+    values = [group[key] for key in settings.EXPECTED if key in group]
     return [part for v in values for part in (v if isinstance(v, (tuple, list)) else (v,))]
 
 

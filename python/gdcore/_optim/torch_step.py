@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _namesake, _rehearsal
-from ._checks import HALF
-from ._namesake import Group
+from .._checks import HALF
+from . import namesake, rehearsal
+from .namesake import Group
 
 
 def step(optimizer: Any, groups: list[Group], scale: Tensor | None = None) -> None:
@@ -47,7 +47,7 @@ def _steps_of(optimizer: Any, group: Group, number: int, scale: Tensor | None) -
     for parameter in group["params"]:
         if parameter.grad is None:
             continue
-        _rehearsal.look_through(optimizer, {**group, "params": [parameter]}, number)
+        rehearsal.look_through(optimizer, {**group, "params": [parameter]}, number)
         if group.get("fused") and parameter.grad.layout is not torch.strided:
             raise RuntimeError(
                 f"fused: expected False with sparse gradients, got True in param_groups[{number}]"
@@ -68,14 +68,14 @@ class _Step:
         self.number = number
 
     def run(self) -> None:
-        _namesake.step(_namesake.stand_in(self.optimizer, [self.group]))
+        namesake.step(namesake.stand_in(self.optimizer, [self.group]))
 
     def dtype_of(self, tensor: Tensor) -> torch.dtype:
         """In which a parameter, gradient or state enters the step."""
         return tensor.dtype
 
     def rehearse(self) -> None:
-        _rehearsal.rehearse(self.optimizer, self.group, self.number, self.dtype_of)
+        rehearsal.rehearse(self.optimizer, self.group, self.number, self.dtype_of)
 
 
 class _StepInFloat32(_Step):
@@ -107,12 +107,12 @@ class _StepInFloat32(_Step):
                 parameter.grad.copy_(grad)
             wide.grad = grad
             state = {key: _widened(value) for key, value in values.items()}
-        made = _namesake.stand_in(
+        made = namesake.stand_in(
             self.optimizer,
             [{**self.group, "params": [wide]}],
             state=defaultdict(dict, {wide: state}),
         )
-        _namesake.step(made)
+        namesake.step(made)
         with torch.set_grad_enabled(self.optimizer.defaults["differentiable"]):
             if parameter.dtype in HALF:
                 parameter.copy_(wide)

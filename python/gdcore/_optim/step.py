@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
-from . import _modes, _namesake, _ops, _rehearsal, _scaling, _settings, _torch_step
+from .. import _modes, _ops
+from . import namesake, rehearsal, scaling, settings, torch_step
 
 _Group = dict[str, Any]
 _States = dict[Tensor, dict[str, Any]]
@@ -90,27 +91,27 @@ class NativeStep(torch.optim.Optimizer):
                 self._step_apart(groups, *left)
         elif torch.compiler.is_dynamo_compiling():
             # torch leaves the graph at a step, too.
-            from . import _uncompiled
+            from . import uncompiled
 
-            _uncompiled.run(self._step_with_care)
+            uncompiled.run(self._step_with_care)
         else:
             self._step_with_care()
         return loss
 
     def _step_with_care(self) -> None:
         """A step that torch looks on at, or that a GradScaler has prepared."""
-        scale, overflow = _scaling.prepared(self)
+        scale, overflow = scaling.prepared(self)
         if overflow:
             return
         if scale is None:
             self._update(self.param_groups)
             return
-        with _scaling.unscaled(self.param_groups, scale) as groups:
+        with scaling.unscaled(self.param_groups, scale) as groups:
             self._update(groups, scale)
 
     def _update(self, groups: list[_Group], scale: Tensor | None = None) -> None:
         if _modes.traced():
-            _torch_step.step(self, self.param_groups, scale)
+            torch_step.step(self, self.param_groups, scale)
             return
         left = self._kernels(groups, self.state)
         if left is not None:
@@ -129,21 +130,27 @@ class NativeStep(torch.optim.Optimizer):
         first, and a state counts only once the step has been made.
         """
         if unsuited:
-            given, groups = groups, list(map(_settings.plain, groups))
+            given, groups = groups, list(map(settings.plain, groups))
             if any(new is not old for new, old in zip(groups, given, strict=True)):
                 left = self._kernels(groups, self.state)
                 if left is None:
                     return
                 unsuited, stateless = left
-        _rehearsal.expect_states(self.state, stateless)
+        rehearsal.expect_states(self.state, stateless)
         odd = [p for p in stateless if not isinstance(self.state.get(p, {}), dict)]
         unsuited = unsuited + odd
         theirs = set(map(id, unsuited))
         fresh: _States = {}
         for group in _of(groups, [p for p in stateless if id(p) not in theirs]):
             fresh.update(self._fresh_states(group))
+        # Those that torch counts on the device, as with fused=True, are torch's to update too.
+        elsewhere = [p for p, own in fresh.items() if "step" in own and not own["step"].is_cpu]
+        for parameter in elsewhere:
+            del fresh[parameter]
+        unsuited = unsuited + elsewhere
+        theirs.update(map(id, elsewhere))
         if unsuited:
-            _torch_step.step(self, _of(self.param_groups, unsuited), scale)
+            torch_step.step(self, _of(self.param_groups, unsuited), scale)
         native = [p for group in groups for p in group["params"] if id(p) not in theirs]
         if native and self._kernels(_of(groups, native), self.state, fresh) is not None:
             raise RuntimeError("a parameter, its gradient or its state changed during the step")
@@ -152,7 +159,7 @@ class NativeStep(torch.optim.Optimizer):
 
     def _fresh_states(self, group: _Group) -> _States:
         """The states that the namesake gives to parameters at their first step."""
-        return _namesake.fresh_states(self, group)
+        return namesake.fresh_states(self, group)
 
 
 _observed: Callable[..., Any] = torch_optimizer.Optimizer.profile_hook_step(NativeStep._unobserved)

@@ -1,0 +1,1 @@
+"""How `gdcore.optim` steps: natively, and as torch does where the kernels cannot."""

@@ -1,0 +1,96 @@
+"""Tensors on the CPU train as ever while torch's default device is another; meta stands for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gdcore
+from gdcore._optim import torch_step
+
+from .optimizers import NAMES
+
+X, Y = torch.randn(40, 3), torch.randn(40, 1)
+_W = torch.randn(1, 3)
+
+
+def by_hand(name: str) -> Tensor:
+    """`gdcore.optim`'s steps."""
+    weight = nn.Parameter(_W.clone())
+    optimizer = getattr(gdcore.optim, name)([weight], lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        gdcore.functional.linear_mse_loss(X, weight, None, Y).backward()
+        optimizer.step()
+    return weight.detach()
+
+
+def model_of(name: str) -> tuple[nn.Linear, Any]:
+    model = nn.Linear(3, 1, device="cpu")
+    with torch.no_grad():
+        model.weight.copy_(_W)
+        model.bias.zero_()
+    return model, getattr(torch.optim, name)(model.parameters(), lr=0.01)
+
+
+def by_steps(name: str) -> Tensor:
+    model, optimizer = model_of(name)
+    step = gdcore.train_step(model, nn.MSELoss(), optimizer, strict=True)
+    return torch.stack([step(X, Y) for _ in range(3)])
+
+
+def by_fit(method: str) -> Callable[[str], Tensor]:
+    def run(name: str) -> Tensor:
+        model, optimizer = model_of(name)
+        return gdcore.fit(model, nn.MSELoss(), optimizer, (X, Y), epochs=5, method=method).loss
+
+    return run
+
+
+WAYS = {
+    "by hand": by_hand,
+    "train_step": by_steps,
+    **{method: by_fit(method) for method in ("auto", "stepwise", "compressed", "eager")},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("way", WAYS)
+def test_same_numbers(way: str, name: str) -> None:
+    wanted = WAYS[way](name)
+    with torch.device("meta"):
+        found = WAYS[way](name)
+    assert torch.equal(found, wanted)
+
+
+def test_counts_on_a_device_are_torch_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As fused=True has them on CUDA: torch steps that parameter, and gdcore the others."""
+    known, new = (nn.Parameter(_W.clone()) for _ in range(2))
+    optimizer = gdcore.optim.Adam([known, new], lr=0.01)
+    known.grad = X[:1].clone()
+    optimizer.step()
+    made = gdcore.optim.Adam._fresh_states
+
+    def on_meta(self: Any, group: Any) -> Any:
+        fresh = made(self, group)
+        for own in fresh.values():
+            own["step"] = own["step"].to("meta")
+        return fresh
+
+    left: list[Tensor] = []
+    step = torch_step.step
+
+    def seen(optimizer: Any, groups: Any, scale: Tensor | None) -> None:
+        left.extend(p for group in groups for p in group["params"])
+        step(optimizer, groups, scale)
+
+    monkeypatch.setattr(gdcore.optim.Adam, "_fresh_states", on_meta)
+    monkeypatch.setattr(torch_step, "step", seen)
+    new.grad = X[:1].clone()
+    optimizer.step()
+    assert len(left) == 1
+    assert left[0] is new
+    assert [optimizer.state[p]["step"] for p in (known, new)] == [2, 1]
+    assert not torch.equal(new, _W)

@@ -1,0 +1,111 @@
+"""The bench for a device, as far as it goes without one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import gpu
+
+    monkeypatch.setattr(gpu, "describe", lambda: {"device": "none"})
+    return gpu
+
+
+def found(name: str) -> dict[str, Any]:
+    row = {"contender": "gdcore", "milliseconds": 1.0, "ratio": 1.0, "share of a copy": None}
+    return {"case": name, "unit": "step", "goal": None, "rows": [row]}
+
+
+def test_what_was_measured_is_left(
+    gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one cut short after two cases, of which one failed."""
+
+    def measure(name: str, _: float) -> Any:
+        if name == "disagrees":
+            raise AssertionError(name)
+        if name == "cut short":
+            raise KeyboardInterrupt
+        return found(name)
+
+    monkeypatch.setattr(gpu, "measure", measure)
+    names = ("disagrees", "first", "cut short", "never")
+    with pytest.raises(KeyboardInterrupt):
+        gpu.bench([lambda name=name: name for name in names], tmp_path / "device", False)
+    written = json.loads((tmp_path / "device.json").read_text())
+    assert [one["case"] for one in written["results"]] == ["first"]
+    assert written["cases"] == 4
+    assert "| first, per step |" in (tmp_path / "device.md").read_text()
+
+
+def run_script(tmp_path: Path, seconds: int, **commands: str) -> SimpleNamespace:
+    """`bench/gpu.sh` with stand-ins for the commands that it calls."""
+    for name, script in commands.items():
+        at = tmp_path / name.replace("_", "-")
+        at.write_text(f"#!/bin/sh\n{script}\n")
+        at.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", str(ROOT / "bench" / "gpu.sh"), str(tmp_path / "results")],
+        env={**os.environ, "PATH": path, "GDCORE_GPU_SECONDS": str(seconds)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return SimpleNamespace(code=ran.returncode, said=ran.stdout)
+
+
+def test_the_script_ends_in_time(tmp_path: Path) -> None:
+    """A stage takes no more than is left, and what comes after is told to be out of time."""
+    slow = 'case "$*" in *"bench/gpu.py"*|*info*) sleep 30;; esac'
+    ran = run_script(tmp_path, 4, python3=slow, compute_sanitizer="exit 1")
+    assert ran.code == 1
+    assert "-- failed: info (out of time)" in ran.said
+    assert "-- failed: bench (out of time)" in ran.said
+
+
+def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
+    ran = run_script(tmp_path, 580, python3='[ "$*" != "-c import pytest" ]')
+    assert ran.code == 1
+    assert "pytest is missing" in ran.said
+    assert "failed: tests after" in ran.said
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "said"),
+    [
+        ("1 failed, 2 passed in 3.0s", 9, "-- failed: memcheck (a test fails under it)"),
+        ("3 passed, 1 error in 3.0s", 1, "-- failed: memcheck (a test fails under it)"),
+        ("========= ERROR SUMMARY: 2 errors", 9, "-- failed: memcheck (errors)"),
+        ("Target application terminated", 1, "-- memcheck: not run here to its end (status 1)"),
+        ("3 passed in 2.1s\n========= ERROR SUMMARY: 0 errors", 0, "passed after"),
+    ],
+)
+def test_the_script_reads_the_sanitizer(tmp_path: Path, log: str, code: int, said: str) -> None:
+    log = log.replace("\n", "\\n")
+    ran = run_script(
+        tmp_path, 580, python3="exit 0", compute_sanitizer=f"printf '{log}\\n'; exit {code}"
+    )
+    assert said in ran.said, ran.said
+    assert (ran.code != 0) == ("failed:" in said)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a device would be measured")
+def test_it_says_that_it_has_not_measured() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "gpu.py")], capture_output=True, text=True
+    )
+    assert ran.returncode == 2
+    assert "not measured" in ran.stderr
