@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from .. import _modes, _ops
-from . import namesake, rehearsal, scaling, settings, torch_step
+from . import namesake
 
 _Group = dict[str, Any]
 _States = dict[Tensor, dict[str, Any]]
@@ -100,6 +100,8 @@ class NativeStep(torch.optim.Optimizer):
 
     def _step_with_care(self) -> None:
         """A step that torch looks on at, or that a GradScaler has prepared."""
+        from . import scaling
+
         scale, overflow = scaling.prepared(self)
         if overflow:
             return
@@ -111,6 +113,8 @@ class NativeStep(torch.optim.Optimizer):
 
     def _update(self, groups: list[_Group], scale: Tensor | None = None) -> None:
         if _modes.traced():
+            from . import torch_step
+
             torch_step.step(self, self.param_groups, scale)
             return
         left = self._kernels(groups, self.state)
@@ -129,6 +133,9 @@ class NativeStep(torch.optim.Optimizer):
         The native call has checked the others. What can still be refused, torch refuses: it goes
         first, and a state counts only once the step has been made.
         """
+        # Not at import: few programs take more than one step this way.
+        from . import rehearsal, settings, torch_step
+
         if unsuited:
             given, groups = groups, list(map(settings.plain, groups))
             if any(new is not old for new, old in zip(groups, given, strict=True)):
