@@ -27,7 +27,7 @@ Rows = Callable[[int, int], Tensor]
 Columns = Callable[[int, int], tuple[Tensor, ...]]
 """Rows [start, stop) of the parts of a matrix that stand side by side, in any dtype."""
 
-_BLOCK_ELEMENTS = 2**18
+_BLOCK_ELEMENTS = 3 * 2**16
 _DEVICE_BLOCK_ELEMENTS = 2**24
 _LANES = 4
 _MEMORY_ELEMENTS = 2**23
