@@ -145,11 +145,13 @@ struct Kernels {
   void (*legendre_p3)(const LegendreP3<T>&, Index begin, Index end) noexcept;
 };
 
-/// Rows of a block where lanes run over columns: what half of a first-level cache holds, in whole groups of four.
+/// Rows of a block where lanes run over columns, in whole groups of four: at most what half of a first-level cache
+/// holds. One run of them, as memory rests while a block's products are formed; one pack of columns takes several.
 template <class T>
 constexpr Index wide_block(Index columns) noexcept {
   const Index fit = Index{16384} / (columns * static_cast<Index>(sizeof(T))) / 4 * 4;
-  return fit < 4 ? 4 : fit > kRowGroup ? kRowGroup : fit;
+  const Index most = columns <= kLanes<T> ? kRowGroup : kWideRun;
+  return fit < 4 ? 4 : fit > most ? most : fit;
 }
 
 /// Elements of scratch that one call of `linear_mse` needs, its alignment kLaneBytes.
