@@ -215,8 +215,9 @@ def interleave(
             which = (done + turn) % len(runs)
             wait_until_idle()
             if short[which]:
-                # Caches and sleeping threads are brought back before the clock starts.
-                time_calls(runs[which], 1 + calls[which] // 10)
+                # Caches, sleeping threads and a core that has idled are brought back before the
+                # clock starts.
+                time_calls(runs[which], calls[which])
             samples[which].append(time_calls(runs[which], calls[which]) / calls[which])
     return samples, calls
 
