@@ -21,7 +21,7 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
         f"this is torch {torch.__version__}"
     )
 
-from . import _checks, _core
+from . import _checks, _core, _fakes
 from ._modes import traced, transformed
 
 _core.connect(torch.Tensor)
@@ -53,33 +53,6 @@ active_instruction_set = _core.active_instruction_set
 choose_instruction_set = _core.choose_instruction_set
 
 _library = torch.library.Library("gdcore", "DEF")
-PLAIN = (Tensor, torch.nn.Parameter)
-
-# What an op's results look like to a fake tensor; the losses of models make their own natively. A
-# result that is not wanted is None, and for the dispatcher, which wants a tensor, an empty one.
-# `empty_like` takes a third of the time of `empty` with a shape.
-
-_SCALARS = {
-    dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)
-}
-
-
-def _like(tensor: Tensor) -> Tensor:
-    try:
-        if tensor.is_contiguous():
-            return torch.empty_like(tensor)
-    except RuntimeError:  # sparse: the native check refuses it
-        pass
-    if tensor.layout is not torch.strided:
-        return torch.empty_like(tensor)
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
-
-
-def _scalar(tensor: Tensor) -> Tensor:
-    pattern = _SCALARS.get(tensor.dtype)
-    if pattern is None or type(tensor) not in PLAIN:
-        return torch.empty((), dtype=tensor.dtype, device=tensor.device)
-    return torch.empty_like(pattern)
 
 
 def mse(
@@ -88,24 +61,9 @@ def mse(
     if input.dim() > 2 or target.dim() > 2:
         input, target = input.contiguous(), target.contiguous()
         weight = None if weight is None else weight.contiguous()
-    loss, slope = _mse_results(input, target, reduction, gradient)
+    loss, slope = _fakes.mse_results(input, reduction, gradient)
     _core.mse(input, target, weight, reduction, loss, slope, torch.get_num_threads())
     return loss, slope
-
-
-def _mse_results(
-    input: Tensor, target: Tensor, reduction: str, gradient: bool, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    loss = _like(input) if reduction == "none" else _scalar(input)
-    return loss, _like(input) if gradient else None
-
-
-def _mse_fake(
-    input: Tensor, target: Tensor, reduction: str, gradient: bool, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    _checks.native_dtype(input=input, target=target, weight=weight)
-    _checks.mse(input, target, weight)
-    return _mse_results(input, target, reduction, gradient)
 
 
 def linear_mse(
@@ -123,31 +81,6 @@ def linear_mse(
     return results if bias is not None else (*results[:2], None, results[2])
 
 
-def _linear_mse_results(
-    x: Tensor, weight: Tensor, bias: Tensor | None, dx: bool
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    return (
-        _scalar(x),
-        _like(weight),
-        None if bias is None else _like(bias),
-        _like(x) if dx else None,
-    )
-
-
-def _linear_mse_fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    reduction: str,
-    dx: bool,
-    loss_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    _checks.native_dtype(x=x, target=target, weight=weight, bias=bias, loss_weight=loss_weight)
-    _checks.linear_mse(x, weight, bias, target, loss_weight)
-    return _linear_mse_results(x, weight, bias, dx)
-
-
 def polynomial_mse(
     x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -155,14 +88,6 @@ def polynomial_mse(
     return _core.model_loss("polynomial", x, target, (coefficients,), weight, mean, False, threads)[
         :2
     ]
-
-
-def _polynomial_mse_fake(
-    x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    _checks.native_dtype(x=x, target=target, coefficients=coefficients, weight=weight)
-    _checks.polynomial_mse(x, coefficients, target, weight, max_degree=MAX_DEGREE)
-    return _scalar(x), _like(coefficients)
 
 
 def legendre_mse(
@@ -179,41 +104,16 @@ def legendre_mse(
     return _core.model_loss("legendre", x, target, (a, b, c, d), weight, mean, False, threads)[:5]
 
 
-def _legendre_mse_fake(
-    x: Tensor,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    d: Tensor,
-    target: Tensor,
-    reduction: str,
-    weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d, weight=weight)
-    _checks.legendre_mse(x, a, b, c, d, target, weight)
-    return _scalar(x), _like(a), _like(b), _like(c), _like(d)
-
-
 def legendre_p3(x: Tensor) -> Tensor:
-    out = _like(x)
+    out = _fakes.like(x)
     _core.legendre_p3(x.contiguous(), None, out, torch.get_num_threads())
     return out
 
 
 def legendre_p3_backward(grad: Tensor, x: Tensor) -> Tensor:
-    out = _like(x)
+    out = _fakes.like(x)
     _core.legendre_p3(x.contiguous(), grad.contiguous(), out, torch.get_num_threads())
     return out
-
-
-def _legendre_p3_fake(x: Tensor) -> Tensor:
-    _checks.native_dtype(x=x)
-    return _like(x)
-
-
-def _legendre_p3_backward_fake(grad: Tensor, x: Tensor) -> Tensor:
-    _checks.native_dtype(x=x, grad=grad)
-    return _like(x)
 
 
 _implementations: dict[str, tuple[Any, Any]] = {}
@@ -237,31 +137,31 @@ for schema, native, fake in (
         "mse(Tensor input, Tensor target, str reduction, bool gradient, Tensor? weight=None)"
         " -> (Tensor, Tensor)",
         mse,
-        _mse_fake,
+        _fakes.mse,
     ),
     (
         "linear_mse(Tensor x, Tensor weight, Tensor? bias, Tensor target, str reduction, bool dx,"
         " Tensor? loss_weight=None) -> (Tensor, Tensor, Tensor, Tensor)",
         linear_mse,
-        _linear_mse_fake,
+        _fakes.linear_mse,
     ),
     (
         "polynomial_mse(Tensor x, Tensor coefficients, Tensor target, str reduction,"
         " Tensor? weight=None) -> (Tensor, Tensor)",
         polynomial_mse,
-        _polynomial_mse_fake,
+        functools.partial(_fakes.polynomial_mse, max_degree=MAX_DEGREE),
     ),
     (
         "legendre_mse(Tensor x, Tensor a, Tensor b, Tensor c, Tensor d, Tensor target,"
         " str reduction, Tensor? weight=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
         legendre_mse,
-        _legendre_mse_fake,
+        _fakes.legendre_mse,
     ),
-    ("legendre_p3(Tensor x) -> Tensor", legendre_p3, _legendre_p3_fake),
+    ("legendre_p3(Tensor x) -> Tensor", legendre_p3, _fakes.legendre_p3),
     (
         "legendre_p3_backward(Tensor grad, Tensor x) -> Tensor",
         legendre_p3_backward,
-        _legendre_p3_backward_fake,
+        _fakes.legendre_p3_backward,
     ),
 ):
     name = schema[: schema.index("(")]
@@ -315,7 +215,7 @@ class Step:
     def __init__(self, rule: str) -> None:
         kinds = {"sgd": _core.SgdStep, "rmsprop": _core.RmspropStep, "adam": _core.AdamStep}
         # Versions move on before anything is written: what has none raises there.
-        self._step = kinds[rule](PLAIN, torch._C._increment_version).step
+        self._step = kinds[rule](_checks.PLAIN, torch._C._increment_version).step
 
     def __call__(
         self,
@@ -336,7 +236,7 @@ def step(
     check: Callable[[Any, Any], None],
 ) -> Callable[[Tensor, Tensor], Tensor | None]:
     """One update as a function of x and y: see ``csrc/bindings/step.cpp``."""
-    return _core.step(training, watch, optimizer, check, *_SCALARS.values())
+    return _core.step(training, watch, optimizer, check, *_fakes.SCALARS.values())
 
 
 def training(
@@ -349,7 +249,7 @@ def training(
     index: Tensor | None,
 ) -> "_core.Training":
     """The native loop: see ``csrc/bindings/training.h``."""
-    return _core.Training(kernel, flat, parameters, mean, rule, PLAIN, fresh, index)
+    return _core.Training(kernel, flat, parameters, mean, rule, _checks.PLAIN, fresh, index)
 
 
 Training = _core.Training

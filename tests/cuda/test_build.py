@@ -66,7 +66,7 @@ def test_on_needs_nvcc(tmp_path: Path) -> None:
 def test_auto_goes_without(tmp_path: Path) -> None:
     ran = configure(tmp_path, "AUTO")
     assert ran.returncode == 0, ran.stderr
-    assert "no nvcc, so no CUDA path" in ran.stdout
+    assert "no nvcc was found, so no CUDA path" in ran.stdout
 
 
 @needs_cmake

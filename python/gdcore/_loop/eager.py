@@ -18,7 +18,6 @@ from torch.optim import lr_scheduler
 from torch.optim import optimizer as torch_optimizer
 
 from .. import _checks, functional, optim, reference
-from .._ops import PLAIN
 from .._recognition.models import recognise_loss
 from .._seen import Look
 from .batches import Inputs, Rows, per_element
@@ -81,7 +80,7 @@ class Loss:
 
 def _fits(tensor: Tensor) -> bool:
     known = tensor.device.type in _checks.devices
-    return type(tensor) in PLAIN and known and tensor.dtype in _DTYPES
+    return type(tensor) in _checks.PLAIN and known and tensor.dtype in _DTYPES
 
 
 def trained_by(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .. import _modes, _ops
+from .. import _checks, _modes
 from .._recognition.models import NativeModel, recognise_model
 from .._seen import Look
 
@@ -31,7 +31,7 @@ def check_native(x: Any, y: Any) -> None:
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
         if isinstance(tensor, FakeTensor):
             raise TypeError(f"{name}: expected a plain tensor, got a FakeTensor")
-        if type(tensor) not in _ops.PLAIN:
+        if type(tensor) not in _checks.PLAIN:
             raise NotPlainError(f"{name}: expected a plain tensor, got a {type(tensor).__name__}")
         if tensor.requires_grad:
             raise NotPlainError(

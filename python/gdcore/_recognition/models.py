@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules import module as torch_module
 
-from .. import _ops, functional, nn
+from .. import _checks, _ops, functional, nn
 from .._native.loop import training_of
 from .._native.optimizers import recognise_optimizer
 from .._seen import Look, Seen
@@ -100,7 +100,7 @@ def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Look) -> 
                 f"model: expected {name} as a parameter of {_describe(module)}, got none "
                 "(is it parametrised?)"
             )
-        if seen.type(parameter) not in _ops.PLAIN:
+        if seen.type(parameter) not in _checks.PLAIN:
             raise TypeError(f"model: expected {name} as a plain tensor, got {_describe(parameter)}")
         for attribute in ("_backward_hooks", "_post_accumulate_grad_hooks"):
             hooks = seen.attribute(parameter, attribute)
