@@ -11,8 +11,8 @@ namespace gdcore {
 
 namespace {
 
-/// Rows between the one that is copied and the one that is fetched: about the latency of memory.
-constexpr Index kRowsAhead = 16;
+/// Rows between the one that is copied and the one that is fetched: more than the latency of memory.
+constexpr Index kRowsAhead = 32;
 constexpr Index kLineBytes = 64;
 constexpr Index kRowsPerChunk = 1024;
 constexpr Index kRowsPerDraw = 1024;
@@ -22,31 +22,65 @@ constexpr Index kGroupElements = 4096;
 /// Elements of all slots: what a second-level cache holds beside other things.
 constexpr Index kSlotElements = 16 * kGroupElements;
 
-// Inlined at once: GCC takes a function that only prefetches for one without effect, and leaves out calls of it.
-template <class T>
-[[gnu::always_inline]] inline void fetch(const Matrix<const T>& from, Index columns, Index row) {
-  const T* const data = from.data + row * from.row;
-  if (from.column == 1) {
-    const char* const end = reinterpret_cast<const char*>(data + columns);
-    const char* line = reinterpret_cast<const char*>(data);
-    for (line -= reinterpret_cast<std::uintptr_t>(line) % kLineBytes; line < end; line += kLineBytes) {
-      __builtin_prefetch(line);
-    }
-  } else {
-    for (Index j = 0; j < columns; ++j) __builtin_prefetch(data + j * from.column);
+/// Rows here and there that are to lie one after another: `rows` names `count` of them, and `ahead` more may be looked
+/// at.
+struct Wanted {
+  const std::int32_t* rows;
+  Index count;
+  Index ahead;
+};
+
+/// `copy(i, row)` for every row, and `fetch(row)` some rows before that.
+template <class Fetch, class Copy>
+[[gnu::always_inline]] inline void for_rows(const Wanted& wanted, const Fetch& fetch, const Copy& copy) {
+  const std::int32_t* const rows = wanted.rows;
+  const Index fetched = std::min(wanted.count, wanted.count + wanted.ahead - kRowsAhead);
+  Index i = 0;
+  for (; i < fetched; ++i) {
+    fetch(rows[i + kRowsAhead]);
+    copy(i, rows[i]);
   }
+  for (; i < wanted.count; ++i) copy(i, rows[i]);
+}
+
+/// The same for rows of the width of PIECES times 16 bytes, or of any: a loop of known length is no loop.
+template <Index PIECES>
+void copy_rows(const char* data, Index stride, Index bytes, const Wanted& wanted, char* to) {
+  constexpr Index piece = 16;
+  const Index width = PIECES > 0 ? PIECES * piece : bytes;
+  // Inlined at once: GCC takes a function that only prefetches for one without effect, and leaves out calls of it.
+  const auto fetch = [=](Index row) __attribute__((always_inline)) {
+    const char* const from = data + row * stride;
+    for (Index line = 0; line < width; line += kLineBytes) __builtin_prefetch(from + line);
+    __builtin_prefetch(from + width - 1);
+  };
+  for_rows(wanted, fetch, [=](Index i, Index row) {
+    const char* const from = data + row * stride;
+    char* const there = to + i * width;
+    Index j = 0;
+    for (; j + piece <= width; j += piece) __builtin_memcpy(there + j, from + j, piece);
+    for (; j < width; j += 4) __builtin_memcpy(there + j, from + j, 4);
+  });
 }
 
 template <class T>
-void copy(const Matrix<const T>& from, Index columns, Index row, T* to) {
-  const T* const data = from.data + row * from.row;
-  if (from.column == 1) {
-    constexpr Index piece = 16 / static_cast<Index>(sizeof(T));
-    Index j = 0;
-    for (; j + piece <= columns; j += piece) __builtin_memcpy(to + j, data + j, 16);
-    for (; j < columns; ++j) to[j] = data[j];
+void gather_rows(const Matrix<const T>& from, Index columns, const Wanted& wanted, T* to) {
+  const T* const data = from.data;
+  const Index row_stride = from.row, column_stride = from.column;
+  if (columns == 1) {
+    const auto fetch = [=](Index row) __attribute__((always_inline)) { __builtin_prefetch(data + row * row_stride); };
+    for_rows(wanted, fetch, [=](Index i, Index row) { to[i] = data[row * row_stride]; });
+  } else if (column_stride == 1) {
+    constexpr Index size = sizeof(T);
+    const auto copy = columns * size == 64 ? copy_rows<4> : copy_rows<0>;
+    copy(reinterpret_cast<const char*>(data), row_stride * size, columns * size, wanted, reinterpret_cast<char*>(to));
   } else {
-    for (Index j = 0; j < columns; ++j) to[j] = data[j * from.column];
+    const auto fetch = [=](Index row) __attribute__((always_inline)) {
+      for (Index j = 0; j < columns; ++j) __builtin_prefetch(data + row * row_stride + j * column_stride);
+    };
+    for_rows(wanted, fetch, [=](Index i, Index row) {
+      for (Index j = 0; j < columns; ++j) to[i * columns + j] = data[row * row_stride + j * column_stride];
+    });
   }
 }
 
@@ -132,18 +166,11 @@ void Gathering<T>::gather(Index group) {
   const Index count = std::min(group_rows_, order_.count - first);
   const Index slot = group % slot_count_ * group_rows_;
   for_chunks(count, kRowsPerChunk, x_columns_, threads_, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      const std::int32_t* const row = order_.rows + first + i;
-      if (first + i + kRowsAhead < order_.count) {
-        fetch(data_.x, x_columns_, row[kRowsAhead]);
-        fetch(data_.target, target_columns_, row[kRowsAhead]);
-        if (loss_weight_) fetch(data_.loss_weight, target_columns_, row[kRowsAhead]);
-      }
-      copy(data_.x, x_columns_, *row, x_.get() + (slot + i) * x_columns_);
-      copy(data_.target, target_columns_, *row, target_.get() + (slot + i) * target_columns_);
-      if (loss_weight_) {
-        copy(data_.loss_weight, target_columns_, *row, loss_weight_.get() + (slot + i) * target_columns_);
-      }
+    const Wanted wanted = {order_.rows + first + begin, end - begin, order_.count - first - end};
+    gather_rows(data_.x, x_columns_, wanted, x_.get() + (slot + begin) * x_columns_);
+    gather_rows(data_.target, target_columns_, wanted, target_.get() + (slot + begin) * target_columns_);
+    if (loss_weight_) {
+      gather_rows(data_.loss_weight, target_columns_, wanted, loss_weight_.get() + (slot + begin) * target_columns_);
     }
   });
 }

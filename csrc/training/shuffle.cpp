@@ -21,6 +21,13 @@ std::uint32_t tempered(std::uint32_t word) {
   return word ^ word >> 18;
 }
 
+/// n modulo m. A quotient of two such numbers that is no whole number is further from one than double rounds: what is
+/// cut off is exactly the fraction. Unlike division of integers, that is done in several lanes at once.
+std::uint32_t remainder(std::uint32_t n, std::int32_t m) {
+  const auto quotient = static_cast<std::uint32_t>(static_cast<double>(n) / static_cast<double>(m));
+  return n - quotient * static_cast<std::uint32_t>(m);
+}
+
 }  // namespace
 
 bool GeneratorState::consistent() const {
@@ -69,7 +76,8 @@ void Shuffle::draw_until(Index rows) {
   while (drawn_ < end) {
     const Index count = twister_.take(end - drawn_, &words);
     for (Index j = 0; j < count; ++j) distance[j] = tempered(words[j]);
-    for (Index j = 0; j < count; ++j) distance[j] %= static_cast<std::uint32_t>(n_ - drawn_ - j);
+    const auto left = static_cast<std::int32_t>(n_ - drawn_);
+    for (std::int32_t j = 0; j < count; ++j) distance[j] = remainder(distance[j], left - j);
     std::int32_t* const first = all + drawn_;
     for (Index j = 0; j < count; ++j) std::swap(first[j], first[j + distance[j]]);
     drawn_ += count;
