@@ -135,12 +135,13 @@ RowData<T> Problem::data() const {
     const Index k = outputs();
     return flat ? Matrix<const T>{matrix.data, matrix.row * k, matrix.row} : matrix;
   };
-  return {x.matrix<T>(), by_row(target), loss_weight ? by_row(*loss_weight) : Matrix<const T>{}};
+  return {x.matrix<T>(), by_row(target), loss_weight ? by_row(*loss_weight) : Matrix<const T>{}, rows()};
 }
 
 template <class T>
 static LinearMse<T> linear_mse_of(const RowData<T>& data, Index columns, Index outputs, bool bias) {
-  return {columns, outputs, bias, data.x, data.target, nullptr, nullptr, nullptr, nullptr, T(0), data.loss_weight};
+  return {columns, outputs, bias,    data.x, data.target,      nullptr,
+          nullptr, nullptr, nullptr, T(0),   data.loss_weight, data.rows_to_fetch};
 }
 
 template <class T>

@@ -67,6 +67,8 @@ struct LinearMse {
   T* dx;                             ///< n × d, contiguous, or null
   T dx_factor;                       ///< dx = dx_factor · Σₒ r weight
   Matrix<const T> loss_weight = {};  ///< n × k, or null
+  /// The rows before this one may be fetched ahead of their turn, also by a call that is not to evaluate them.
+  Index rows_to_fetch = 0;
 };
 
 struct SgdUpdate;

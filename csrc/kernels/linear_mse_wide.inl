@@ -183,6 +183,9 @@ static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, 
   const Index stride = (d + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
   const Index block = wide_block<T>(d);
   const Index ahead = kPrefetchBytes / (d * static_cast<Index>(sizeof(T)));
+  // Only rows without gaps are fetched ahead.
+  const bool dense = a.x.column == 1 && a.x.row == d;
+  const Index fetching = dense ? (end > a.rows_to_fetch ? end : a.rows_to_fetch) - ahead : -1;
   T* gradient = scratch;
   T* buffer = scratch + k * stride;
   for (Index i = 0; i < k * stride; ++i) gradient[i] = 0;
@@ -194,7 +197,7 @@ static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, 
   for (Index row = begin; row < end; row += block) {
     const Index count = end - row < block ? end - row : block;
     Rows<T> x = contiguous_rows(a.x, row, count, d, stride, buffer);
-    if (a.x.column == 1 && a.x.row == d && row + count + ahead <= end) x.ahead = ahead;
+    if (row + count <= fetching) x.ahead = ahead;
     for (Index o = 0; o < k; ++o) {
       const T* target = a.target.data + row * a.target.row + o * a.target.column;
       const T* loss_weight = a.loss_weight.data == nullptr

@@ -21,6 +21,7 @@ struct RowData {
   Matrix<const T> x;
   Matrix<const T> target;
   Matrix<const T> loss_weight;  ///< or null
+  Index rows_to_fetch = 0;      ///< as in `LinearMse`
 };
 
 /// Which rows, and how many of them are taken at a time.
