@@ -148,12 +148,14 @@ struct Kernels {
 };
 
 /// Rows of a block where lanes run over columns, in whole groups of four: at most what half of a first-level cache
-/// holds. One run of them, as memory rests while a block's products are formed; one pack of columns takes several.
+/// holds, and no more than a group. From a run of them on it divides the group, so that sums do not depend on it.
 template <class T>
 constexpr Index wide_block(Index columns) noexcept {
   const Index fit = Index{16384} / (columns * static_cast<Index>(sizeof(T))) / 4 * 4;
-  const Index most = columns <= kLanes<T> ? kRowGroup : kWideRun;
-  return fit < 4 ? 4 : fit > most ? most : fit;
+  if (fit < kWideRun) return fit < 4 ? 4 : fit;
+  Index block = kRowGroup;
+  while (block > fit) block /= 2;
+  return block;
 }
 
 /// Elements of scratch that one call of `linear_mse` needs, its alignment kLaneBytes.

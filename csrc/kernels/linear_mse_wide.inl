@@ -5,6 +5,8 @@
 
 /// How far ahead of the products rows are prefetched, where at least one whole row fits: less than a page.
 inline constexpr Index kPrefetchBytes = 3072;
+/// Rows of fewer bytes are in a second-level cache after the first pass: nothing is gained by fetching them.
+inline constexpr Index kNearBytes = Index{1} << 18;
 
 /// Rows whose columns are neighbours.
 template <class T>
@@ -181,11 +183,15 @@ static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, 
   const Index d = a.columns;
   const Index k = a.outputs;
   const Index stride = (d + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
-  const Index block = wide_block<T>(d);
-  const Index ahead = kPrefetchBytes / (d * static_cast<Index>(sizeof(T)));
-  // Only rows without gaps are fetched ahead.
-  const bool dense = a.x.column == 1 && a.x.row == d;
-  const Index fetching = dense ? (end > a.rows_to_fetch ? end : a.rows_to_fetch) - ahead : -1;
+  const Index row_bytes = d * static_cast<Index>(sizeof(T));
+  const Index rows = end > a.rows_to_fetch ? end : a.rows_to_fetch;
+  const bool far = rows * row_bytes > kNearBytes;
+  const Index most = wide_block<T>(d);
+  // Memory rests while a block's products are formed: not for long.
+  const Index block = far && d > kLanes<T> && most > kWideRun ? kWideRun : most;
+  const Index ahead = kPrefetchBytes / row_bytes;
+  // Rows with gaps between them are not fetched.
+  const Index fetching = far && a.x.column == 1 && a.x.row == d ? rows - ahead : -1;
   T* gradient = scratch;
   T* buffer = scratch + k * stride;
   for (Index i = 0; i < k * stride; ++i) gradient[i] = 0;

@@ -68,6 +68,19 @@ def test_as_steps_on_the_rows(dtype: torch.dtype, size: int, order: str, weighte
     assert (ran.epochs, ran.updates, ran.outcome) == (1, len(batches), "finished")
 
 
+@DTYPE
+def test_batches_of_data_past_the_cache(dtype: torch.dtype) -> None:
+    """Rows that lie far from the core are taken in other blocks than those of a batch alone."""
+    rows, size = 2000, 200
+    problem = linear(rows, 40, 1, dtype)
+    other = twin(problem)
+    mine, theirs = (optimizer("SGD", p.parameters) for p in (problem, other))
+    StepwiseRunner(problem, mine).run(1, batch_size=size)
+    for batch in torch.arange(rows).split(size):
+        StepwiseRunner(rows_of(other, batch), theirs).run(1)
+    assert same(everything(problem, mine), everything(other, theirs))
+
+
 @pytest.mark.parametrize("layout", ["columns apart", "expanded", "every second row"])
 @pytest.mark.parametrize("order", ["as they lie", "shuffled"])
 def test_rows_that_lie_apart(layout: str, order: str) -> None:
