@@ -189,3 +189,14 @@ def test_a_subclass_of_its_own(name: str) -> None:
         results.append(everything(optimizer))
     close(*results)
     assert issubclass(base, getattr(torch.optim, name))
+
+
+@each
+def test_groups_in_a_tuple(name: str) -> None:
+    results = []
+    for make in (ours, theirs):
+        optimizer: Any = make(name, [start()], **FULL[name])
+        optimizer.param_groups = tuple(optimizer.param_groups)
+        advance(optimizer, range(3))
+        results.append(everything(optimizer))
+    close(*results)
