@@ -89,9 +89,9 @@ def promoted(tensors: Sequence[Tensor | None], own: int) -> tuple[Tensor | None,
     """All in the dtype that a prediction from the first ``own``, which share one, and the others
     have together; as they are where these do not, or where it is none to compute in.
     """
-    dtypes = [tensor.dtype for tensor in tensors if tensor is not None]
+    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
     prediction = {tensor.dtype for tensor in tensors[:own] if tensor is not None}
-    if len(prediction) > 1 or not _REAL.issuperset(dtypes):
+    if len(dtypes) == 1 or len(prediction) > 1 or not dtypes <= _REAL:
         return tuple(tensors)
     dtype = functools.reduce(torch.promote_types, dtypes)
     if not dtype.is_floating_point:
