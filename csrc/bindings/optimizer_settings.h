@@ -1,6 +1,9 @@
 // What a parameter group of torch says about the updates of its parameters, read as it is at every step.
 #pragma once
 
+#include <array>
+#include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "bindings/python.h"
@@ -84,8 +87,21 @@ class Group {
   mutable bool odd_ = false;
 };
 
-/// Each optimizer says which states its group's settings use, what torch's own step is left to do (`supported`), and
-/// what its kernel needs for one parameter.
+/// What an update multiplies by, and the setting that it comes from.
+struct Factor {
+  const char* setting;
+  const char* formula;
+  double value;
+};
+
+inline constexpr double kLargestSingle = std::numeric_limits<float>::max();
+
+/// Whether arithmetic in float32 takes the number, as torch has it: not what would only there become infinite.
+inline bool fits_single(double value) { return !(std::abs(value) > kLargestSingle) || std::isinf(value); }
+
+/// Each optimizer says which states its group's settings use, what torch's own step is left to do (`supported`), what
+/// its kernel needs for one parameter, the factors that torch lets enter float32 only if they fit, and, at less cost,
+/// whether they do at every step (`fits`).
 struct Sgd {
   using Rule = SgdUpdate;
   static constexpr UpdateKernel Updates::* kKernel = &Updates::sgd;
@@ -106,6 +122,8 @@ struct Sgd {
                  g.flag(k.maximize),
                  false},
         supported(!g.odd() && !g.flag(k.differentiable) && !g.is_elsewhere(k.lr)),
+        fits(fits_single(settings.lr) && fits_single(settings.weight_decay) && fits_single(settings.momentum) &&
+             fits_single(settings.one_minus_dampening)),
         used{settings.momentum != 0, false, false} {}
 
   Rule rule(double /*step*/, bool fresh) const {
@@ -114,8 +132,16 @@ struct Sgd {
     return rule;
   }
 
+  std::array<Factor, 4> factors(double /*step*/, bool fresh) const {
+    return {{{"lr", "lr", settings.lr},
+             {"weight_decay", "weight_decay", settings.weight_decay},
+             {"momentum", "momentum", settings.nesterov ? settings.momentum : 0.0},
+             {"dampening", "1 - dampening", used[0] && !fresh ? settings.one_minus_dampening : 0.0}}};
+  }
+
   SgdUpdate settings;
   bool supported;
+  bool fits;
   bool used[kMaxState];
 };
 
@@ -134,12 +160,20 @@ struct Rmsprop {
       : settings{g.number(k.lr),           g.number(k.alpha),    g.number(k.eps),
                  g.number(k.weight_decay), g.number(k.momentum), g.flag(k.maximize)},
         supported(!g.odd() && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr)),
+        fits(fits_single(settings.lr) && fits_single(settings.weight_decay) && fits_single(1.0 - settings.alpha)),
         used{true, settings.momentum > 0, g.flag(k.centered)} {}
 
   Rule rule(double /*step*/, bool /*fresh*/) const { return settings; }
 
+  std::array<Factor, 3> factors(double /*step*/, bool /*fresh*/) const {
+    return {{{"lr", "lr", settings.lr},
+             {"weight_decay", "weight_decay", settings.weight_decay},
+             {"alpha", "1 - alpha", 1.0 - settings.alpha}}};
+  }
+
   RmspropUpdate settings;
   bool supported;
+  bool fits;
   bool used[kMaxState];
 };
 
@@ -170,14 +204,22 @@ struct Adam {
     if (!numbers) return;
     settings.beta1 = to_double(first);
     settings.beta2 = to_double(second);
+    fits = std::abs(settings.lr) <= kLargestSingle * (1.0 - settings.beta1) && fits_single(settings.weight_decay);
   }
 
   Rule rule(double step, bool /*fresh*/) const { return settings.rule(step); }
+
+  std::array<Factor, 2> factors(double step, bool /*fresh*/) const {
+    const AdamUpdate rule = settings.rule(step);
+    return {
+        {{"lr", "lr / (1 - betas[0] ** step)", rule.step_size}, {"weight_decay", "weight_decay", rule.weight_decay}}};
+  }
 
   static bool is_share(double beta) { return beta >= 0.0 && beta < 1.0; }
 
   AdamSettings settings;
   bool supported = false;
+  bool fits = false;
   bool used[kMaxState];
 };
 

@@ -1,4 +1,6 @@
 // Whole optimizer steps: torch's parameter groups and state, read as they are at every call, and one job for all.
+#include <string>
+
 #include "bindings/optimizer_settings.h"
 #include "bindings/problem.h"
 #include "bindings/register.h"
@@ -13,6 +15,10 @@ class Counter {
   bool look(py::handle object) {
     return memory_.look(object) && memory_.on_cpu() && memory_.numel() == 1 &&
            (memory_.storage() == Storage::kFloat32 || memory_.storage() == Storage::kFloat64);
+  }
+  double next() const {
+    if (memory_.storage() == Storage::kFloat32) return next_step(*static_cast<const float*>(memory_.data()), true);
+    return next_step(*static_cast<const double*>(memory_.data()), false);
   }
   double advance() {
     memory_.read(&before_);
@@ -34,9 +40,11 @@ class Optimizer {
 
   /// One step of all parameters that have a gradient. `fresh` has states for those without, or is None.
   /// Returns None, or, with nothing written, the parameters that these kernels do not take and those without state.
-  py::object step(const py::list& groups, const py::dict& state, const py::object& fresh, int threads) const {
+  py::object step(const py::object& groups, const py::dict& state, const py::object& fresh, int threads) const {
     Pass pass{{}, {}, {}, {}, {}, {}, {}, {}, py::list(), py::list(), py::list(), 0};
-    for (const py::handle dict : groups) {
+    const py::object held = result_of(PySequence_Fast(groups.ptr(), "param_groups: expected a list"));
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(held.ptr()); ++i) {
+      const py::handle dict = PySequence_Fast_GET_ITEM(held.ptr(), i);
       if (!PyDict_Check(dict.ptr())) throw py::type_error("param_groups: expected dicts");
       const Group group(dict, torch_);
       pass.groups.emplace_back(group, keys_);
@@ -85,6 +93,7 @@ class Optimizer {
       if (values == nullptr || !PyDict_Check(values) || lacks_all(values)) {
         views.used[0] = views.used[1] = views.used[2] = false;
         views.check(Kind::kStates);
+        expect_fit(pass, views.parameter, 1.0, true);
         if (fresh.is_none()) return pass.stateless.append(parameter);
         std::copy_n(group.used, kMaxState, views.used);
         values = find(fresh, parameter);
@@ -97,6 +106,7 @@ class Optimizer {
     }
     if (!views.together()) return pass.unsuited.append(parameter);
     views.check(Kind::kStates);
+    expect_fit(pass, views.parameter, Kind::kCounts ? counter.next() : 0.0, is_fresh);
     if (Kind::kCounts && !views.parameter.on_cpu()) expect_no_capture(views.parameter.device());
     pass.written.append(parameter);
     for (int i = 0; i < kMaxState; ++i) {
@@ -108,6 +118,18 @@ class Optimizer {
     pass.counters.push_back(counter);
     pass.fresh.push_back(is_fresh);
     pass.group.push_back(pass.groups.size() - 1);
+  }
+
+  static void expect_fit(const Pass& pass, const Memory& parameter, double step, bool fresh) {
+    const Kind& group = pass.groups.back();
+    if (group.fits || parameter.storage() == Storage::kFloat64) return;
+    for (const Factor& factor : group.factors(step, fresh)) {
+      if (fits_single(factor.value)) continue;
+      const auto text = [](double number) { return py::str(py::float_(number)).template cast<std::string>(); };
+      throw std::runtime_error("param_groups[" + std::to_string(pass.groups.size() - 1) + "]['" + factor.setting +
+                               "']: expected " + factor.formula + " of at most " + text(kLargestSingle) +
+                               ", as its parameters are computed in float32, got " + text(factor.value));
+    }
   }
 
   // A graph would replay the count of the step that it was captured at.

@@ -93,7 +93,8 @@ class Loss:
         self.formula = function.formula
         self.elementwise = getattr(function, "elementwise", None)
         self.reductions = _checks.REDUCTIONS if self.elementwise is None else ("mean", "sum")
-        self.first_weight = function.names.index("target") + 1
+        self.own = function.names.index("target")  # how many make the prediction
+        self.first_weight = self.own + 1
         # Those that may not require grad, and weights, whose gradient only the formula has.
         self.constants = constants
         self.held = self._bits(*constants, *self.names[self.first_weight :])
@@ -131,16 +132,15 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     device = _modes.autocast_device(inputs[0])
     if torch.is_autocast_enabled(device):
         # Every loss is on the list of what autocast runs in float32; what `F.mse_loss` does with
-        # weights is not, and keeps the dtype that all of them have.
-        is_mse = loss.names[0] == "input"
-        weighted = is_mse and inputs[2:] not in ((), (None,))
-        if not weighted or len({t.dtype for t in inputs if t is not None}) > 1:
+        # weights is not, and only promotes.
+        weighted = loss.names[0] == "input" and inputs[2:] not in ((), (None,))
+        if not weighted:
             inputs = tuple(map(_checks.widened, inputs))
-        if is_mse:
-            inputs = _checks.promoted(inputs)
+        inputs = _checks.promoted(inputs, loss.own)
         _checks.alike(loss.names, inputs, " under autocast")
         with torch.autocast(device, enabled=False):
             return apply(loss, reduction, *inputs)
+    inputs = _checks.promoted(inputs, loss.own)
     dtype = _checks.any_dtype(loss.names, inputs)
     if dtype not in _checks.NATIVE:
         # Stored as it is, computed in float32, rounded once.

@@ -4,6 +4,7 @@ Fake tensors and tensors inside ``torch.func`` have shapes and dtypes but no mem
 checked here, in the words of ``csrc/bindings``; the tests compare the two.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ PLAIN = (Tensor, torch.nn.Parameter)
 # Those with kernels: `_cuda_ops` adds its own where it is built.
 devices = {"cpu"}
 HALF = (torch.bfloat16, torch.float16)
+# With which torch's arithmetic promotes.
+_REAL = {*NATIVE, *HALF, torch.bool, torch.uint8}
+_REAL |= {torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 def shape_text(shape: Sequence[Any]) -> str:
@@ -48,7 +52,7 @@ def reduction_name(reduction: object) -> None:
 
 
 def constant(name: str, tensor: Tensor) -> None:
-    if tensor.requires_grad:
+    if tensor.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             f"{name}: expected a tensor that does not require grad, got one that does; "
             f"use {name}.detach(), or gdcore.reference, which differentiates everything"
@@ -81,14 +85,18 @@ def widened(tensor: Tensor | None) -> Tensor | None:
     return tensor.float() if tensor is not None and tensor.dtype in HALF else tensor
 
 
-def promoted(tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """float32 as float64, where one is float64."""
-    if not any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors):
+def promoted(tensors: Sequence[Tensor | None], own: int) -> tuple[Tensor | None, ...]:
+    """All in the dtype that a prediction from the first ``own``, which share one, and the others
+    have together; as they are where these do not, or where it is none to compute in.
+    """
+    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
+    prediction = {tensor.dtype for tensor in tensors[:own] if tensor is not None}
+    if len(dtypes) == 1 or len(prediction) > 1 or not dtypes <= _REAL:
         return tuple(tensors)
-    return tuple(
-        tensor.double() if tensor is not None and tensor.dtype == torch.float32 else tensor
-        for tensor in tensors
-    )
+    dtype = functools.reduce(torch.promote_types, dtypes)
+    if not dtype.is_floating_point:
+        return tuple(tensors)
+    return tuple(None if tensor is None else tensor.to(dtype) for tensor in tensors)
 
 
 def any_dtype(names: Sequence[str], tensors: Sequence[Tensor | None]) -> torch.dtype:

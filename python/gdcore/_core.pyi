@@ -45,7 +45,7 @@ class _Step:
     ) -> None: ...
     def step(
         self,
-        groups: list[dict[str, Any]],
+        groups: Sequence[dict[str, Any]],
         state: dict[Tensor, Any],
         fresh: dict[Tensor, Any] | None,
         threads: int,

@@ -4,6 +4,9 @@ NaN and infinity in the data are no error: a NaN in any row makes the loss and t
 depend on it NaN, an infinity makes them infinite or NaN, as IEEE arithmetic has it. (Where an
 infinity meets another, PyTorch's order of the same operations may give NaN for our infinity.)
 
+Arguments are saved for the gradients of gradients: one that is changed in place before the backward
+makes that raise torch's error about versions, a ``bias`` too, which ``F.linear`` would not miss.
+
 All tensors of a call are on one device: the CPU, or CUDA where gdcore was built with it.
 
 What a loss refuses raises a ValueError or a TypeError that is a RuntimeError as well, torch's kind.
@@ -41,9 +44,9 @@ def mse_loss(
         input: predictions, any shape, float32 or float64, on the CPU or CUDA; or bfloat16 or
             float16, computed in float32 and rounded once. Under autocast they are widened to
             float32, or to float64 where one of the arguments is.
-        target: the same shape and dtype; nothing is broadcast.
+        target: the same shape; nothing is broadcast. Dtypes that differ are promoted.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        weight: w, the same shape and dtype, or None. One for each row: ``w[:, None].expand(n, k)``.
+        weight: w, the same shape, or None. One for each row: ``w[:, None].expand(n, k)``.
         size_average: deprecated, with ``reduce``, in favour of ``reduction``, as in torch.
         reduce: see ``size_average``.
 
@@ -51,7 +54,7 @@ def mse_loss(
         The loss: shape ``()``, or that of ``input`` for ``none``. The mean of nothing is NaN.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
+        TypeError: an argument is not a tensor, or its dtype none that is promoted to one of these.
         ValueError: the shapes differ, a tensor is on another device, or ``reduction`` is unknown.
 
     Example:
@@ -91,7 +94,8 @@ def linear_mse_loss(
             prediction too, which ``torch.nn.functional.linear`` would round to the narrower dtype.
         weight: shape ``(k, d)``, as ``torch.nn.Linear`` stores it.
         bias: shape ``(k,)``, or None.
-        target: shape ``(n, k)``, does not require grad.
+        target: shape ``(n, k)``, does not require grad where gradients are recorded. If its dtype
+            differs from the others', or that of ``loss_weight``, all are promoted.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         loss_weight: w, what `mse_loss` calls ``weight``, a name that is the model's here; shape
             ``(n, k)``, or None. One for each row: ``w[:, None].expand(n, k)``.
@@ -101,7 +105,8 @@ def linear_mse_loss(
         ``bias``.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
+        TypeError: an argument is not a tensor, or its dtype none that is promoted to one of these;
+            or those that make the prediction differ.
         ValueError: a shape does not fit, a tensor is on another device, ``target`` requires grad,
             or ``reduction`` is unknown.
 
@@ -140,7 +145,8 @@ def polynomial_mse_loss(
             float16, computed in float32 and rounded once. Under autocast all are widened to
             float32.
         coefficients: ascending powers, shape ``(degree + 1,)``, degree 0 to 16.
-        target: shape ``(n,)``, does not require grad.
+        target: shape ``(n,)``, does not require grad where gradients are recorded. If its dtype
+            differs from the others', or that of ``weight``, all are promoted.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         weight: w, shape ``(n,)``, or None.
 
@@ -148,7 +154,8 @@ def polynomial_mse_loss(
         The loss, shape ``()``, or ``(n,)`` for ``none``, differentiable in ``coefficients``.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
+        TypeError: an argument is not a tensor, or its dtype none that is promoted to one of these;
+            or those that make the prediction differ.
         ValueError: a shape does not fit, a tensor is on another device, ``x`` or ``target``
             requires grad, or ``reduction`` is unknown.
 
@@ -188,7 +195,8 @@ def legendre_mse_loss(
         b: scale, one value.
         c: offset of the argument, one value.
         d: scale of the argument, one value.
-        target: shape ``(n,)``, does not require grad.
+        target: shape ``(n,)``, does not require grad where gradients are recorded. If its dtype
+            differs from the others', all are promoted.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
@@ -196,7 +204,8 @@ def legendre_mse_loss(
         ``d``.
 
     Raises:
-        TypeError: an argument is not a tensor, or its dtype is none of these, or differs.
+        TypeError: an argument is not a tensor, or its dtype none that is promoted to one of these;
+            or those that make the prediction differ.
         ValueError: a shape does not fit, a tensor is on another device, ``x`` or ``target``
             requires grad, or ``reduction`` is unknown.
 

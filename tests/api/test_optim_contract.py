@@ -1,6 +1,5 @@
-"""Every optimizer here as its namesake: groups, hooks, scalers, shared memory, subclasses."""
+"""Every optimizer here as its namesake: groups, scalers, shared memory, subclasses."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
 
 import gdcore
 
@@ -69,39 +64,6 @@ def test_closure(name: str) -> None:
         assert last.requires_grad
         results.append([*losses, last, *everything(optimizer)])
     close(*results)
-
-
-@each
-def test_hooks_see_and_change_the_step(name: str) -> None:
-    parameter = start()
-    optimizer = ours(name, [parameter], lr=0.1)
-    parameter.grad = torch.ones_like(parameter)
-    seen: list[tuple[str, Any, Any, float]] = []
-
-    def note(kind: str) -> Any:
-        return lambda o, args, kwargs: seen.append((kind, args, kwargs, parameter[0].item()))
-
-    hooks = [
-        register_optimizer_step_pre_hook(note("global before")),
-        optimizer.register_step_pre_hook(note("before")),
-        optimizer.register_step_post_hook(note("after")),
-        register_optimizer_step_post_hook(note("global after")),
-    ]
-    first = parameter[0].item()
-    optimizer.step()
-    second = parameter[0].item()
-    assert [kind for kind, *_ in seen] == ["global before", "before", "after", "global after"]
-    assert [value for *_, value in seen] == [first, first, second, second]
-    assert second != first
-    assert all(args == (optimizer,) and kwargs == {} for _, args, kwargs, _ in seen)
-    for hook in hooks:
-        hook.remove()
-    optimizer.step()
-    assert len(seen) == 4
-    called = []
-    optimizer.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: called.append(1)), {}))
-    optimizer.step()
-    assert called == [1]
 
 
 @each
@@ -229,22 +191,12 @@ def test_a_subclass_of_its_own(name: str) -> None:
     assert issubclass(base, getattr(torch.optim, name))
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_hooks_of_a_subclass_with_a_step_of_its_own_run_once(name: str, wrapped: bool) -> None:
-    base: Any = getattr(gdcore.optim, name)
-
-    class Own(base):  # type: ignore[misc]
-        def step(self, closure: Any = None) -> Any:
-            return super().step(closure)
-
-        if wrapped:  # which copies what keeps torch from wrapping it
-            step = functools.wraps(base.step)(step)
-
-    weight = torch.nn.Parameter(torch.ones(2))
-    weight.grad = torch.ones(2)
-    optimizer, seen = Own([weight], lr=0.1), []
-    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
-    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
-    optimizer.step()
-    assert seen == ["before", "after"]
+@each
+def test_groups_in_a_tuple(name: str) -> None:
+    results = []
+    for make in (ours, theirs):
+        optimizer: Any = make(name, [start()], **FULL[name])
+        optimizer.param_groups = tuple(optimizer.param_groups)
+        advance(optimizer, range(3))
+        results.append(everything(optimizer))
+    close(*results)

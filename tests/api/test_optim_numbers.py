@@ -127,3 +127,38 @@ def test_a_float32_rate_of_float64_parameters(name: str) -> None:
         results.append(parameter.detach())
     distance = (results[0] - results[1]).abs().max()
     assert distance < 1e-13  # were it not so rounded, about 1e-8
+
+
+TINY: list[dict[str, Any]] = [
+    {"weight_decay": 1e-300},
+    {"momentum": 1e-50},
+    {"momentum": 1e-50, "dampening": 0.5},
+    {"momentum": 1e-50, "nesterov": True},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("options", TINY, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_that_float32_rounds_to_zero(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """The term is there all the same, 0 · ∞ included, and so is the buffer."""
+    if not options.keys() <= getattr(torch.optim, name)([torch.zeros(1)]).defaults.keys():
+        pytest.skip("not a setting of this optimizer")
+    value = torch.linspace(-1.0, 1.0, 1003, dtype=dtype)
+    value[::5] = torch.inf
+    results = []
+    for make in MAKERS.values():
+        (parameter,) = copies([value])
+        optimizer = make(name, [parameter], lr=0.1, **options)
+        for step in range(3):
+            junk = [torch.full_like(value, torch.nan) for _ in range(20)]
+            del junk  # so that memory that is not written holds something
+            parameter.grad = torch.linspace(1.0, 2.0 + step, 1003, dtype=dtype)
+            optimizer.step()
+        results.append([parameter.detach(), *optimizer.state[parameter].values()])
+    for actual, expected in zip(*results, strict=True):
+        # Three steps of a dozen roundings of numbers around 1.
+        tolerance = 36 * torch.finfo(dtype).eps
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, equal_nan=True)

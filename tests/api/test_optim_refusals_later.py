@@ -1,5 +1,6 @@
 """What cannot be used is refused before anything moves, also where torch finds it out midway."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from .optimizers import FULL, NAMES, advance, everything, ours, theirs
+from .optimizers import FULL, NAMES, advance, everything, held, ours, start, theirs
 from .refusal import nothing_written
 
 each = pytest.mark.parametrize("name", NAMES)
@@ -71,6 +72,61 @@ def test_a_setting_written_later(name: str, key: str, value: Any, dtype: torch.d
         assert not any(moved)
         assert str(mine).startswith(f"param_groups[1]['{key}']: expected ")
         assert ", got " in str(mine)
+
+
+BIG = (3.3e38, 3.41e38, 1e39, -1e39, 1e308, math.inf, -math.inf, math.nan)
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "SGD": [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}],
+    "RMSprop": [{}, {"momentum": 0.5, "centered": True}],
+    "Adam": [{}, {"amsgrad": True}, {"decoupled_weight_decay": True}],
+    "AdamW": [{"weight_decay": 0.0}, {}],
+}
+BIG_SETTINGS = [
+    (name, options, key)
+    for name in NAMES
+    for options in OPTIONS[name]
+    for key in ("lr", "eps", "momentum", "dampening", "weight_decay", "alpha")
+    if key in getattr(torch.optim, name)([torch.zeros(1)]).defaults
+]
+
+
+@pytest.mark.parametrize("wrap", [float, torch.tensor], ids=["number", "tensor"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize(("name", "options", "key"), BIG_SETTINGS, ids=str)
+def test_a_setting_too_large_for_float32(
+    name: str, options: dict[str, Any], key: str, dtype: torch.dtype, wrap: Callable[..., Any]
+) -> None:
+    """Refused at the step at which torch refuses it: at the first, or the second. Half types are
+    computed in float32, to whose range alone torch holds some settings of theirs."""
+    if wrap is torch.tensor and key != "lr":
+        pytest.skip("a number only")
+    double = {} if wrap is float else {"dtype": torch.float64}
+    for value in BIG:
+        results: list[list[Any]] = []
+        for make in (ours, theirs):
+            own = torch.float32 if make is theirs and dtype is torch.bfloat16 else dtype
+            optimizer = make(name, [start(own)], **{"lr": 0.1, **options})
+            optimizer.add_param_group({"params": [start(own)], "foreach": False})
+            optimizer.param_groups[1][key] = wrap(value, **double)
+            results.append([])
+            for _ in range(2):
+                for parameter in held(optimizer):
+                    parameter.grad = torch.ones_like(parameter)
+                before = [t.detach().clone() for t in everything(optimizer)]
+                refusal = outcome(optimizer)
+                results[-1].append(type(refusal))
+                if refusal is None:
+                    continue
+                if make is ours:
+                    assert all(map(torch.equal, before, everything(optimizer)))
+                    assert str(refusal).startswith(f"param_groups[1]['{key}']: expected ")
+                    assert "float32" in str(refusal)
+                    assert ", got " in str(refusal)
+                break
+            finite = [t.detach().isfinite().all().item() for t in held(optimizer)]
+            if refusal is None:
+                results[-1].append(finite)
+        assert results[0] == results[1], value
 
 
 STATES: dict[str, Callable[[Any, Any, Any], None]] = {

@@ -154,3 +154,16 @@ def test_versions_move_on(dtype: torch.dtype) -> None:
     sgd([p], [grad], [buffer], [False], lr=0.3, momentum=0.9)
     moved = [t._version > before for t, before in zip((p, grad, buffer), versions, strict=True)]
     assert moved == [True, False, True]
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_a_momentum_that_float32_rounds_to_zero(dtype: torch.dtype) -> None:
+    """What has a buffer writes it, lanes and the rest alike, and an infinity in it counts."""
+    momentum, n = 1e-50, 2 * LANES[dtype] + 1
+    grad, buffer = random(dtype, 0, n), torch.full((n,), torch.nan, dtype=dtype)
+    sgd([random(dtype, 9, n)], [grad], [buffer], [True], lr=0.3, momentum=momentum)
+    assert torch.equal(buffer, grad)
+    buffer.fill_(torch.inf)
+    sgd([random(dtype, 9, n)], [grad], [buffer], [False], lr=0.3, momentum=momentum)
+    vanishes = dtype != torch.float64
+    assert (buffer.isnan() if vanishes else buffer.isinf()).all()

@@ -36,15 +36,17 @@ def unscaled(groups: list[_Group], scale: Tensor) -> Iterator[list[_Group]]:
     parameters = [p for group in groups for p in group["params"] if p.grad is not None]
     narrow = {id(p) for p in parameters if p.grad.dtype in HALF}
     grads = [(p, p.grad) for p in parameters if id(p) not in narrow]
-    parts: list[_Group] = []
+    wide: list[_Group] = []
+    rest: list[_Group] = []
     for group in groups:
-        wide = [p for p in group["params"] if id(p) not in narrow]
-        rest = [p for p in group["params"] if id(p) in narrow]
-        parts += [{**group, "params": wide}, {**group, "params": rest, "differentiable": True}]
+        held = group["params"]
+        wide.append({**group, "params": [p for p in held if id(p) not in narrow]})
+        theirs = [p for p in held if id(p) in narrow]
+        rest.append({**group, "params": theirs, "differentiable": True})
     try:
         for parameter, grad in grads:
             parameter.grad = grad / scale.to(grad.device)
-        yield parts
+        yield wide + rest  # the first keep their numbers, which errors name
         for parameter, grad in grads:
             grad.copy_(parameter.grad)
     finally:

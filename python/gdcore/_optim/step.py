@@ -1,5 +1,6 @@
 """What the optimizers share: a step that is one native call, and torch's own for the rest."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ _States = dict[Tensor, dict[str, Any]]
 
 _GLOBAL_PRE_HOOKS = torch_optimizer._global_optimizer_pre_hooks
 _GLOBAL_POST_HOOKS = torch_optimizer._global_optimizer_post_hooks
+_dispatch_modes = torch._C._len_torch_dispatch_stack
 _profiling = torch._C._autograd._profiler_enabled
 
 
@@ -24,6 +26,31 @@ def _of(groups: list[_Group], parameters: list[Tensor]) -> list[_Group]:
     return [
         {**group, "params": [p for p in group["params"] if id(p) in wanted]} for group in groups
     ]
+
+
+def _observed_where_needed(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step in torch's wrapper, which runs hooks and marks a profiler's range, if anyone looks.
+
+    That wrapper takes longer than a small step. Hooks get the arguments in the form in which they
+    were given, and may give them back in another.
+    """
+    observed = torch_optimizer.Optimizer.profile_hook_step(step)
+
+    @functools.wraps(step)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # A subclass's own step torch has wrapped itself, unless that was marked as this one is.
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _GLOBAL_PRE_HOOKS
+            or _GLOBAL_POST_HOOKS
+            or _profiling()
+        ) and getattr(type(self).step, "__code__", None) is not observed.__code__:
+            return observed(self, *args, **kwargs)
+        return step(self, *args, **kwargs) if args or kwargs else step(self)
+
+    wrapper.hooked = True  # type: ignore[attr-defined]  # so that torch does not wrap it
+    return wrapper
 
 
 class NativeStep(torch.optim.Optimizer):
@@ -36,6 +63,7 @@ class NativeStep(torch.optim.Optimizer):
     _namesake: ClassVar[Any]
     _kernels: ClassVar[_ops.Step]
 
+    @_observed_where_needed
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one update of every parameter that has a gradient.
 
@@ -50,20 +78,23 @@ class NativeStep(torch.optim.Optimizer):
                 gradient or state; a gradient of another shape; what the namesake refuses. No
                 parameter or state has been changed then.
         """
-        # torch's wrapper around a step takes longer than a small step; only who looks on needs it.
-        # A subclass's own step torch has wrapped itself, unless that was marked as this one is.
-        if (
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or _GLOBAL_PRE_HOOKS
-            or _GLOBAL_POST_HOOKS
-            or _profiling()
-        ) and getattr(type(self).step, "__code__", None) is not _observed.__code__:
-            return _observed(self) if closure is None else _observed(self, closure)
-        return self._unobserved(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups, own = self.param_groups, self.__dict__
+        if torch.compiler.is_dynamo_compiling():
+            # torch leaves the graph at a step, too.
+            from . import uncompiled
 
-    # So that torch does not wrap it.
-    step.hooked = True  # type: ignore[attr-defined]
+            uncompiled.run(self._step_with_care)
+        elif "grad_scale" in own or "found_inf" in own or _dispatch_modes() > 0:
+            self._step_with_care()
+        else:
+            left = self._kernels(groups, self.state)
+            if left is not None:
+                self._step_apart(groups, *left)
+        return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero.
@@ -78,25 +109,6 @@ class NativeStep(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
-
-    def _unobserved(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        groups, own = self.param_groups, self.__dict__
-        if own.get("grad_scale") is None and own.get("found_inf") is None and not _modes.traced():
-            left = self._kernels(groups, self.state)
-            if left is not None:
-                self._step_apart(groups, *left)
-        elif torch.compiler.is_dynamo_compiling():
-            # torch leaves the graph at a step, too.
-            from . import uncompiled
-
-            uncompiled.run(self._step_with_care)
-        else:
-            self._step_with_care()
-        return loss
 
     def _step_with_care(self) -> None:
         """A step that torch looks on at, or that a GradScaler has prepared."""
@@ -167,6 +179,3 @@ class NativeStep(torch.optim.Optimizer):
     def _fresh_states(self, group: _Group) -> _States:
         """The states that the namesake gives to parameters at their first step."""
         return namesake.fresh_states(self, group)
-
-
-_observed: Callable[..., Any] = torch_optimizer.Optimizer.profile_hook_step(NativeStep._unobserved)
