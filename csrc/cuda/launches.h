@@ -11,8 +11,9 @@ namespace gdcore::cuda {
 
 enum class Model : int { kLinear, kPolynomial, kLegendre };
 
-/// A model's squared error over rows, one storage for all tensors. Absent tensors are null. Of one column, one output
-/// and no dx the tensors are seen as elements, else as matrices.
+/// A model's squared error over rows, one storage for all tensors but the gradients: those of half types are float32,
+/// as a number that is rounded to float16 before the factor from above reaches it could vanish. Absent tensors are
+/// null. Of one column, one output and no dx the tensors are seen as elements, else as matrices.
 struct Problem {
   Model model;
   Index rows;
@@ -58,7 +59,7 @@ struct Launches {
   static void loss(Queue& queue, const Problem& problem, Loop loop, double* scratch);
   /// `loop.epochs` epochs: one launch for all of them where one block is enough, else two for each.
   static void train(Queue& queue, const Problem& problem, Loop loop, double* scratch);
-  /// In place; `values` are aligned and without gaps.
+  /// In place, for what gradients are of; `values` are aligned and without gaps.
   static void scale(Queue& queue, const View& values, Index size, void* data, const void* factor);
   static void legendre_p3(Queue& queue, const LegendreP3Problem& problem);
   /// Tensors that share no memory; the rules are of one optimizer.

@@ -69,8 +69,8 @@ Left linear_pass(Queue& queue, const Problem& p, const LinearPlan& plan, const D
                  const Index* status) {
   queue.run(Linear<S, OUTPUTS, CHUNKS>{p.x, p.target, p.loss_weight, p.rows, p.outputs, plan,
                                        static_cast<const S*>(p.theta[0]),
-                                       p.bias ? static_cast<const S*>(p.theta[1]) : nullptr, static_cast<S*>(p.dx),
-                                       divisor, partials, status},
+                                       p.bias ? static_cast<const S*>(p.theta[1]) : nullptr,
+                                       static_cast<Arithmetic<S>*>(p.dx), divisor, partials, status},
             plan.row_blocks * plan.output_blocks, kThreads);
   return {plan.row_blocks, plan.output_blocks};
 }
@@ -133,7 +133,9 @@ void Launches<S, Queue>::train(Queue& queue, const Problem& p, Loop loop, double
 
 template <class S, class Queue>
 void Launches<S, Queue>::scale(Queue& queue, const View& values, Index size, void* data, const void* factor) {
-  if (size > 0) queue.run(Scale<S>{values, data, size, factor}, point_blocks(kStorage<S>, size, 1), kThreads);
+  if constexpr (sizeof(S) >= 4) {
+    if (size > 0) queue.run(Scale<S>{values, data, size, factor}, point_blocks(kStorage<S>, size, 1), kThreads);
+  }
 }
 
 template <class S, class Queue>

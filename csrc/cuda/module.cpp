@@ -234,6 +234,7 @@ void legendre_p3(const py::object& x, const MaybeTensor& grad, const py::object&
 void scale(const py::object& tensor, const py::object& factor) {
   const DLTensor view = look(tensor), by = look(factor);
   const View values = elements_view(tensor);
+  if (bytes_of(storage_of(view)) == 2) throw py::type_error("expected float32 or float64, as gradients are");
   if (!values.contiguous || !values.aligned) throw py::value_error("expected an aligned tensor without gaps");
   if (numel_of(by) != 1 || storage_of(by) != storage_of(view)) throw py::value_error("expected one factor alike");
   on_stream(storage_of(view), view.device.device_id, [&](auto launches, Stream& stream) {
