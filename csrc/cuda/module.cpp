@@ -59,6 +59,16 @@ using MaybeTensor = std::optional<py::object>;
 
 void* data(const MaybeTensor& tensor) { return tensor ? data_of(look(*tensor)) : nullptr; }
 
+/// Where the gradient of tensors of this storage goes, or null.
+void* gradient_data(const MaybeTensor& tensor, Storage storage) {
+  if (!tensor) return nullptr;
+  const DLTensor view = look(*tensor);
+  if (storage_of(view) != (bytes_of(storage) == 2 ? Storage::kFloat32 : storage)) {
+    throw py::type_error("expected a gradient of what it is computed in");
+  }
+  return data_of(view);
+}
+
 /// Elements in order, of any view of at most two dimensions, or of a contiguous one.
 View elements_view(const MaybeTensor& tensor) {
   if (!tensor) return {};
@@ -129,8 +139,9 @@ void mse(const py::object& input, const py::object& target, const MaybeTensor& w
          const MaybeTensor& loss, const MaybeTensor& losses, const MaybeTensor& gradient, const py::object& scratch) {
   const DLTensor view = look(input);
   const Storage storage = storage_of(view);
-  const MseProblem problem = {numel_of(view), elements_view(input), elements_view(target), elements_view(weight),
-                              mean,           data(loss),           data(losses),          data(gradient)};
+  const MseProblem problem = {
+      numel_of(view), elements_view(input), elements_view(target), elements_view(weight),
+      mean,           data(loss),           data(losses),          gradient_data(gradient, storage)};
   double* const memory = scratch_of(scratch, mse_scratch(storage, problem.size, mean && weight));
   on_stream(storage, view.device.device_id,
             [&](auto launches, Stream& stream) { launches.mse(stream, problem, memory); });
@@ -145,7 +156,7 @@ Problem problem_of(Model model, const py::object& x, const py::object& target, c
   p.rows = view.shape[0];
   p.columns = p.outputs = 1;
   p.mean = mean;
-  p.dx = data(dx);
+  p.dx = gradient_data(dx, storage_of(view));
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const DLTensor parameter = look(parameters[i]);
     if (!is_contiguous(parameter)) throw py::value_error("parameters: expected contiguous tensors");
@@ -179,8 +190,10 @@ void loss(Model model, const py::object& x, const py::object& target, const Mayb
   Loop loop = {};
   lay_out_tensors(loop, parameters, problem.rows == 0);
   loop.losses = data(loss);
-  for (std::size_t i = 0; i < gradients.size(); ++i) loop.ranges[i].gradient = data(gradients[i]);
   const DLTensor view = look(x);
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    loop.ranges[i].gradient = gradient_data(gradients[i], storage_of(view));
+  }
   double* const memory = scratch_of(scratch_tensor, scratch(storage_of(view), problem));
   on_stream(storage_of(view), view.device.device_id,
             [&](auto launches, Stream& stream) { launches.loss(stream, problem, loop, memory); });

@@ -16,7 +16,7 @@ from ..kernels import test_mse as elementwise
 from ..kernels import test_polynomial_mse as polynomial
 from ..kernels.layouts import MATRICES, VECTORS, contiguous
 from ..kernels.rounding import Bounded, bounded, check
-from .emulator import Emulator
+from .emulator import Emulator, gradient_like
 
 # A line, one lane for a row, groups of 2 to 32 lanes, several vectors to a lane, blocks of outputs.
 SHAPES = ((1, 1), (3, 1), (5, 2), (8, 5), (17, 1), (33, 7), (65, 1), (200, 2), (300, 1))
@@ -25,11 +25,6 @@ TILE = {torch.float32: 2048, torch.float64: 1024}
 
 def empty_like(p: Tensor) -> Tensor:
     return torch.full_like(p, torch.nan, memory_format=torch.contiguous_format)
-
-
-def gradient_like(p: Tensor) -> Tensor:
-    """Room for a gradient, which a half type's is only rounded to by autograd."""
-    return empty_like(p.float() if p.dtype.itemsize == 2 else p)
 
 
 def linear_results(e: Emulator, p: linear.Problem, mean: bool, with_dx: bool) -> dict[str, Tensor]:
