@@ -204,6 +204,7 @@ def scaled(gradient: Tensor, grad: Tensor) -> Tensor:
         cuda is not None
         and gradient.is_cuda
         and grad.dim() == 0
+        and grad.dtype in (gradient.dtype, *_checks.HALF)  # then the gradient is float32
         and grad.device == gradient.device
         and type(gradient) is type(grad) is Tensor
         and gradient.is_contiguous()
