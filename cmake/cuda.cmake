@@ -28,7 +28,9 @@ endif()
 
 # Machine code for data centres' devices, and PTX of the newest of them for whatever comes after.
 set(beside "")
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND DEFINED ENV{CUDAARCHS})
+  set(CMAKE_CUDA_ARCHITECTURES $ENV{CUDAARCHS})  # CMake itself reads it in a new folder only
+elseif(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code OUTPUT_VARIABLE known)
   if(known MATCHES "sm_100")
     set(CMAKE_CUDA_ARCHITECTURES 80-real 100)

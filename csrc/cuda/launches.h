@@ -1,7 +1,7 @@
 // What the bindings ask for, and the launches that it takes: on a device's stream, or on an emulated one.
 //
 // Nothing here waits for the device, allocates, or reads what it computes. All memory is the caller's. Nor does it use
-// the standard library, which nvcc's compilers would read six times for each dtype.
+// the standard library, which nvcc's compilers would read again and again.
 #pragma once
 
 #include "cuda/rules.h"
