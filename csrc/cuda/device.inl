@@ -28,8 +28,7 @@ __global__ void __launch_bounds__(Body::kBlockThreads, Body::kBlocks) kernel(con
 
 template <class Body>
 void Stream::run(const Body& body, Index blocks, int threads) {
-  if (blocks > 0x7fffffff) throw std::runtime_error("CUDA: more blocks than a launch takes");
-  kernel<Body><<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream>>>(body);
+  kernel<Body><<<blocks_of_launch(blocks), static_cast<unsigned>(threads), 0, stream>>>(body);
   check(cudaGetLastError(), "launch");
 }
 

@@ -100,4 +100,14 @@ GDCORE_KERNEL void write_elements(void* to, Index i, Index end, const Arithmetic
   }
 }
 
+/// The same of what was computed for kVector<S> elements, as it is.
+template <class S>
+GDCORE_KERNEL void write_arithmetic(void* to, Index i, Index end, const Arithmetic<S>* values) {
+  constexpr int vector = kVector<Arithmetic<S>>;
+  GDCORE_UNROLL
+  for (int v = 0; v < kVector<S>; v += vector) {
+    if (i + v < end) write_elements<Arithmetic<S>>(to, i + v, end, values + v);
+  }
+}
+
 }  // namespace gdcore::cuda

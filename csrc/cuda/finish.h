@@ -42,7 +42,7 @@ struct Finish {
     const Range& range = loop.range_of(parameter);
     const Index i = parameter - range.begin;
     T gradient = static_cast<T>(sum * loop.factor());
-    if (range.gradient != nullptr) write(static_cast<S*>(range.gradient) + i, gradient);
+    if (range.gradient != nullptr) static_cast<T*>(range.gradient)[i] = gradient;
     if (!loop.updates || over) return;
     S* const at = static_cast<S*>(range.slots.parameter) + i;
     T state[kMaxState];

@@ -1,19 +1,19 @@
 // What the bindings ask for, and the launches that it takes: on a device's stream, or on an emulated one.
 //
-// Nothing here waits for the device, allocates, or reads what it computes. All memory is the caller's.
+// Nothing here waits for the device, allocates, or reads what it computes. All memory is the caller's. Nor does it use
+// the standard library, which nvcc's compilers would read again and again.
 #pragma once
 
-#include <vector>
-
 #include "cuda/rules.h"
-#include "training/updates.h"
+#include "training/update_job.h"
 
 namespace gdcore::cuda {
 
 enum class Model : int { kLinear, kPolynomial, kLegendre };
 
-/// A model's squared error over rows, one storage for all tensors. Absent tensors are null. Of one column, one output
-/// and no dx the tensors are seen as elements, else as matrices.
+/// A model's squared error over rows, one storage for all tensors but the gradients: those of half types are float32,
+/// as a number that is rounded to float16 before the factor from above reaches it could vanish. Absent tensors are
+/// null. Of one column, one output and no dx the tensors are seen as elements, else as matrices.
 struct Problem {
   Model model;
   Index rows;
@@ -59,11 +59,11 @@ struct Launches {
   static void loss(Queue& queue, const Problem& problem, Loop loop, double* scratch);
   /// `loop.epochs` epochs: one launch for all of them where one block is enough, else two for each.
   static void train(Queue& queue, const Problem& problem, Loop loop, double* scratch);
-  /// In place; `values` are aligned and without gaps.
+  /// In place, for what gradients are of; `values` are aligned and without gaps.
   static void scale(Queue& queue, const View& values, Index size, void* data, const void* factor);
   static void legendre_p3(Queue& queue, const LegendreP3Problem& problem);
   /// Tensors that share no memory; the rules are of one optimizer.
-  static void update(Queue& queue, Kind kind, const std::vector<UpdateJob>& jobs);
+  static void update(Queue& queue, Kind kind, const UpdateJob* jobs, Index count);
 };
 
 }  // namespace gdcore::cuda

@@ -69,8 +69,8 @@ Left linear_pass(Queue& queue, const Problem& p, const LinearPlan& plan, const D
                  const Index* status) {
   queue.run(Linear<S, OUTPUTS, CHUNKS>{p.x, p.target, p.loss_weight, p.rows, p.outputs, plan,
                                        static_cast<const S*>(p.theta[0]),
-                                       p.bias ? static_cast<const S*>(p.theta[1]) : nullptr, static_cast<S*>(p.dx),
-                                       divisor, partials, status},
+                                       p.bias ? static_cast<const S*>(p.theta[1]) : nullptr,
+                                       static_cast<Arithmetic<S>*>(p.dx), divisor, partials, status},
             plan.row_blocks * plan.output_blocks, kThreads);
   return {plan.row_blocks, plan.output_blocks};
 }
@@ -133,7 +133,9 @@ void Launches<S, Queue>::train(Queue& queue, const Problem& p, Loop loop, double
 
 template <class S, class Queue>
 void Launches<S, Queue>::scale(Queue& queue, const View& values, Index size, void* data, const void* factor) {
-  if (size > 0) queue.run(Scale<S>{values, data, size, factor}, point_blocks(kStorage<S>, size, 1), kThreads);
+  if constexpr (sizeof(S) >= 4) {
+    if (size > 0) queue.run(Scale<S>{values, data, size, factor}, point_blocks(kStorage<S>, size, 1), kThreads);
+  }
 }
 
 template <class S, class Queue>
@@ -148,7 +150,7 @@ inline bool is_aligned(const Slots& slots) {
 }
 
 template <class S, template <class> class Step, class Rule, class Queue>
-void update_all(Queue& queue, const std::vector<UpdateJob>& jobs) {
+void update_all(Queue& queue, const UpdateJob* jobs, Index count) {
   UpdateMany<S, Step, Rule> body = {};
   Index blocks = 0;
   int rules = 0;
@@ -157,7 +159,8 @@ void update_all(Queue& queue, const std::vector<UpdateJob>& jobs) {
     body.count = rules = 0;
     blocks = 0;
   };
-  for (const UpdateJob& job : jobs) {
+  for (Index i = 0; i < count; ++i) {
+    const UpdateJob& job = jobs[i];
     if (job.size == 0) continue;
     const Rule& rule = *static_cast<const Rule*>(job.rule);
     // Settings that differ are few; they come in the order of the groups.
@@ -173,10 +176,10 @@ void update_all(Queue& queue, const std::vector<UpdateJob>& jobs) {
 }
 
 template <class S, class Queue>
-void Launches<S, Queue>::update(Queue& queue, Kind kind, const std::vector<UpdateJob>& jobs) {
-  if (kind == Kind::kSgd) return update_all<S, SgdStep, SgdUpdate>(queue, jobs);
-  if (kind == Kind::kRmsprop) return update_all<S, RmspropStep, RmspropUpdate>(queue, jobs);
-  update_all<S, AdamStep, AdamUpdate>(queue, jobs);
+void Launches<S, Queue>::update(Queue& queue, Kind kind, const UpdateJob* jobs, Index count) {
+  if (kind == Kind::kSgd) return update_all<S, SgdStep, SgdUpdate>(queue, jobs, count);
+  if (kind == Kind::kRmsprop) return update_all<S, RmspropStep, RmspropUpdate>(queue, jobs, count);
+  update_all<S, AdamStep, AdamUpdate>(queue, jobs, count);
 }
 
 }  // namespace gdcore::cuda

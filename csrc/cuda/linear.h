@@ -30,7 +30,7 @@ struct Linear {
   LinearPlan plan;
   const S* weight;
   const S* bias;  ///< or null
-  S* dx;          ///< or null
+  T* dx;          ///< or null
   Divisor divisor;
   double* partials;
   const Index* status;
@@ -162,7 +162,7 @@ struct Linear {
       T slope = T(0);
       GDCORE_UNROLL
       for (int o = 0; o < OUTPUTS; ++o) slope = fma(residuals[o], w[o][j], slope);
-      if (column < x.columns) write(dx + row * x.columns + column, slope * factor);
+      if (column < x.columns) dx[row * x.columns + column] = slope * factor;
     }
   }
 

@@ -3,6 +3,7 @@
 // gdcore's own Python (`_cuda_ops.py`) has checked shapes, dtypes and devices. Everything is put on PyTorch's current
 // stream of the tensors' device and nothing is waited for. The CUDA runtime is linked in; without a driver the module
 // imports and says that there are no devices.
+#include <pybind11/native_enum.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -57,6 +58,16 @@ Storage storage_of(const DLTensor& view) {
 using MaybeTensor = std::optional<py::object>;
 
 void* data(const MaybeTensor& tensor) { return tensor ? data_of(look(*tensor)) : nullptr; }
+
+/// Where the gradient of tensors of this storage goes, or null.
+void* gradient_data(const MaybeTensor& tensor, Storage storage) {
+  if (!tensor) return nullptr;
+  const DLTensor view = look(*tensor);
+  if (storage_of(view) != (bytes_of(storage) == 2 ? Storage::kFloat32 : storage)) {
+    throw py::type_error("expected a gradient of what it is computed in");
+  }
+  return data_of(view);
+}
 
 /// Elements in order, of any view of at most two dimensions, or of a contiguous one.
 View elements_view(const MaybeTensor& tensor) {
@@ -128,8 +139,9 @@ void mse(const py::object& input, const py::object& target, const MaybeTensor& w
          const MaybeTensor& loss, const MaybeTensor& losses, const MaybeTensor& gradient, const py::object& scratch) {
   const DLTensor view = look(input);
   const Storage storage = storage_of(view);
-  const MseProblem problem = {numel_of(view), elements_view(input), elements_view(target), elements_view(weight),
-                              mean,           data(loss),           data(losses),          data(gradient)};
+  const MseProblem problem = {
+      numel_of(view), elements_view(input), elements_view(target), elements_view(weight),
+      mean,           data(loss),           data(losses),          gradient_data(gradient, storage)};
   double* const memory = scratch_of(scratch, mse_scratch(storage, problem.size, mean && weight));
   on_stream(storage, view.device.device_id,
             [&](auto launches, Stream& stream) { launches.mse(stream, problem, memory); });
@@ -144,7 +156,7 @@ Problem problem_of(Model model, const py::object& x, const py::object& target, c
   p.rows = view.shape[0];
   p.columns = p.outputs = 1;
   p.mean = mean;
-  p.dx = data(dx);
+  p.dx = gradient_data(dx, storage_of(view));
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const DLTensor parameter = look(parameters[i]);
     if (!is_contiguous(parameter)) throw py::value_error("parameters: expected contiguous tensors");
@@ -178,8 +190,10 @@ void loss(Model model, const py::object& x, const py::object& target, const Mayb
   Loop loop = {};
   lay_out_tensors(loop, parameters, problem.rows == 0);
   loop.losses = data(loss);
-  for (std::size_t i = 0; i < gradients.size(); ++i) loop.ranges[i].gradient = data(gradients[i]);
   const DLTensor view = look(x);
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    loop.ranges[i].gradient = gradient_data(gradients[i], storage_of(view));
+  }
   double* const memory = scratch_of(scratch_tensor, scratch(storage_of(view), problem));
   on_stream(storage_of(view), view.device.device_id,
             [&](auto launches, Stream& stream) { launches.loss(stream, problem, loop, memory); });
@@ -233,6 +247,7 @@ void legendre_p3(const py::object& x, const MaybeTensor& grad, const py::object&
 void scale(const py::object& tensor, const py::object& factor) {
   const DLTensor view = look(tensor), by = look(factor);
   const View values = elements_view(tensor);
+  if (bytes_of(storage_of(view)) == 2) throw py::type_error("expected float32 or float64, as gradients are");
   if (!values.contiguous || !values.aligned) throw py::value_error("expected an aligned tensor without gaps");
   if (numel_of(by) != 1 || storage_of(by) != storage_of(view)) throw py::value_error("expected one factor alike");
   on_stream(storage_of(view), view.device.device_id, [&](auto launches, Stream& stream) {
@@ -242,8 +257,9 @@ void scale(const py::object& tensor, const py::object& factor) {
 
 /// The updates that gdcore._core hands over: parameters of one storage, on one device.
 void run_updates(int kind, const std::vector<UpdateJob>& jobs, int device) {
-  on_stream(jobs.front().storage, device,
-            [&](auto launches, Stream& stream) { launches.update(stream, static_cast<Kind>(kind), jobs); });
+  on_stream(jobs.front().storage, device, [&](auto launches, Stream& stream) {
+    launches.update(stream, static_cast<Kind>(kind), jobs.data(), static_cast<Index>(jobs.size()));
+  });
 }
 
 bool is_capturing(int device) {
@@ -289,16 +305,23 @@ PYBIND11_MODULE(_cuda, m) {
   m.attr("runtime") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
   m.attr("max_degree") = kMaxDegree;
   m.attr("updates") = py::capsule(&kUpdates, kDeviceUpdates);
-  py::enum_<Model>(m, "Model")
+  // Python's own enums: those of pybind11 are classes, which take a quarter of this file's time to compile.
+  py::native_enum<Model>(m, "Model", "enum.Enum")
       .value("linear", Model::kLinear)
       .value("polynomial", Model::kPolynomial)
-      .value("legendre", Model::kLegendre);
-  py::enum_<Kind>(m, "Kind").value("SGD", Kind::kSgd).value("RMSprop", Kind::kRmsprop).value("Adam", Kind::kAdam);
-  py::enum_<Storage>(m, "Storage")
+      .value("legendre", Model::kLegendre)
+      .finalize();
+  py::native_enum<Kind>(m, "Kind", "enum.Enum")
+      .value("SGD", Kind::kSgd)
+      .value("RMSprop", Kind::kRmsprop)
+      .value("Adam", Kind::kAdam)
+      .finalize();
+  py::native_enum<Storage>(m, "Storage", "enum.Enum")
       .value("float32", Storage::kFloat32)
       .value("float64", Storage::kFloat64)
       .value("bfloat16", Storage::kBFloat16)
-      .value("float16", Storage::kFloat16);
+      .value("float16", Storage::kFloat16)
+      .finalize();
   m.def("connect", &connect, py::arg("tensor_class"));
   m.def("devices", &devices);
   m.def("mse_scratch", &mse_scratch, py::arg("storage"), py::arg("size"), py::arg("weighted"));

@@ -100,7 +100,7 @@ struct Mse {
   View input, target, loss_weight;
   Index size;
   Divisor divisor;
-  void* gradient;  ///< or null
+  void* gradient;  ///< of T, or null
   void* losses;    ///< or null
   double* partials;
 
@@ -129,7 +129,7 @@ struct Mse {
             squares[v] = weighted * r;
           }
           if (i >= size) return;
-          if (gradient != nullptr) write_elements<S>(gradient, i, size, slopes);
+          if (gradient != nullptr) write_arithmetic<S>(gradient, i, size, slopes);
           if (losses != nullptr) write_elements<S>(losses, i, size, squares);
         },
         [&] {

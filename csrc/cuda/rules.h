@@ -48,7 +48,7 @@ GDCORE_KERNEL bool is_over(const Index* status) { return status != nullptr && *s
 struct Range {
   Index begin;
   Index size;
-  void* gradient;  ///< or null
+  void* gradient;  ///< of what it is computed in, or null
   Slots slots;     ///< the gradient in it is not used
   Settings settings;
 };

@@ -3,18 +3,9 @@
 
 #include <vector>
 
-#include "kernels/updates.h"
+#include "training/update_job.h"
 
 namespace gdcore {
-
-/// One parameter's update. `rule` is what the kernel wants, and outlives the job.
-struct UpdateJob {
-  UpdateKernel kernel;
-  const void* rule;
-  Slots slots;
-  Index size;
-  Storage storage;
-};
 
 /// Whether two jobs touch the same memory and one of them writes it.
 bool share_memory(const std::vector<UpdateJob>& jobs);

@@ -77,7 +77,7 @@ def _differentiate(
         for tensor, need in zip(inputs, needs, strict=True)
     ]
     with torch.autocast(_modes.autocast_device(inputs[0]), enabled=False):
-        value = loss.formula(reduction, *own)
+        value = loss.formula(reduction, *map(_checks.widened, own)).to(grad.dtype)
         wanted = [t for t, need in zip(own, needs, strict=True) if need and t is not None]
         found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
     return [next(found) if need else None for _, need in zip(own, needs, strict=True)]
@@ -142,11 +142,16 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
             return apply(loss, reduction, *inputs)
     inputs = _checks.promoted(inputs, loss.own)
     dtype = _checks.any_dtype(loss.names, inputs)
-    if dtype not in _checks.NATIVE:
-        # Stored as it is, computed in float32, rounded once.
+    weights = inputs[loss.first_weight :]
+    if dtype not in _checks.NATIVE and not (
+        reduction in loss.reductions
+        and not any(w is not None and w.requires_grad for w in weights)
+        and _ops.reads_halves(inputs[0])  # type: ignore[arg-type]
+    ):
+        # Stored as it is, computed in float32, rounded once: gradients too, and not before the
+        # factor from above, a `GradScaler`'s, say, is in them.
         return apply(loss, reduction, *map(_checks.widened, inputs)).to(dtype)
     loss.check(*inputs)
-    weights = inputs[loss.first_weight :]
     # A program that is exported keeps no Function, and may be differentiated all the same.
     exported = torch.compiler.is_exporting()
     if exported or _modes.transformed() or any(w is not None and w.requires_grad for w in weights):

@@ -6,7 +6,7 @@ checked here, in the words of ``csrc/bindings``; the tests compare the two.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -80,6 +80,10 @@ def native_dtype(**tensors: Tensor | None) -> None:
     alike(tuple(tensors), tuple(tensors.values()))
 
 
+@overload
+def widened(tensor: Tensor) -> Tensor: ...
+@overload
+def widened(tensor: Tensor | None) -> Tensor | None: ...
 def widened(tensor: Tensor | None) -> Tensor | None:
     """A half type as float32, what else there is as it is."""
     return tensor.float() if tensor is not None and tensor.dtype in HALF else tensor

@@ -187,7 +187,7 @@ class LegendreP3(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled() or not (torch.compiler.is_compiling() or _modes.in_memory(grad)):
-            return None, grad * reference.legendre_p3_derivative(x)
+            return None, grad * reference.legendre_p3_derivative(_checks.widened(x))
         native = not _modes.traced() and _ops.plain((grad, x))
         return None, _ops.implementation("legendre_p3_backward", native)(grad, x)
 
@@ -198,7 +198,7 @@ def legendre_p3(x: Tensor) -> Tensor:
         return LegendreP3.apply(True, x)  # type: ignore[no-untyped-call,no-any-return]
     _checks.tensors(("x",), (x,))
     dtype = _checks.any_dtype(("x",), (x,))
-    if dtype not in _checks.NATIVE:
+    if dtype not in _checks.NATIVE and not _ops.reads_halves(x):
         return legendre_p3(x.float()).to(dtype)
     if torch.compiler.is_exporting() or _modes.transformed():
         return reference.legendre_p3(x)

@@ -193,19 +193,24 @@ def is_one(grad: Tensor) -> bool:
     return not (traced() or transformed()) and _core.is_one(grad)
 
 
+def reads_halves(tensor: Tensor) -> bool:
+    """Whether the ops take a half type of this tensor as it is, with gradients in float32."""
+    return cuda is not None and tensor.is_cuda and not (traced() or transformed())
+
+
 def scaled(gradient: Tensor, grad: Tensor) -> Tensor:
     """A loss's own gradient, which nobody else has, times the one from above."""
     if (
         cuda is not None
         and gradient.is_cuda
         and grad.dim() == 0
-        and grad.dtype == gradient.dtype
+        and grad.dtype in (gradient.dtype, *_checks.HALF)  # then the gradient is float32
         and grad.device == gradient.device
         and type(gradient) is type(grad) is Tensor
         and gradient.is_contiguous()
         and not (traced() or transformed() or grad.is_neg())
     ):
-        return cuda.scale(gradient, grad)  # type: ignore[no-any-return]
+        return cuda.scale(gradient, grad.to(gradient.dtype))  # type: ignore[no-any-return]
     return gradient * grad
 
 

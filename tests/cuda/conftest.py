@@ -53,8 +53,12 @@ def on_host(emulated: emulator.Emulator, monkeypatch: pytest.MonkeyPatch) -> Any
             *(range(first, first + epochs), losses, status, previous, stops, records, every),
         )
 
+    def legendre_p3(x: Tensor, grad: Tensor | None, out: Tensor) -> None:
+        emulated.legendre_p3(x, grad, out)
+
     names = {name: getattr(native, name) for name in dir(native) if not name.startswith("__")}
     calls = {"mse": mse, "scale": emulated.scale, "loss": loss, "train": train}
+    calls["legendre_p3"] = legendre_p3
     monkeypatch.setattr(_cuda_ops, "native", SimpleNamespace(**{**names, **calls}))
     return _cuda_ops
 

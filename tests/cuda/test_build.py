@@ -1,7 +1,9 @@
 """The option GDCORE_CUDA, as CMake sees it where there is no nvcc, or an old one."""
 
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,9 +48,11 @@ def test_these_tests_are_skipped_without() -> None:
     assert "test_without_a_device.py" not in ran.stdout
 
 
-def configure(build: Path, cuda: str, nvcc: str = "no/nvcc") -> subprocess.CompletedProcess[str]:
+def configure(
+    build: Path, cuda: str, nvcc: str = "no/nvcc", *more: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["cmake", "-S", str(ROOT), "-B", str(build), f"-DGDCORE_CUDA={cuda}"],
+        ["cmake", "-S", str(ROOT), "-B", str(build), f"-DGDCORE_CUDA={cuda}", *more],
         env={**os.environ, "CUDACXX": str(build / nvcc)},
         capture_output=True,
         text=True,
@@ -81,6 +85,32 @@ def test_other_words(tmp_path: Path) -> None:
     ran = configure(tmp_path, "YES")
     assert ran.returncode != 0
     assert "GDCORE_CUDA: expected AUTO, ON or OFF, got YES" in ran.stderr
+
+
+@needs_cmake
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize("chosen", [None, "80-real;90-virtual"])
+def test_architectures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None) -> None:
+    """What nvcc is asked for, and what the module says that it was."""
+    nvcc = str(shutil.which("nvcc"))
+    known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout
+    wanted, said = {"sm_80", "compute_90"}, "80-real, 90-virtual"
+    if chosen is None:
+        wanted, said = {"sm_80", "sm_90", "compute_90"}, "80-real, 90"
+        if "sm_100" in known:
+            wanted = {"sm_80", "sm_90", "sm_100", "compute_100"}
+            said = "80-real, 90-real, 100"
+    monkeypatch.delenv("CUDAARCHS", raising=False)
+    more = ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
+    if chosen is not None:
+        more.append(f"-DCMAKE_CUDA_ARCHITECTURES={chosen}")
+    ran = configure(tmp_path, "ON", nvcc, *more)
+    assert ran.returncode == 0, ran.stderr
+    entries = json.loads((tmp_path / "compile_commands.json").read_text())
+    (kernels,) = (e["command"] for e in entries if e["file"].endswith("float32.cu"))
+    codes = re.findall(r",code=([\w\[\],]+)", kernels)
+    assert {name for code in codes for name in code.strip("[]").split(",")} == wanted
+    assert any(said in entry["command"] for entry in entries)
 
 
 @needs_cmake

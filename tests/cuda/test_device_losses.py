@@ -12,6 +12,7 @@ from ..kernels import test_linear_mse as linear
 from ..kernels import test_polynomial_mse as polynomial
 from ..kernels.layouts import MATRICES, contiguous
 from ..kernels.rounding import check
+from . import test_emulated_halves as halves
 from .conftest import no_waiting
 from .emulator import Emulator
 from .test_emulated_losses import SHAPES, linear_results, polynomial_results
@@ -233,6 +234,23 @@ def test_autocast(cuda: torch.device, half: torch.dtype) -> None:
         theirs = torch.nn.functional.mse_loss(prediction, y.to(half))
     assert ours.dtype == theirs.dtype == torch.float32
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("half", halves.HALVES, ids=str)
+@pytest.mark.parametrize("name", halves.CASES)
+def test_half_types(cuda: torch.device, name: str, half: torch.dtype) -> None:
+    ours, theirs, stored, wide, wanted = halves.case(name, half)
+    factor = 1.0 if name == "wide" else 2.0**12
+    on_device = [t.detach().to(cuda).requires_grad_(t.requires_grad) for t in stored]
+    loss, exact = ours(*on_device), theirs(*wide)
+    halves.rounded_once(loss.detach().cpu(), exact.detach(), half)
+    with no_waiting():
+        (loss * factor).backward()
+    (exact * factor).backward()
+    for i in wanted:
+        gradient = on_device[i].grad
+        assert gradient is not None
+        halves.rounded_once(gradient.cpu(), wide[i].grad, half)
 
 
 def test_grad_scaler(cuda: torch.device) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..kernels import native_step
 from ..optimizer_bounds import gradients
-from .emulator import Emulator
+from .emulator import Emulator, gradient_like
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -151,11 +151,12 @@ class Loop:
 
     def step(self, e: Emulator, model: str, data: Data, epoch: int) -> None:
         """One epoch in parts: gradients, then updates."""
-        slopes = [torch.empty_like(p) for p in self.parameters]
+        slopes = [gradient_like(p) for p in self.parameters]
         loss = self.losses.new_empty(())
         e.loss(model, data, self.parameters, True, loss, slopes)
         self.losses[epoch] = loss
-        slots = [[p, g, *s] for p, g, s in zip(self.parameters, slopes, self.states, strict=True)]
+        parts = zip(self.parameters, slopes, self.states, strict=True)
+        slots = [[p, g.to(p.dtype), *s] for p, g, s in parts]
         settings = numbers(self.kind, self.options, epoch)
         e.update(self.kind, slots, [settings] * len(slots))
         self.records[epoch] = self.theta

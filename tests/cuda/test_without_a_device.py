@@ -192,6 +192,8 @@ def test_a_factor_from_above(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(gradient, kept)
     assert _ops.scaled(gradient, torch.tensor(3.0)) is gradient
     assert torch.equal(gradient, wanted)
+    assert _ops.scaled(gradient, torch.tensor(0.5, dtype=torch.float16)) is gradient
+    assert torch.equal(gradient, wanted / 2)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -49,6 +49,18 @@ def _dense(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
+def _gradient(tensor: Tensor) -> Tensor:
+    """Room for a tensor's gradient: float32 for a half type, to be rounded once, after the factor
+    from above, which a number too small for float16 would not live to see.
+    """
+    dtype = torch.float32 if tensor.dtype in _checks.HALF else tensor.dtype
+    return torch.empty_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
+
+
+def _one_dtype(**tensors: Tensor | None) -> None:
+    _checks.any_dtype(tuple(tensors), tuple(tensors.values()))
+
+
 def _flat(tensor: Tensor | None) -> Tensor | None:
     """What the kernels take: any strides of one or two dimensions, else without gaps."""
     return tensor if tensor is None or tensor.dim() in (1, 2) else tensor.contiguous()
@@ -57,10 +69,10 @@ def _flat(tensor: Tensor | None) -> Tensor | None:
 def mse(
     input: Tensor, target: Tensor, reduction: str, gradient: bool, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    _checks.native_dtype(input=input, target=target, weight=weight)
+    _one_dtype(input=input, target=target, weight=weight)
     _checks.mse(input, target, weight)
     loss = _dense(input) if reduction == "none" else input.new_empty(())
-    slope = _dense(input) if gradient else None
+    slope = _gradient(input) if gradient else None
     mean = reduction == "mean"
     size = native.mse_scratch(STORAGES[input.dtype], input.numel(), mean and weight is not None)
     scalar, each = (None, loss) if reduction == "none" else (loss, None)
@@ -79,7 +91,7 @@ def _model_loss(
     """The loss and the gradients of the parameters."""
     x, _, weight = data
     mean = reduction == "mean"
-    loss, gradients = x.new_empty(()), [_dense(p) for p in parameters]
+    loss, gradients = x.new_empty(()), [_gradient(p) for p in parameters]
     memory = scratch(model, data, parameters, mean and weight is not None, dx is not None)
     dense = [p.contiguous() for p in parameters]
     native.loss(MODELS[model], *data, dense, mean, loss, gradients, dx, memory)
@@ -124,12 +136,17 @@ def linear_mse(
     dx: bool,
     loss_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    _checks.native_dtype(x=x, target=target, weight=weight, bias=bias, loss_weight=loss_weight)
+    _one_dtype(x=x, target=target, weight=weight, bias=bias, loss_weight=loss_weight)
     _checks.linear_mse(x, weight, bias, target, loss_weight)
     if not linear_fits(weight, dx):
-        return _linear_mse_by_products(x, weight, bias, target, reduction, dx, loss_weight)
+        widened = _checks.widened
+        loss, dweight, dbias, slope = _linear_mse_by_products(
+            *(widened(x), widened(weight), widened(bias), widened(target), widened(loss_weight)),
+            *(reduction, dx),
+        )
+        return loss.to(x.dtype), dweight, dbias, slope
     parameters = (weight,) if bias is None else (weight, bias)
-    slope = _dense(x) if dx else None
+    slope = _gradient(x) if dx else None
     loss, dweight, *rest = _model_loss(
         "linear", (x, target, loss_weight), parameters, reduction, slope
     )
@@ -141,9 +158,9 @@ def _linear_mse_by_products(
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
+    loss_weight: Tensor | None,
     reduction: str,
     dx: bool,
-    loss_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Wide rows or many outputs are bound by arithmetic, which cuBLAS does best."""
     prediction = torch.nn.functional.linear(x, weight, bias)
@@ -160,7 +177,7 @@ def _linear_mse_by_products(
 def polynomial_mse(
     x: Tensor, coefficients: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    _checks.native_dtype(x=x, target=target, coefficients=coefficients, weight=weight)
+    _one_dtype(x=x, target=target, coefficients=coefficients, weight=weight)
     _checks.polynomial_mse(x, coefficients, target, weight, max_degree=native.max_degree)
     data = (x, target, weight)
     loss, gradient = _model_loss("polynomial", data, (coefficients,), reduction)
@@ -177,7 +194,7 @@ def legendre_mse(
     reduction: str,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    _checks.native_dtype(x=x, target=target, a=a, b=b, c=c, d=d, weight=weight)
+    _one_dtype(x=x, target=target, a=a, b=b, c=c, d=d, weight=weight)
     _checks.legendre_mse(x, a, b, c, d, target, weight)
     return _model_loss("legendre", (x, target, weight), (a, b, c, d), reduction)
 
@@ -189,14 +206,14 @@ def scale(gradient: Tensor, factor: Tensor) -> Tensor:
 
 
 def legendre_p3(x: Tensor) -> Tensor:
-    _checks.native_dtype(x=x)
+    _one_dtype(x=x)
     out = _dense(x)
     native.legendre_p3(_flat(x), None, out)
     return out
 
 
 def legendre_p3_backward(grad: Tensor, x: Tensor) -> Tensor:
-    _checks.native_dtype(x=x, grad=grad)
+    _one_dtype(x=x, grad=grad)
     out = _dense(x)
     native.legendre_p3(_flat(x), _flat(grad), out)
     return out

@@ -100,6 +100,12 @@ def _numbers(settings: Sequence[Sequence[float]]) -> Any:
     return (ctypes.c_double * len(flat))(*flat)
 
 
+def gradient_like(tensor: Tensor) -> Tensor:
+    """Room for a gradient, dense and full of NaNs: of a half type it is float32."""
+    dtype = torch.float32 if tensor.dtype.itemsize == 2 else tensor.dtype
+    return torch.full_like(tensor, torch.nan, dtype=dtype, memory_format=torch.contiguous_format)
+
+
 class Emulator:
     """The calls of ``gdcore._cuda`` on CPU tensors; threads run forwards or backwards."""
 

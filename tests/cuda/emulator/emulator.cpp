@@ -108,10 +108,14 @@ int look_as_on_device(void* object, DLTensor* view) {
   return failed;
 }
 
+template <class S>
+void update(Launches<S, emulated::Queue>, emulated::Queue& queue, int kind, const std::vector<UpdateJob>& jobs) {
+  Launches<S, emulated::Queue>::update(queue, static_cast<Kind>(kind), jobs.data(), static_cast<Index>(jobs.size()));
+}
+
 void pretended_update(int kind, const std::vector<UpdateJob>& jobs, int) {
   if (pretended_launches_fail) throw std::runtime_error("a launch that failed");
-  launched(jobs.front().storage, false,
-           [&](auto launches, auto& queue) { launches.update(queue, static_cast<Kind>(kind), jobs); });
+  launched(jobs.front().storage, false, [&](auto launches, auto& queue) { update(launches, queue, kind, jobs); });
 }
 
 constexpr DeviceUpdates kPretendedUpdates = {&pretended_update, [](int) { return false; }};
@@ -227,7 +231,7 @@ int emulate_update(int storage, int backwards, int kind, int count, void* const*
         {nullptr, rule, {own[0], own[1], {own[2], own[3], own[4]}}, sizes[i], static_cast<Storage>(storage)});
   }
   return launched(static_cast<Storage>(storage), backwards,
-                  [&](auto launches, auto& queue) { launches.update(queue, static_cast<Kind>(kind), jobs); });
+                  [&](auto launches, auto& queue) { update(launches, queue, kind, jobs); });
 }
 
 }  // extern "C"
