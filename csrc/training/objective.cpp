@@ -7,7 +7,11 @@ namespace gdcore {
 
 namespace {
 
-constexpr Index kChunkElements = Index{1} << 18;
+/// Some microseconds' work: so that the last chunk, which the other threads wait for, is a small part of an evaluation.
+constexpr Index kChunkElements = Index{1} << 16;
+/// Where a chunk's sums are many, so many rows, or as many elements: adding them must be a small part, too.
+constexpr Index kManySumsRows = 256;
+constexpr Index kManySumsElements = Index{1} << 18;
 constexpr Index kMaxChunkRows = 4096;
 constexpr Index kMaxChunks = 256;
 constexpr Index kMaxPartialSums = Index{1} << 21;
@@ -18,8 +22,9 @@ Index round_up(Index value, Index multiple) { return (value + multiple - 1) / mu
 
 // Large enough to hide the cost of a chunk, small enough to share, and so many that their sums fit in memory.
 Index rows_per_chunk(const Extent& extent) {
-  const Index by_work =
-      std::clamp(kChunkElements / std::max<Index>(extent.elements_per_row, 1), kRowGroup, kMaxChunkRows);
+  const Index elements = std::max<Index>(extent.elements_per_row, 1);
+  const Index least = std::min(kManySumsRows, kManySumsElements / elements);
+  const Index by_work = std::clamp(std::max(kChunkElements / elements, least), kRowGroup, kMaxChunkRows);
   const Index most = std::clamp<Index>(kMaxPartialSums / (extent.parameters + 1), 4, kMaxChunks);
   const Index by_memory = (extent.rows + most - 1) / most;
   return round_up(std::max(by_work, by_memory), kRowGroup);

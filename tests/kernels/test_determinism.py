@@ -230,9 +230,10 @@ def test_reordered_rows_differ(case: str, dtype: torch.dtype) -> None:
     assert not all(equal(sums(order), sums(None)) for order in orders)
 
 
-def test_chunks_are_added_in_their_order() -> None:
+@pytest.mark.parametrize(("n", "d"), [(40_001, 3), (9_217, 64), (2_401, 400), (1_153, 4000)])
+def test_chunks_are_added_in_their_order(n: int, d: int) -> None:
     """Each chunk alone, added one after the other, is the whole to the bit; backwards it is not."""
-    n, d, k = 40_001, 3, 1
+    k = 1
     chunk = rows_per_chunk(d * k + k)
     x, weight, target = random(torch.float64, (n, d), (k, d), (n, k))
     parts = [
