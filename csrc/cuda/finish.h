@@ -21,7 +21,8 @@ struct Finish {
 
   template <class Context>
   GDCORE_KERNEL void operator()(Context& c) const {
-    if (is_over(loop.status)) return;
+    // Over before this epoch: that it is now, block 0 may be writing, and every block finds out by itself.
+    if (is_over(loop.status) && *loop.status < loop.epoch) return;
     double sums[2] = {};
     for (Index i = c.thread(); i < row_blocks * output_blocks; i += kThreads) sums[0] += partials[i];
     const double* const own = partials + linear_partial(c.block(), row_blocks, output_blocks);

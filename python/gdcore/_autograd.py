@@ -5,6 +5,8 @@ them. Gradients of gradients, forward mode and ``torch.func`` are autograd's own
 formulas in `gdcore.reference`.
 """
 
+import operator
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -140,7 +142,9 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
         _checks.alike(loss.names, inputs, " under autocast")
         with torch.autocast(device, enabled=False):
             return apply(loss, reduction, *inputs)
-    inputs = _checks.promoted(inputs, loss.own)
+    given, inputs = inputs, _checks.promoted(inputs, loss.own)
+    if any(map(operator.is_not, given, inputs)):
+        return _noticing_changes(apply(loss, reduction, *inputs), given)
     dtype = _checks.any_dtype(loss.names, inputs)
     weights = inputs[loss.first_weight :]
     if dtype not in _checks.NATIVE and not (
@@ -150,7 +154,8 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     ):
         # Stored as it is, computed in float32, rounded once: gradients too, and not before the
         # factor from above, a `GradScaler`'s, say, is in them.
-        return apply(loss, reduction, *map(_checks.widened, inputs)).to(dtype)
+        value = apply(loss, reduction, *map(_checks.widened, inputs)).to(dtype)
+        return _noticing_changes(value, inputs)
     loss.check(*inputs)
     # A program that is exported keeps no Function, and may be differentiated all the same.
     exported = torch.compiler.is_exporting()
@@ -161,6 +166,33 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     if torch.compiler.is_compiling():
         inputs = _told_apart(inputs)
     return loss.function.apply(False, reduction, *inputs)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _noticing_changes(value: Tensor, given: _Inputs) -> Tensor:
+    """The value, with torch's error in its backward if an input has been changed in place by then.
+
+    What is saved for the backward are the inputs converted, whose versions stay.
+    """
+    if torch.compiler.is_compiling() or _modes.transformed() or value.grad_fn is None:
+        return value
+    seen = [
+        (weakref.ref(tensor), tensor._version)
+        for tensor in given
+        if tensor is not None and not tensor.is_inference()
+    ]
+
+    def check(_: object) -> None:
+        for reference, version in seen:
+            tensor = reference()
+            if tensor is not None and tensor._version != version:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an "
+                    f"inplace operation: an input {list(tensor.shape)} of a loss is at version "
+                    f"{tensor._version}; expected version {version} instead."
+                )
+
+    value.grad_fn.register_prehook(check)
+    return value
 
 
 def _told_apart(inputs: _Inputs) -> _Inputs:
