@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The CUDA path on a machine with a device and no network: build, tests, compute-sanitizer, bench.
 #
-# Needs Python 3.10 or later with torch 2.11 or later, pytest, pybind11, scikit-build-core, cmake and ninja, and nvcc.
+# Needs Python 3.10 or later with torch 2.11 or later, pybind11, scikit-build-core, cmake and ninja, and nvcc; for the
+# tests pytest and NumPy.
 # Leaves bench/results/<device>.json and .md (or in the folder given as the first argument), written as cases are
 # measured. All of it ends within GDCORE_GPU_SECONDS (580): every stage has a limit of its own and takes no more than
 # what is left; the later ones run even where an earlier one has failed.

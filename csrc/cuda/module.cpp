@@ -1,6 +1,6 @@
 // The extension module gdcore._cuda: losses, loops and updates on CUDA tensors.
 //
-// gdcore's own Python (`_cuda_ops.py`) has checked shapes, dtypes and devices. Everything is put on PyTorch's current
+// gdcore's own Python (`cuda_ops.py`) has checked shapes, dtypes and devices. Everything is put on PyTorch's current
 // stream of the tensors' device and nothing is waited for. The CUDA runtime is linked in; without a driver the module
 // imports and says that there are no devices.
 #include <pybind11/native_enum.h>

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 REDUCTIONS = ("mean", "sum", "none")
 NATIVE = (torch.float32, torch.float64)
 PLAIN = (Tensor, torch.nn.Parameter)
-# Those with kernels: `_cuda_ops` adds its own where it is built.
+# Those with kernels: `_native.cuda_ops` adds its own where it is built.
 devices = {"cpu"}
 HALF = (torch.bfloat16, torch.float16)
 # With which torch's arithmetic promotes.

@@ -86,7 +86,7 @@ def linear_mse_loss(
 
     ``loss = Σ w (x weightᵀ + bias - target)² / Σ w`` (``mean``), without the division (``sum``), or
     every term (``none``); without weights w is 1, and Σ w is n k. The (n, k) prediction is never
-    stored, but for ``none``.
+    stored, but for ``none`` and, on CUDA, where wide rows or many outputs are matrix products.
 
     Args:
         x: features, shape ``(n, d)``, float32 or float64, any strides; or bfloat16 or float16,
