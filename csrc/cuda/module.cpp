@@ -8,30 +8,14 @@
 #include <pybind11/stl.h>
 
 #include <memory>
-#include <optional>
 
-#include "bindings/layout.h"
-#include "cuda/arguments.h"
 #include "cuda/plan.h"
-#include "cuda/queue.h"
+#include "cuda/tensors.h"
 #include "training/device_updates.h"
 
 namespace gdcore::cuda {
 
 namespace {
-
-namespace py = pybind11;
-
-const DLPackExchangeAPI* exchange = nullptr;
-
-void connect(py::handle tensor_class) {
-  const py::object capsule = tensor_class.attr("__dlpack_c_exchange_api__");
-  exchange = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-  if (exchange == nullptr) throw py::error_already_set();
-  if (exchange->header.version.major != DLPACK_MAJOR_VERSION || exchange->current_work_stream == nullptr) {
-    throw py::import_error("gdcore needs DLPack " + std::to_string(DLPACK_MAJOR_VERSION) + ".x with work streams");
-  }
-}
 
 /// How many devices there are, or none and why.
 std::pair<int, std::string> devices() {
@@ -40,50 +24,6 @@ std::pair<int, std::string> devices() {
   if (error == cudaSuccess) return {count, ""};
   cudaGetLastError();  // it is no later call's
   return {0, cudaGetErrorString(error)};
-}
-
-DLTensor look(py::handle tensor) {
-  DLTensor view;
-  if (exchange->dltensor_from_py_object_no_sync(tensor.ptr(), &view) != 0) throw py::error_already_set();
-  if (view.device.device_type != kDLCUDA) throw py::value_error("expected a tensor on CUDA, got one that is not");
-  return view;
-}
-
-Storage storage_of(const DLTensor& view) {
-  if (view.dtype.code == kDLBfloat) return Storage::kBFloat16;
-  if (view.dtype.code != kDLFloat) throw py::type_error("expected a tensor of floating-point numbers");
-  return view.dtype.bits == 64 ? Storage::kFloat64 : view.dtype.bits == 32 ? Storage::kFloat32 : Storage::kFloat16;
-}
-
-using MaybeTensor = std::optional<py::object>;
-
-void* data(const MaybeTensor& tensor) { return tensor ? data_of(look(*tensor)) : nullptr; }
-
-/// Where the gradient of tensors of this storage goes, or null.
-void* gradient_data(const MaybeTensor& tensor, Storage storage) {
-  if (!tensor) return nullptr;
-  const DLTensor view = look(*tensor);
-  if (storage_of(view) != (bytes_of(storage) == 2 ? Storage::kFloat32 : storage)) {
-    throw py::type_error("expected a gradient of what it is computed in");
-  }
-  return data_of(view);
-}
-
-/// Elements in order, of any view of at most two dimensions, or of a contiguous one.
-View elements_view(const MaybeTensor& tensor) {
-  if (!tensor) return {};
-  const DLTensor t = look(*tensor);
-  if (is_contiguous(t)) return flat_view(data_of(t), numel_of(t));
-  if (t.ndim == 1) return {data_of(t), 0, t.strides[0], t.shape[0], false, false};
-  if (t.ndim == 2) return {data_of(t), t.strides[0], t.strides[1], t.shape[1], false, false};
-  throw py::value_error("expected a contiguous tensor where it has more than two dimensions");
-}
-
-/// The rows of a matrix.
-View rows_view(const MaybeTensor& tensor) {
-  if (!tensor) return {};
-  const DLTensor t = look(*tensor);
-  return matrix_view(data_of(t), storage_of(t), t.shape[0], t.shape[1], t.strides[0], t.strides[1]);
 }
 
 /// Makes a device current while it lives.
@@ -104,12 +44,6 @@ class DeviceGuard {
   int before_ = 0;
 };
 
-Stream current_stream(int device) {
-  void* stream = nullptr;
-  if (exchange->current_work_stream(kDLCUDA, device, &stream) != 0) throw py::error_already_set();
-  return {static_cast<cudaStream_t>(stream)};
-}
-
 /// Calls launch(Launches for this storage, stream) on the tensor's device and its current stream.
 template <class Launch>
 void on_stream(Storage storage, int device, const Launch& launch) {
@@ -125,14 +59,6 @@ void on_stream(Storage storage, int device, const Launch& launch) {
     case Storage::kFloat16:
       return launch(Launches<Float16, Stream>(), stream);
   }
-}
-
-double* scratch_of(py::handle tensor, Index wanted) {
-  const DLTensor view = look(tensor);
-  if (storage_of(view) != Storage::kFloat64 || numel_of(view) < wanted) {
-    throw py::value_error("scratch: expected " + std::to_string(wanted) + " numbers of float64");
-  }
-  return static_cast<double*>(data_of(view));
 }
 
 void mse(const py::object& input, const py::object& target, const MaybeTensor& weight, bool mean,
