@@ -36,13 +36,14 @@ GDCORE_INLINE Four<T> four(const T* from, Index stride, Index count) {
                  count > 3 ? from[3 * stride] : T(0)};
 }
 
-/// The lanes of p added as a tree, i with i + half, until four are left.
-template <class T>
-GDCORE_INLINE Four<T> last_four(const Pack<T>& p) {
+/// The lanes of p, a pack or part of one, added as a tree, i with i + half, until four are left.
+template <class T, class Lanes>
+GDCORE_INLINE Four<T> last_four(const Lanes& p) {
   constexpr int per_register = Pack<T>::kPerRegister;
-  typename Vector<T>::Native r[kRegisters];
-  for (int i = 0; i < kRegisters; ++i) r[i] = p.r[i];
-  int left = kRegisters;
+  constexpr int registers = static_cast<int>(sizeof(p.r) / kRegisterBytes);
+  typename Vector<T>::Native r[registers];
+  for (int i = 0; i < registers; ++i) r[i] = p.r[i];
+  int left = registers;
   for (; left > 1 && left * per_register > 4; left /= 2) {
     for (int i = 0; i < left / 2; ++i) r[i] = r[i] + r[i + left / 2];
   }
@@ -59,11 +60,13 @@ GDCORE_INLINE Four<T> last_four(const Pack<T>& p) {
   }
 }
 
-/// The sum of the lanes of each of four packs: the tree of `total`, in T.
-template <class T>
-GDCORE_INLINE Four<T> totals(const Pack<T> (&p)[4]) {
-  const Four<T> a = last_four(p[0]), b = last_four(p[1]), c = last_four(p[2]), d = last_four(p[3]);
+/// The sum of the lanes of each of four packs, or parts of packs: the tree of `total`, in T.
+template <class T, class Lanes>
+GDCORE_INLINE Four<T> totals(const Lanes (&p)[4]) {
+  const Four<T> a = last_four<T>(p[0]), b = last_four<T>(p[1]), c = last_four<T>(p[2]), d = last_four<T>(p[3]);
   const Four<T> ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
   const Four<T> cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
   return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
 }
+
+GDCORE_INLINE double total(const Four<double>& p) { return (p[0] + p[2]) + (p[1] + p[3]); }

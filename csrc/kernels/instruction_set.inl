@@ -17,6 +17,8 @@ namespace gdcore::GDCORE_ISA {
 
 #include "kernels/linear_mse_wide.inl"
 
+#include "kernels/linear_mse_short.inl"
+
 #include "kernels/linear_mse_many.inl"
 
 #include "kernels/legendre.inl"
@@ -36,6 +38,7 @@ template <class T>
 static void linear_mse(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
                        T* scratch) noexcept {
   if (a.outputs >= kManyOutputs) return linear_mse_many(a, theta, begin, end, sums, scratch);
+  if (a.short_rows) return linear_mse_short(a, theta, begin, end, sums);
   if (a.columns >= kWideColumns) return linear_mse_wide(a, theta, begin, end, sums, scratch);
   if (a.outputs == 1 && a.loss_weight.data == nullptr) {
     switch (a.columns) {

@@ -7,8 +7,8 @@
 //   * a row's terms go to lane (index mod lanes), lanes = 64 bytes / sizeof(T): 16 floats, 8 doubles;
 //   * lanes are summed in T over short runs (kRun), then added to double lanes;
 //   * the double lanes of a chunk are combined as a tree: i with i + half;
-//   * where lanes run over columns (kWideColumns), the dot product of a row is totalled in T, all d of it, as a matrix
-//     product does; bias and target are then added in double, and their sum is rounded to T, the residual.
+//   * where lanes run over columns (kWideColumns, short_rows), the dot product of a row is totalled in T, all d of it,
+//     as a matrix product does; bias and target are then added in double, and their sum is rounded to T, the residual.
 // Every multiply-add is one fused multiply-add.
 #pragma once
 
@@ -24,6 +24,8 @@ inline constexpr int kLaneBytes = 64;
 inline constexpr int kRun = 32;
 /// From this many columns on, lanes run over the columns of a row; below, over rows.
 inline constexpr Index kWideColumns = 16;
+/// From this many columns on, they run over columns also where `short_rows` says so.
+inline constexpr Index kShortColumns = 5;
 /// Up to this many columns and rows, with one output, whole steps of descent are one kernel's.
 inline constexpr Index kDescentColumns = 8;
 inline constexpr Index kDescentRows = 64;
@@ -69,6 +71,9 @@ struct LinearMse {
   Matrix<const T> loss_weight = {};  ///< n × k, or null
   /// The rows before this one may be fetched ahead of their turn, also by a call that is not to evaluate them.
   Index rows_to_fetch = 0;
+  /// Lanes run over kShortColumns columns or more also where these are fewer than kWideColumns: for one output, no
+  /// weights, and rows too many to be packed.
+  bool short_rows = false;
 };
 
 struct SgdUpdate;

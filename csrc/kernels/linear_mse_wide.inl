@@ -151,6 +151,22 @@ struct RowSums {
   Four<double> residuals;
 };
 
+/// Σ x · weight + bias − target of up to four rows, rounded to T, times their weights where there are any; adds to
+/// the sums. What stands beyond `count` becomes zero.
+template <class T>
+GDCORE_INLINE Four<T> four_residuals(const Four<T>& dot, double bias, const T* target, Index target_row,
+                                     const T* loss_weight, Index loss_weight_row, Index count, RowSums& sums) {
+  const Four<double> targets = widen(four(target, target_row, count));
+  Four<T> r = narrow(widen(dot) + bias - targets, T());
+  if (count < 4) r = four(reinterpret_cast<const T*>(&r), 1, count);
+  const Four<double> wide = widen(r);
+  if (loss_weight != nullptr) r = r * four(loss_weight, loss_weight_row, count);
+  const Four<double> weighted = widen(r);
+  sums.squares = sums.squares + weighted * wide;
+  sums.residuals = sums.residuals + weighted;
+  return r;
+}
+
 /// Residuals of a block of rows for one output, times their weights where there are any.
 template <class T>
 GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight, double bias, Index d, const T* target,
@@ -163,19 +179,12 @@ GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight
   }
   for (Index row = 0; row < rows; row += 4) {
     const Index count = rows - row < 4 ? rows - row : 4;
-    const Four<double> targets = widen(four(target + row * target_row, target_row, count));
-    Four<T> r = narrow(widen(four(residual + row, 1, 4)) + bias - targets, T());
-    if (count < 4) r = four(reinterpret_cast<const T*>(&r), 1, count);
-    const Four<double> wide = widen(r);
-    if (loss_weight != nullptr) r = r * four(loss_weight + row * loss_weight_row, loss_weight_row, count);
+    const T* const weights = loss_weight == nullptr ? nullptr : loss_weight + row * loss_weight_row;
+    const Four<T> r = four_residuals(four(residual + row, 1, 4), bias, target + row * target_row, target_row, weights,
+                                     loss_weight_row, count, sums);
     __builtin_memcpy(residual + row, &r, sizeof(r));
-    const Four<double> weighted = widen(r);
-    sums.squares = sums.squares + weighted * wide;
-    sums.residuals = sums.residuals + weighted;
   }
 }
-
-GDCORE_INLINE double total(const Four<double>& p) { return (p[0] + p[2]) + (p[1] + p[3]); }
 
 template <class T>
 static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,

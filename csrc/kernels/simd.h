@@ -104,6 +104,14 @@ GDCORE_INLINE Double2 multiply_add(Double2 a, Double2 b, Double2 c) {
 GDCORE_INLINE Float4 root(Float4 v) { return _mm_sqrt_ps(v); }
 GDCORE_INLINE Double2 root(Double2 v) { return _mm_sqrt_pd(v); }
 #endif
+GDCORE_INLINE Float4 masked_load(const float* from, Vector<float>::Bits mask) {
+  Float4 v = {};
+  for (int i = 0; i < 4; ++i) v[i] = mask[i] != 0 ? from[i] : 0.0F;
+  return v;
+}
+GDCORE_INLINE Double2 masked_load(const double* from, Vector<double>::Bits mask) {
+  return Double2{mask[0] != 0 ? from[0] : 0.0, mask[1] != 0 ? from[1] : 0.0};
+}
 GDCORE_INLINE Double2 widen_low(Float4 v) { return Double2{v[0], v[1]}; }
 GDCORE_INLINE Double2 widen_high(Float4 v) { return Double2{v[2], v[3]}; }
 GDCORE_INLINE double total(const Pack<double>& p) {
@@ -255,16 +263,10 @@ GDCORE_INLINE Pack<T> keep_first(const Pack<T>& p, Index count) {
 /// The first `count` elements and zeros; reads nothing beyond them.
 template <class T>
 GDCORE_INLINE Pack<T> load_first(const T* from, Index count) {
-#if defined(__AVX2__)
   const Mask<T> mask = first<T>(count);
   Pack<T> p;
   for (int i = 0; i < kRegisters; ++i) p.r[i] = masked_load(from + i * Pack<T>::kPerRegister, mask.r[i]);
   return p;
-#else
-  alignas(kLaneBytes) T buffer[kLanes<T>] = {};
-  for (Index i = 0; i < count; ++i) buffer[i] = from[i];
-  return load(buffer);
-#endif
 }
 
 /// Writes the first `count` lanes and nothing beyond them.

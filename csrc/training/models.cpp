@@ -37,6 +37,8 @@ class LinearObjective final : public RowObjective<T> {
         problem_(problem),
         scratch_size_(linear_mse_scratch<T>(problem.columns, problem.outputs)),
         scratch_(allocate<T>(scratch_size_ * this->threads_)) {
+    problem_.short_rows = problem.columns >= kShortColumns && problem.columns < kWideColumns && problem.outputs == 1 &&
+                          problem.loss_weight.data == nullptr && !may_be_packed();
     if (problem.outputs >= kManyOutputs) weight_t_ = allocate<T>(problem.columns * padded_outputs());
     problem_.weight_t = weight_t_.get();
   }
@@ -53,9 +55,8 @@ class LinearObjective final : public RowObjective<T> {
   }
 
   void prepare(Index passes) override {
-    const Index bytes = this->extent_.rows * (problem_.columns + problem_.outputs) * static_cast<Index>(sizeof(T));
     const bool lanes_over_rows = problem_.columns < kWideColumns && problem_.outputs < kManyOutputs;
-    if (!lanes_over_rows || passes < kPassesWorthPacking || bytes > kMaxPackedBytes) return;
+    if (!lanes_over_rows || passes < kPassesWorthPacking || !may_be_packed()) return;
     // A single contiguous column is already what packing would make of it, but for a last group that lacks rows.
     const bool ragged = this->extent_.rows % kLanes<T> != 0 && this->extent_.rows < kRowsWorthFilling;
     if (ragged || problem_.columns != 1 || problem_.x.row != 1) {
@@ -84,6 +85,10 @@ class LinearObjective final : public RowObjective<T> {
   }
 
  private:
+  bool may_be_packed() const {
+    const Index row = (problem_.columns + problem_.outputs) * static_cast<Index>(sizeof(T));
+    return this->extent_.rows * row <= kMaxPackedBytes;
+  }
   Index padded_outputs() const { return (problem_.outputs + kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
 
   LinearMse<T> problem_;

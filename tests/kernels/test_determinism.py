@@ -142,6 +142,7 @@ def fit(make: Callable[[], torch.nn.Module], *shapes: tuple[int, ...]) -> Case:
 # Rows (0 where a result's elements do not depend on each other) and what runs on them.
 CASES: dict[str, tuple[int, Case]] = {
     "linear_mse narrow": (40_001, linear(40_001, 3, 1)),
+    "linear_mse short": (470_001, linear(470_001, 8, 1)),
     "linear_mse few outputs": (20_001, linear(20_001, 5, 3)),
     "linear_mse wide": (8_001, linear(8_001, 100, 1)),
     "linear_mse many outputs": (2_601, linear(2_601, 20, 16)),
