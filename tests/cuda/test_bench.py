@@ -50,6 +50,23 @@ def test_what_was_measured_is_left(
     assert "| first, per step |" in (tmp_path / "device.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["lesson_line", "sin_cubic"])
+def test_small_loops_are_timed_step_by_step(
+    gpu: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a goal is for, on the CPU here; "auto", which may compress, is a contender beside it."""
+    import gpu_cases
+
+    monkeypatch.setattr(gpu_cases, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_cases.Fit, "graph", lambda fit: fit.eager(1))
+    case = getattr(gpu_cases, name)(*((30,) if name == "lesson_line" else (50, 30)))
+    assert list(case.runs) == ["gdcore, stepwise", "eager", "eager, in a graph", "gdcore, auto"]
+    assert case.name.endswith(", stepwise")
+    history = case.runs["gdcore, stepwise"]()
+    assert (history.plan.method, len(history.loss)) == ("stepwise", case.units)
+    assert len(case.runs["gdcore, auto"]().loss) == case.units
+
+
 def run_script(tmp_path: Path, seconds: int, **commands: str) -> SimpleNamespace:
     """`bench/gpu.sh` with stand-ins for the commands that it calls."""
     for name, script in commands.items():
