@@ -28,6 +28,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> emulator.Emulator:
 @pytest.fixture
 def emulated(compiled: emulator.Emulator) -> Iterator[emulator.Emulator]:
     """The kernels on the host, threads and blocks in their order."""
+    compiled.launches()  # what is counted from here on is the test's
     yield compiled
     compiled.backwards = False
 
