@@ -98,8 +98,8 @@ Problem problem_of(int model, Storage storage, const Tensor* data, void* const* 
   return p;
 }
 
-/// gdcore._core, told that tensors of any dimension are on CUDA (their counters have none), steps them here; those of two
-/// dimensions are on a second device.
+/// gdcore._core, told that tensors of any dimension are on CUDA (their counters have none), steps them here; those of
+/// two dimensions are on a second device.
 DLPackExchangeAPI pretending;
 decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) look_at_host;
 bool pretended_launches_fail = false;
