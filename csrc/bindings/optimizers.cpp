@@ -92,6 +92,7 @@ class Optimizer {
       values = find(state, parameter);
       if (values == nullptr || !PyDict_Check(values) || lacks_all(values)) {
         views.used[0] = views.used[1] = views.used[2] = false;
+        if (!views.together()) return pass.unsuited.append(parameter);
         views.check(Kind::kStates);
         expect_fit(pass, views.parameter, 1.0, true);
         expect_repeatable(views.parameter, true);

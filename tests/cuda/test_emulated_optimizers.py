@@ -1,9 +1,11 @@
 """`gdcore.optim` over emulated launches: groups and state as torch keeps them, right counts."""
 
+import contextlib
+
 import pytest
 import torch
 
-from ..api.optimizers import FULL, NAMES, advance, everything, ours
+from ..api.optimizers import FULL, NAMES, advance, everything, ours, theirs
 from .emulator import Emulator
 
 
@@ -85,3 +87,18 @@ def test_a_first_step_is_not_captured(emulated: Emulator, name: str) -> None:
         else:
             with pytest.raises(RuntimeError, match=r"^capturable: expected"):
                 optimizer.step()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_with_gaps(emulated: Emulator, name: str) -> None:
+    """Are torch's to update from the first step on, beside others that are not."""
+    results = []
+    for make in (ours, theirs):
+        memory = torch.ones(6, 8)
+        parameters = [torch.nn.Parameter(memory[::2, 1::3]), torch.nn.Parameter(torch.ones(5))]
+        optimizer = make(name, parameters, **FULL[name])
+        with emulated.device() if make is ours else contextlib.nullcontext():
+            advance(optimizer, range(3))
+        results.append(everything(optimizer))
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other)

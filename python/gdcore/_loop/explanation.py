@@ -45,8 +45,8 @@ class Plan:
         └─ otherwise: compressed 314 µs, eager 25 ms
 
     Reference:
-        ``gdcore._loop.cost`` states the cost model, ``gdcore._loop.cuda_cost`` the one for CUDA, whose
-        constants are estimated from data sheets and not measured.
+        ``gdcore._loop.cost`` states the cost model, ``gdcore._loop.cuda_cost`` the one for CUDA,
+        whose constants are estimated from data sheets and not measured.
     """
 
     method: str

@@ -248,7 +248,8 @@ class _Missing:
 
     def made(self, own: _Settings, parameter: Tensor) -> dict[str, Tensor]:
         before = self._state.get(parameter)
-        fresh = own.fresh(before or {}, parameter)
+        with torch.inference_mode(False):  # they outlive whatever mode this is
+            fresh = own.fresh(before or {}, parameter)
         if fresh:
             self._made.append((parameter, fresh, None if before is None else dict(before)))
         return fresh
