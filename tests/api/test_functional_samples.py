@@ -16,12 +16,15 @@ from torch import Tensor
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .refusal import refused
 from .rounding import compare
 
 pytest.importorskip("expecttest", reason="torch's own cases need the test extra")
 
 from torch.testing._internal.common_methods_invocations import op_db
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 functional, reference = gdcore.functional, gdcore.reference
 OPS = {op.name: op for op in op_db if op.name in ("nn.functional.mse_loss", "nn.functional.linear")}
@@ -40,7 +43,7 @@ def samples(name: str, dtype: torch.dtype) -> Iterator[Sample]:
     """Those of torch's tests of gradients, and those of its tests against NumPy."""
     op = OPS[f"nn.functional.{name}"]
     for make in (op.sample_inputs, op.reference_inputs):
-        for sample in make("cpu", dtype):
+        for sample in make(str(torch.get_default_device()), dtype):
             yield Sample(sample.input, sample.args, sample.kwargs)
 
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import gdcore
-from gdcore._loop import choice as _choice
-from gdcore._loop.native_model import Recognised
 from gdcore._native.problem import Problem, checked
 from gdcore._recognition.models import NativeModel
 
@@ -21,14 +19,6 @@ pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA p
 
 # Twelve steps of sums over some tens of rows, in another order.
 CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
-
-
-@pytest.fixture
-def pretended(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = torch.device("cuda", 0)
-    monkeypatch.setattr(Recognised, "device", property(lambda self: device))
-    monkeypatch.setattr(NativeModel, "on_cuda", property(lambda self: True))
-    monkeypatch.setattr(_choice, "_check_device", lambda *_: None)
 
 
 X, Y = torch.randn(40, 3), torch.randn(40, 1)
