@@ -225,6 +225,21 @@ def test_loops_go_on(cuda: torch.device) -> None:
     assert all(map(torch.equal, *results))
 
 
+def test_out_of_memory(cuda: torch.device) -> None:
+    """Nothing has moved, the optimizer is as it was, and the process goes on."""
+    data, parameters = problem("linear", 60, 3, 1, torch.float32)
+    there = [None if t is None else t.to(cuda) for t in data]
+    own = [bare(p.to(cuda)) for p in parameters]
+    optimizer = torch.optim.Adam(own)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        loop_of("linear", own, there, optimizer, 2**40)
+    assert not optimizer.state
+    loop = loop_of("linear", own, there, optimizer, 5)
+    loop.put(5)
+    assert loop.wait() is None
+    assert loop.losses.isfinite().all()
+
+
 @pytest.mark.parametrize("rows", [20, 50_000])
 def test_divergence(cuda: torch.device, rows: int) -> None:
     data, parameters = problem("linear", rows, 3, 1, torch.float32)
