@@ -123,7 +123,9 @@ class Fit:
         # The graph writes to their memory, and knows nothing of who else may be given it.
         return theta, lambda: (graph.replay(), theta)
 
-    def case(self, name: str, epochs: int, moved: int | None, goal: Goal, rtol: float) -> Case:
+    def case(
+        self, name: str, epochs: int, moved: int | None, goal: Goal | None, rtol: float
+    ) -> Case:
         """gdcore, eager, a replayed graph and gdcore's other methods, once some epochs agree."""
         few = min(epochs, 5)
         wanted, run = self.eager(few)
@@ -143,21 +145,23 @@ class Fit:
         return Case(name, {**runs, **dict(others)}, moved, epochs, "epoch", goal)
 
 
-def zero_line(columns: int) -> nn.Linear:
-    model = nn.Linear(columns, 1, device=DEVICE)
+def zero_line(columns: int, outputs: int = 1) -> nn.Linear:
+    model = nn.Linear(columns, outputs, device=DEVICE)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     return model
 
 
-def linear_steps(rows: int, columns: int, goal: Goal) -> Case:
+def linear_steps(rows: int, columns: int, goal: Goal | None, outputs: int = 1) -> Case:
     x = torch.randn(rows, columns, device=DEVICE)
-    truth = torch.randn(1, columns, device=DEVICE)
+    truth = torch.randn(outputs, columns, device=DEVICE)
     y = x @ truth.t() + 0.1
-    fit = Fit(lambda: zero_line(columns), F.linear, x, y, 0.1)
+    fit = Fit(lambda: zero_line(columns, outputs), F.linear, x, y, 0.1)
     name = f"full batch step ({in_threes(rows)}, {columns}) float32"
+    if outputs > 1:
+        name += f" of {outputs} outputs"
     # A float32 sum of so many rows, in any order: eager's own error is the larger.
-    return fit.case(name, 10, 4 * rows * (columns + 1), goal, 1e-3)
+    return fit.case(name, 10, 4 * rows * (columns + outputs), goal, 1e-3)
 
 
 def lesson_line(epochs: int) -> Case:
@@ -231,4 +235,6 @@ def all_cases(quick: bool) -> list[Callable[[], Case]]:
         lambda: loss_alone(10**8 // shrink),
         lambda: linear_steps(10**8 // shrink, 1, Goal(6.0, 0.8)),
         lambda: linear_steps(10**7 // shrink, 64, Goal(2.5, 0.8)),
+        # Four readings of x, of which the device's cache is to serve three.
+        lambda: linear_steps(10**7 // shrink, 64, None, outputs=16),
     ]

@@ -67,6 +67,18 @@ def test_small_loops_are_timed_step_by_step(
     assert len(case.runs["gdcore, auto"]().loss) == case.units
 
 
+def test_a_step_of_many_outputs(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_cases
+
+    monkeypatch.setattr(gpu_cases, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_cases.Fit, "graph", lambda fit: fit.eager(1))
+    case = gpu_cases.linear_steps(500, 64, None, outputs=16)
+    assert case.moved == 4 * 500 * (64 + 16)
+    losses = case.runs["gdcore"]()
+    assert len(losses) == case.units
+    assert losses[-1] < losses[0]
+
+
 def run_script(tmp_path: Path, seconds: int, **commands: str) -> SimpleNamespace:
     """`bench/gpu.sh` with stand-ins for the commands that it calls."""
     for name, script in commands.items():
