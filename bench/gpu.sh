@@ -62,7 +62,7 @@ from tests.cuda import emulator; emulator.build(Path(os.environ["GDCORE_EMULATOR
   run=(python3 -m pytest -q -p no:cacheprovider -m cuda)
   stage "tests" 160 150 "${run[@]}" tests/cuda
   mapfile -t shared < <(grep -lE 'usefixtures\("device' tests/api/*.py)
-  stage "tests that the CPU has too" 160 150 "${run[@]}" "${shared[@]}"
+  stage "tests that the CPU has too" 200 150 "${run[@]}" "${shared[@]}"
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2> /dev/null | tail -n 1)
   [ -n "$sanitizer" ] || echo "-- compute-sanitizer: not on this machine"
 else
