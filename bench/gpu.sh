@@ -2,7 +2,7 @@
 # The CUDA path on a machine with a device and no network: build, tests, compute-sanitizer, bench.
 #
 # Needs Python 3.10 or later with torch 2.11 or later, pybind11, scikit-build-core, cmake and ninja, and nvcc; for the
-# tests pytest and NumPy.
+# tests pytest and NumPy, without which everything else is done, and their absence told.
 # Leaves bench/results/<device>.json and .md (or in the folder given as the first argument), written as cases are
 # measured. All of it ends within GDCORE_GPU_SECONDS (580): every stage has a limit of its own and takes no more than
 # what is left; the later ones run even where an earlier one has failed.
@@ -30,41 +30,54 @@ stage() { # name, seconds, kept for later stages, command
   return 1
 }
 
-# Only what this device runs is compiled: a third of the time.
-architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1 | tr -d '. ')
+missing=()
+for module in torch pybind11 scikit_build_core; do python3 -c "import $module" 2> /dev/null || missing+=("$module"); done
+for command in cmake ninja "${CUDACXX:-nvcc}"; do command -v "$command" > /dev/null || missing+=("$command"); done
+[ ${#missing[@]} -eq 0 ] || echo "-- missing, and needed to build: ${missing[*]}"
+
+# Only what these devices run is compiled: of one kind, a third of the time.
+architectures=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | grep '^[0-9. ]*$' | tr -d '. ' |
+  sort -un | sed 's/$/-real/' | paste -sd ';')
 build() {
   python3 -m pip install . --no-build-isolation --no-deps --no-index --target "$scratch/site" -v \
-    -C cmake.define.GDCORE_CUDA=ON ${architecture:+-C cmake.define.CMAKE_CUDA_ARCHITECTURES="$architecture-real"} \
+    -C cmake.define.GDCORE_CUDA=ON ${architectures:+-C cmake.define.CMAKE_CUDA_ARCHITECTURES="$architectures"} \
     > "$scratch/build.log" 2>&1 || { tail -n 40 "$scratch/build.log"; return 1; }
 }
 export -f build
-export scratch architecture
+export scratch architectures
 stage "build" 240 0 bash -c build || exit 1
 export PYTHONPATH="$scratch/site" PYTHONDONTWRITEBYTECODE=1
 # Not from the checkout, whose python/gdcore has no modules beside it.
 stage "kernels" 20 0 python3 .ci/kernels.py "$scratch/build.log" --table
 stage "info" 60 0 python3 -m gdcore info
 
-if python3 -c 'import pytest' 2> /dev/null; then
+absent=()
+for module in pytest numpy; do python3 -c "import $module" 2> /dev/null || absent+=("$module"); done
+sanitizer=
+if [ ${#absent[@]} -eq 0 ]; then
   # Compiled here, and not under compute-sanitizer, which would watch the compiler.
   export GDCORE_EMULATOR="$scratch/emulator.so"
   stage "emulator" 60 150 python3 -c 'from pathlib import Path; import os
 from tests.cuda import emulator; emulator.build(Path(os.environ["GDCORE_EMULATOR"]).parent)'
-  stage "tests" 200 150 python3 -m pytest -q -p no:cacheprovider -m cuda tests/cuda
+  run=(python3 -m pytest -q -p no:cacheprovider -m cuda)
+  stage "tests" 160 150 "${run[@]}" tests/cuda
+  mapfile -t shared < <(grep -lE 'usefixtures\("device' tests/api/*.py)
+  stage "tests that the CPU has too" 200 150 "${run[@]}" "${shared[@]}"
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2> /dev/null | tail -n 1)
   [ -n "$sanitizer" ] || echo "-- compute-sanitizer: not on this machine"
 else
   failed+=("tests")
-  echo "-- failed: tests (pytest is missing, so nothing was tested)"
-  sanitizer=
+  echo "-- failed: tests (missing: ${absent[*]}; nothing was tested)"
 fi
 
 if [ -n "$sanitizer" ]; then
-  few="test_bits_of_the_emulator or test_divergence or test_updates_are_the_cpu_s and SGD"
+  # A launch of every kernel, or nearly.
+  few="test_bits_of_the_emulator or test_divergence or test_updates_are_the_cpu_s or test_legendre or test_layouts
+    or test_half_types or test_gradients_are_scaled or test_captured_steps"
   for tool in memcheck racecheck; do
     printf '\n== compute-sanitizer %s (after %d s)\n' "$tool" "$SECONDS"
     limited 60 120 "$sanitizer" --tool "$tool" --error-exitcode 9 \
-      python3 -m pytest -q -p no:cacheprovider -m cuda tests/cuda/test_device_training.py -k "$few" > "$scratch/$tool.log" 2>&1
+      "${run[@]}" tests/cuda -k "${few//$'\n'/ }" > "$scratch/$tool.log" 2>&1
     status=$?
     tail -n 4 "$scratch/$tool.log"
     if grep -q "ERROR SUMMARY: [1-9]\|RACECHECK SUMMARY: [1-9]" "$scratch/$tool.log"; then

@@ -7,6 +7,27 @@ import torch
 
 from gdcore import _ops
 
+from .devices import (
+    compiled,
+    device,
+    device_of_updates,
+    emulated,
+    losses_on_host,
+    on_host,
+    pretended,
+)
+
+# Fixtures, for every test that asks.
+__all__ = [
+    "compiled",
+    "device",
+    "device_of_updates",
+    "emulated",
+    "losses_on_host",
+    "on_host",
+    "pretended",
+]
+
 
 @pytest.fixture(params=_ops.built_instruction_sets())
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
@@ -32,3 +53,15 @@ def set_threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a device is skipped, with the reason, where there is none or it is not used."""
+    reason = None
+    if not torch.cuda.is_available():
+        reason = "no CUDA device"
+    elif _ops.cuda is None:
+        reason = "gdcore was built without CUDA"
+    for item in items:
+        if reason is not None and item.get_closest_marker("cuda") is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -174,6 +174,6 @@ def gradients(steps: int, like: Tensor, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     grads = []
     for step in range(steps):
-        grad = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-        grads.append((grad * (3.0 if step == 1 else 1.0)).to(like.dtype))
+        grad = torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu")
+        grads.append((grad * (3.0 if step == 1 else 1.0)).to(like.device, like.dtype))
     return grads

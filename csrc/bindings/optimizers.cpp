@@ -92,8 +92,10 @@ class Optimizer {
       values = find(state, parameter);
       if (values == nullptr || !PyDict_Check(values) || lacks_all(values)) {
         views.used[0] = views.used[1] = views.used[2] = false;
+        if (!views.together()) return pass.unsuited.append(parameter);
         views.check(Kind::kStates);
         expect_fit(pass, views.parameter, 1.0, true);
+        expect_repeatable(views.parameter, true);
         if (fresh.is_none()) return pass.stateless.append(parameter);
         std::copy_n(group.used, kMaxState, views.used);
         values = find(fresh, parameter);
@@ -107,7 +109,7 @@ class Optimizer {
     if (!views.together()) return pass.unsuited.append(parameter);
     views.check(Kind::kStates);
     expect_fit(pass, views.parameter, Kind::kCounts ? counter.next() : 0.0, is_fresh);
-    if (Kind::kCounts && !views.parameter.on_cpu()) expect_no_capture(views.parameter.device());
+    expect_repeatable(views.parameter, is_fresh);
     pass.written.append(parameter);
     for (int i = 0; i < kMaxState; ++i) {
       if (views.used[i]) pass.written.append(py::handle(find(values, states_[i].object)));
@@ -132,10 +134,14 @@ class Optimizer {
     }
   }
 
-  // A graph would replay the count of the step that it was captured at.
-  static void expect_no_capture(int device) {
-    if (!device_updates()->capturing(device)) return;
-    throw std::runtime_error("capturable: expected True, as the step is being captured into a CUDA graph, got False");
+  // A graph would replay the count of the step that it was captured at, and a first step with a first step's momentum.
+  static void expect_repeatable(const Memory& parameter, bool fresh) {
+    if (parameter.on_cpu() || !(Kind::kCounts || fresh) || !device_updates()->capturing(parameter.device())) return;
+    throw std::runtime_error(
+        Kind::kCounts
+            ? "capturable: expected True, as the step is being captured into a CUDA graph, got False"
+            : "momentum_buffer: expected one, as the step is being captured into a CUDA graph, got none; make a step "
+              "before");
   }
 
   bool lacks_all(py::handle values) const {

@@ -169,17 +169,21 @@ void run_copied(const SlotViews& update, UpdateJob job, int threads) {
 
 namespace {
 
-// Launches of as many at a time as are of one storage, on one device, and share no memory.
+// One call for all of one storage on one device, however they lie among the others; one for each where they share
+// memory, in their order.
 void run_on_devices(const std::vector<UpdateJob>& jobs, const std::vector<int>& devices,
                     UpdateKernel Updates::* kernel) {
   const int kind = kernel == &Updates::sgd ? 0 : kernel == &Updates::rmsprop ? 1 : 2;
   const bool shared = share_memory(jobs);
-  for (std::size_t i = 0; i < jobs.size();) {
-    std::vector<UpdateJob> batch;
-    const std::size_t first = i;
-    do {
-      batch.push_back(jobs[i++]);
-    } while (!shared && i < jobs.size() && jobs[i].storage == jobs[first].storage && devices[i] == devices[first]);
+  std::vector<bool> taken(jobs.size());
+  for (std::size_t first = 0; first < jobs.size(); ++first) {
+    if (taken[first]) continue;
+    std::vector<UpdateJob> batch = {jobs[first]};
+    for (std::size_t i = first + 1; !shared && i < jobs.size(); ++i) {
+      if (taken[i] || jobs[i].storage != jobs[first].storage || devices[i] != devices[first]) continue;
+      batch.push_back(jobs[i]);
+      taken[i] = true;
+    }
     connected->run(kind, batch, devices[first]);
   }
 }

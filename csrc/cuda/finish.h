@@ -31,11 +31,11 @@ struct Finish {
     }
     warp_sums(c, sums, 2, c.shared());
     if (c.thread() > 0) return;
-    S loss;
-    write(&loss, static_cast<T>(block_sum<2>(c, c.shared(), 0) / loop.divisor.get()));
-    const bool over = loop.stops && !is_finite(static_cast<double>(read(&loss)));
+    const T loss = static_cast<T>(block_sum<2>(c, c.shared(), 0) / loop.divisor.get());
+    // Not as it is stored: a float16 is infinite from 65 520 on, where training goes on well.
+    const bool over = loop.stops && !is_finite(static_cast<double>(loss));
     if (c.block() > 0) return use(c.block() - 1, block_sum<2>(c, c.shared(), 1), over);
-    static_cast<S*>(loop.losses)[loop.epoch] = loss;
+    write(static_cast<S*>(loop.losses) + loop.epoch, loss);
     if (over) *loop.status = loop.epoch;
   }
 

@@ -22,7 +22,8 @@ inline constexpr Storage kStorage<BFloat16> = Storage::kBFloat16;
 template <>
 inline constexpr Storage kStorage<Float16> = Storage::kFloat16;
 
-/// `size` terms, or the sum of their weights.
+/// `size` terms, or the sum of their weights: a pass of its own over them, as gradients of inputs are divided by it
+/// while they are written, and the linear kernels have no registers left to add up one thing more.
 template <class S, class Queue>
 Divisor divisor_of(Queue& queue, bool mean, Index size, const View& weight, double* scratch) {
   if (!mean) return {1.0, nullptr};

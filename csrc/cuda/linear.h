@@ -1,8 +1,11 @@
 // linear_mse for rows of at most kMaxColumns and a few outputs: groups of lanes share a row, each lane some columns.
 //
 // prediction = x · weightᵀ + bias;  sums: Σ w r², Σ w r x (k × d), Σ w r (k);  dx = 2/divisor Σₒ w r weight on request.
-// One pass over x for each block of OUTPUTS outputs. The lanes of a row are added as a tree; a lane adds kRun rows in T
-// and the rest in double; then the groups of a warp as a tree, and the warps one after the other.
+// One pass over x for each block of OUTPUTS outputs; those of the same rows run side by side, so that the first reads
+// them from memory and the others from the device's cache. (The sums of all outputs are more than a thread has
+// registers for, and operands from shared memory, whose bandwidth is a quarter of the arithmetic's, would cost more.)
+// The lanes of a row are added as a tree; a lane adds kRun rows in T and the rest in double; then the groups of a warp
+// as a tree, and the warps one after the other.
 #pragma once
 
 #include "cuda/points.h"
@@ -95,7 +98,8 @@ struct Linear {
   GDCORE_KERNEL void operator()(Context& c) const {
     if (is_over(status)) return;
     const int lane = c.thread() % plan.lanes, group = c.thread() / plan.lanes, groups = kThreads / plan.lanes;
-    const Index output_block = c.block() / plan.row_blocks, row_block = c.block() % plan.row_blocks;
+    // Neighbours share rows.
+    const Index output_block = c.block() % plan.output_blocks, row_block = c.block() / plan.output_blocks;
     const Index first_output = output_block * OUTPUTS;
 
     T w[OUTPUTS][kWidth], b[OUTPUTS];

@@ -159,8 +159,10 @@ void train(Model model, const py::object& x, const py::object& target, const May
   loop.record_every = record_every;
   const DLTensor view = look(x);
   double* const memory = scratch_of(scratch_tensor, scratch(storage_of(view), problem));
-  on_stream(storage_of(view), view.device.device_id,
-            [&](auto launches, Stream& stream) { launches.train(stream, problem, loop, memory); });
+  on_stream(storage_of(view), view.device.device_id, [&](auto launches, Stream& stream) {
+    const py::gil_scoped_release release;  // a launch waits where the stream has no room for more
+    launches.train(stream, problem, loop, memory);
+  });
 }
 
 void legendre_p3(const py::object& x, const MaybeTensor& grad, const py::object& out) {

@@ -52,8 +52,10 @@ def advance(optimizer: torch.optim.Optimizer, steps: range) -> None:
     for step in steps:
         for i, parameter in enumerate(held(optimizer)):
             generator = torch.Generator().manual_seed(100 * step + i)
-            grad = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.grad = grad.to(parameter.dtype)
+            grad = torch.randn(
+                parameter.shape, generator=generator, dtype=torch.float64, device="cpu"
+            )
+            parameter.grad = grad.to(parameter.device, parameter.dtype)
         optimizer.step()
 
 
@@ -66,7 +68,8 @@ def everything(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 def start(dtype: torch.dtype = torch.float64) -> Parameter:
     generator = torch.Generator().manual_seed(7)
-    return Parameter(torch.randn(9, generator=generator, dtype=torch.float64).to(dtype))
+    values = torch.randn(9, generator=generator, dtype=torch.float64, device="cpu")
+    return Parameter(values.to(torch.get_default_device(), dtype))
 
 
 def close(actual: list[Tensor], expected: list[Tensor]) -> None:

@@ -26,9 +26,11 @@ def assert_within_rounding(
     assert actual.shape == expected.shape, f"{what}: {actual.shape}, not {expected.shape}"
     error = roundings * UNIT_ROUNDOFF[actual.dtype]
     assert error < 0.01, f"{what}: a bound that shows nothing"
-    bound = 2 * error / (1 - error) * magnitude.detach().double()
-    distance = (actual.detach().double() - expected.detach().double()).abs()
-    worst = (distance - bound).max() if distance.numel() else torch.tensor(0.0)
+    # A history is on the CPU, whatever it is of.
+    actual, expected, magnitude = (t.detach().cpu().double() for t in (actual, expected, magnitude))
+    bound = 2 * error / (1 - error) * magnitude
+    distance = (actual - expected).abs()
+    worst = (distance - bound).max() if distance.numel() else torch.zeros(())
     assert bool((distance <= bound).all()), (
         f"{what}: {worst:.3g} beyond the bound {bound.max():.3g}"
     )

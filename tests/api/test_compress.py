@@ -10,19 +10,30 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import NOT_EMULATED
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
+
 
 def data(
     n: int = 500, d: int = 4, k: int | None = 2, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, d, generator=generator, dtype=torch.float64) + 1
-    y = x @ torch.randn(d, k or 1, generator=generator, dtype=torch.float64) - 2
-    y = y + torch.randn(y.shape, generator=generator, dtype=torch.float64)
+
+    def random(*shape: int) -> Tensor:
+        made = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        return made.to(torch.get_default_device())
+
+    x = random(n, d) + 1
+    y = x @ random(d, k or 1) - 2
+    y = y + random(*y.shape)
     return x.to(dtype), (y if k else y.squeeze(1)).to(dtype)
 
 
 def row_weight(n: int) -> Tensor:
-    return torch.rand(n, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    made = torch.rand(n, generator=generator, dtype=torch.float64, device="cpu")
+    return made.to(torch.get_default_device())
 
 
 def loss_and_gradient(

@@ -41,10 +41,12 @@ def by_steps(name: str) -> Tensor:
     return torch.stack([step(X, Y) for _ in range(3)])
 
 
-def by_fit(method: str) -> Callable[[str], Tensor]:
+def by_fit(method: str, **options: Any) -> Callable[[str], Tensor]:
     def run(name: str) -> Tensor:
         model, optimizer = model_of(name)
-        return gdcore.fit(model, nn.MSELoss(), optimizer, (X, Y), epochs=5, method=method).loss
+        torch.manual_seed(1)
+        how = {"epochs": 5, "method": method, **options}
+        return gdcore.fit(model, nn.MSELoss(), optimizer, (X, Y), **how).loss
 
     return run
 
@@ -53,6 +55,12 @@ WAYS = {
     "by hand": by_hand,
     "train_step": by_steps,
     **{method: by_fit(method) for method in ("auto", "stepwise", "compressed", "eager")},
+    **{
+        f"{method} in batches": by_fit(
+            method, batch_size=7, shuffle=True, validation=(X, Y), record_every=2
+        )
+        for method in ("stepwise", "eager")
+    },
 }
 
 

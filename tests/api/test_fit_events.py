@@ -12,6 +12,8 @@ import gdcore
 
 from .training_cases import line
 
+pytestmark = pytest.mark.usefixtures("device")
+
 EPOCHS = 23
 SCHEDULERS: dict[str, Any] = {
     "StepLR": lambda o: lr_scheduler.StepLR(o, 3, gamma=0.5),
@@ -133,6 +135,7 @@ def test_a_plateau_of_what_is_watched() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_nothing_between_epochs_changes_the_numbers(dtype: torch.dtype, eager: bool) -> None:
     """To the bit, however often the fit is looked at."""
+    pytest.importorskip("tqdm", reason="progress needs its extra")
     ways: list[dict[str, Any]] = [
         {"callbacks": lambda *_: None},
         {"callbacks": [lambda *_: None], "callback_every": 7},

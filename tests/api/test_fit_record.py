@@ -11,6 +11,8 @@ import gdcore
 
 from .training_cases import line
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def fit(epochs: int = 6, **options: Any) -> gdcore.History:
     torch.manual_seed(0)
@@ -121,6 +123,7 @@ class Plan:
 
 
 def test_as_a_picture() -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the report extra")
     ax = fit(9, validated=True).plot()
     lines = ax.get_lines()
     assert [len(line.get_xdata()) for line in lines] == [9, 3]  # type: ignore[arg-type]

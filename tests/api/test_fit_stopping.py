@@ -11,8 +11,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import gdcore
 from gdcore import stop_when
 
+from ..devices import ON_CPU
 from .refusal import refused
 from .training_cases import line
+
+pytestmark = pytest.mark.usefixtures("device")
 
 WAY = pytest.mark.parametrize("method", ["stepwise", "eager"])
 
@@ -111,7 +114,7 @@ def test_validation(method: str) -> None:
     assert history.validated_epochs == history.recorded_epochs == range(0, 30 + 5, 7)
     assert set(history.validation) == {"loss", "mse", "r2", "mae", "largest"}
     for i in range(5):
-        weight, bias = (history.parameters[name][i] for name in ("weight", "bias"))
+        weight, bias = (history.parameters[name][i].to(x.device) for name in ("weight", "bias"))
         error = nn.functional.linear(x, weight, bias) - y
         expected = {
             "loss": error.square().mean(),
@@ -169,7 +172,7 @@ def test_early_stopping_restores_the_best(every: int, watch: str, method: str) -
     values = history.validation[watch] * (-1 if watch == "r2" else 1)
     best = int(values.argmin()) * every
     assert len(history.loss) == best + 6 + 1
-    assert torch.equal(model.get_parameter("weight"), history.parameters["weight"][best])
+    assert torch.equal(model.get_parameter("weight").cpu(), history.parameters["weight"][best])
     assert abs(model.get_parameter("weight").item() - 1) < 0.1
 
 
@@ -186,7 +189,7 @@ def test_without_restoring_the_last_parameters_stay() -> None:
         stop=stop,
         record_every=1,
     )
-    assert torch.equal(model.get_parameter("weight"), history.parameters["weight"][-1])
+    assert torch.equal(model.get_parameter("weight").cpu(), history.parameters["weight"][-1])
 
 
 def test_a_watched_loss_below() -> None:
@@ -252,6 +255,7 @@ def test_rules_that_do_not_fit_the_fit() -> None:
     assert all(map(torch.equal, setup.parameters(), Setup().parameters()))
 
 
+@ON_CPU  # torch shuffles on the default device, by a generator of the CPU's
 def test_validation_of_a_fit_over_a_loader() -> None:
     setup = Setup()
     loader = DataLoader(TensorDataset(setup.x, setup.y), 4, shuffle=True)

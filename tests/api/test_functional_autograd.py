@@ -12,6 +12,8 @@ import gdcore
 
 from .rounding import assert_within_rounding
 
+pytestmark = pytest.mark.usefixtures("device")
+
 functional = gdcore.functional
 Formula = Callable[..., Tensor]
 

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .loss_cases import cases, selections
 
 # torch's own, while it compiles.
 pytestmark = [
+    pytest.mark.usefixtures("device"),
+    NOT_EMULATED,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script"),
 ]
@@ -67,8 +70,10 @@ def test_dynamic_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_training_step_by_inductor(dtype: torch.dtype) -> None:
+def test_a_training_step_by_inductor(device: torch.device, dtype: torch.dtype) -> None:
     """Forward, backward and update compiled, ten steps, against the same steps in eager."""
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        pytest.skip("rows of half types are added up in another order than their copies in float32")
     x, y = torch.randn(32, 3, dtype=dtype), torch.randn(32, 1, dtype=dtype)
     w = torch.rand(32, 1, dtype=dtype)
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 import gdcore
 
+pytestmark = pytest.mark.usefixtures("device")
+
 Loss = Callable[..., Tensor]
 
 

@@ -10,12 +10,15 @@ from torch.func import hessian, jvp, vmap
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .loss_cases import mean_squares
 from .refusal import refused
 
 functional = gdcore.functional
 
 pytestmark = [
+    pytest.mark.usefixtures("device"),
+    NOT_EMULATED,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script"),
 ]

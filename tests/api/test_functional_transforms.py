@@ -12,12 +12,17 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .loss_cases import Case, cases, selections
 
 ALL = selections()
 
 # torch's own, when forward mode is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+pytestmark = [
+    pytest.mark.usefixtures("device"),
+    NOT_EMULATED,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
+]
 
 
 def close(actual: object, expected: object) -> None:

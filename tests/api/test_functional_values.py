@@ -13,6 +13,8 @@ import gdcore
 from .plain_torch import absolute_legendre
 from .rounding import Formula, assert_within_rounding, compare
 
+pytestmark = pytest.mark.usefixtures("device")
+
 DTYPES = (torch.float32, torch.float64)
 
 

@@ -9,8 +9,11 @@ from torch import Tensor
 
 import gdcore
 
+from ..devices import ON_CPU
 from .loss_cases import cases, selections
 from .refusal import refused
+
+pytestmark = pytest.mark.usefixtures("device")
 
 functional = gdcore.functional
 # Of order one, sums of at most ten: fewer than 64 roundings of values below 200.
@@ -95,6 +98,7 @@ def test_weights_are_never_broadcast(shape: tuple[int, ...], reduction: str) -> 
             functional.polynomial_mse_loss(y[:, 0], y[:, 0], y[:, 0], reduction, weight)
 
 
+@ON_CPU  # where "meta" is another device than its
 def test_weights_of_another_kind() -> None:
     y, x = torch.ones(4, 1), torch.ones(4, 2)
     for wrong, kind, part in (

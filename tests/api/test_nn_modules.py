@@ -13,6 +13,8 @@ import gdcore
 
 from .rounding import assert_within_rounding
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (3, 1), (5, 9)])

@@ -10,7 +10,10 @@ from torch.nn import Parameter
 
 import gdcore
 
+from ..devices import UPDATES_ON_CPU
 from .optimizers import FULL, MAKERS, NAMES, advance, close, everything, held, ours, start, theirs
+
+pytestmark = pytest.mark.usefixtures("device_of_updates")
 
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -81,6 +84,7 @@ def test_the_profiler_sees_the_step(name: str) -> None:
     assert all(parameter.grad is None for parameter in held(optimizer))
 
 
+@UPDATES_ON_CPU  # whose scaler it is
 @each
 @pytest.mark.parametrize("choice", [{}, {"fused": True}], ids=["default", "fused"])
 def test_an_overflow_moves_nothing(name: str, choice: dict[str, bool]) -> None:
@@ -131,6 +135,7 @@ def test_gradients_that_are_not_finite(name: str, bad: float, dtype: torch.dtype
     assert results[0][0].isnan().any()
 
 
+@UPDATES_ON_CPU  # elsewhere those with gaps are torch's, and go first
 @each
 def test_parameters_that_share_memory_are_updated_in_turn(name: str) -> None:
     """Also where there is work for several threads, and where some have gaps in their memory."""

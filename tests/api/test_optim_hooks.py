@@ -15,7 +15,10 @@ from torch.optim.optimizer import (
 
 import gdcore
 
+from ..devices import UPDATES_NOT_EMULATED
 from .optimizers import MAKERS, NAMES, ours, start
+
+pytestmark = [pytest.mark.usefixtures("device_of_updates"), UPDATES_NOT_EMULATED]
 
 each = pytest.mark.parametrize("name", NAMES)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ..devices import UPDATES_NOT_EMULATED
 from ..kernels.rounding import check
 from ..optimizer_bounds import gradients, steps_of
 from .optimizers import MAKERS, NAMES, copies
@@ -18,6 +19,8 @@ from .optimizers import MAKERS, NAMES, copies
 pytest.importorskip("expecttest", reason="torch's own cases need the test extra")
 
 from torch.testing._internal.common_optimizers import optim_db
+
+pytestmark = [pytest.mark.usefixtures("device_of_updates"), UPDATES_NOT_EMULATED]
 
 STEPS = 5
 Case = tuple[str, dict[str, Any]]

@@ -10,6 +10,8 @@ from torch.optim import lr_scheduler
 
 from .optimizers import FULL, NAMES, advance, close, everything, ours, start, theirs
 
+pytestmark = pytest.mark.usefixtures("device_of_updates")
+
 each = pytest.mark.parametrize("name", NAMES)
 
 

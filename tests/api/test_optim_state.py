@@ -12,6 +12,8 @@ import gdcore
 
 from .optimizers import FULL, NAMES, advance, close, everything, held, ours, start, theirs
 
+pytestmark = pytest.mark.usefixtures("device_of_updates")
+
 each = pytest.mark.parametrize("name", NAMES)
 
 

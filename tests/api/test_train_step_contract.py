@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import ON_CPU
 from .plain_torch import magnitudes, plain_loop, roundings
 from .rounding import assert_within_rounding
 from .training_cases import line, make, twin
+
+pytestmark = pytest.mark.usefixtures("device")
 
 MOMENTUM: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -196,6 +199,7 @@ def test_plain_training_goes_on_from_any_gradient_mode(context: Any, way: str) -
     assert plain_loop(model, nn.MSELoss(), optimizer, x, y, 2).isfinite().all()
 
 
+@ON_CPU
 @pytest.mark.parametrize("way", ["train_step", "fit"])
 def test_the_default_device_does_not_matter(way: str) -> None:
     model, x, y = line()
@@ -222,6 +226,7 @@ def test_data_of_another_length_at_each_call() -> None:
     assert all(map(torch.equal, model.parameters(), reference.parameters()))
 
 
+@ON_CPU  # elsewhere a parameter with gaps is stepped eagerly
 def test_layouts_of_data_and_parameters_do_not_matter() -> None:
     model, x, y = make("Linear", 40)
     losses = []

@@ -14,6 +14,8 @@ from .plain_torch import magnitudes, plain_loop, roundings
 from .rounding import assert_within_rounding
 from .training_cases import CASES, OPTIONS, make, twin
 
+pytestmark = pytest.mark.usefixtures("device")
+
 STEPS = 5
 LR = 0.02
 ROWS = 20

@@ -50,6 +50,35 @@ def test_what_was_measured_is_left(
     assert "| first, per step |" in (tmp_path / "device.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["lesson_line", "sin_cubic"])
+def test_small_loops_are_timed_step_by_step(
+    gpu: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a goal is for, on the CPU here; "auto", which may compress, is a contender beside it."""
+    import gpu_cases
+
+    monkeypatch.setattr(gpu_cases, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_cases.Fit, "graph", lambda fit: fit.eager(1))
+    case = getattr(gpu_cases, name)(*((30,) if name == "lesson_line" else (50, 30)))
+    assert list(case.runs) == ["gdcore, stepwise", "eager", "eager, in a graph", "gdcore, auto"]
+    assert case.name.endswith(", stepwise")
+    history = case.runs["gdcore, stepwise"]()
+    assert (history.plan.method, len(history.loss)) == ("stepwise", case.units)
+    assert len(case.runs["gdcore, auto"]().loss) == case.units
+
+
+def test_a_step_of_many_outputs(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_cases
+
+    monkeypatch.setattr(gpu_cases, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_cases.Fit, "graph", lambda fit: fit.eager(1))
+    case = gpu_cases.linear_steps(500, 64, None, outputs=16)
+    assert case.moved == 4 * 500 * (64 + 16)
+    losses = case.runs["gdcore"]()
+    assert len(losses) == case.units
+    assert losses[-1] < losses[0]
+
+
 def run_script(tmp_path: Path, seconds: int, **commands: str) -> SimpleNamespace:
     """`bench/gpu.sh` with stand-ins for the commands that it calls."""
     for name, script in commands.items():
@@ -77,10 +106,45 @@ def test_the_script_ends_in_time(tmp_path: Path) -> None:
 
 
 def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
-    ran = run_script(tmp_path, 580, python3='[ "$*" != "-c import pytest" ]')
+    """And goes on: it builds, and measures."""
+    lacks = 'echo "$*" >> "$(dirname "$0")/called"; [ "$*" != "-c import numpy" ]'
+    ran = run_script(tmp_path, 580, python3=lacks)
     assert ran.code == 1
-    assert "pytest is missing" in ran.said
+    assert "-- failed: tests (missing: numpy; nothing was tested)" in ran.said
     assert "failed: tests after" in ran.said
+    called = (tmp_path / "called").read_text()
+    assert "-m pip install ." in called
+    assert "bench/gpu.py" in called
+    assert "pytest -q" not in called
+
+
+def test_the_script_says_what_a_build_lacks(tmp_path: Path) -> None:
+    lacks = 'case "$*" in "-c import pybind11"|*pip*) exit 1;; esac'
+    ran = run_script(tmp_path, 580, python3=lacks)
+    assert ran.code == 1
+    assert "-- missing, and needed to build: pybind11" in ran.said
+    assert "-- failed: build" in ran.said
+
+
+@pytest.mark.parametrize(
+    ("told", "architectures"),
+    [
+        ("9.0\n8.0\n9.0\n", "80-real;90-real"),
+        ("10.0\n", "100-real"),
+        ("no devices were found\n", None),
+    ],
+)
+def test_the_script_builds_for_every_device(
+    tmp_path: Path, told: str, architectures: str | None
+) -> None:
+    told = told.replace("\n", "\\n")
+    noted = 'case "$*" in *pip*) echo "$*" > "$(dirname "$0")/pip"; exit 1;; esac'
+    run_script(tmp_path, 580, python3=noted, nvidia_smi=f"printf '{told}'")
+    called = (tmp_path / "pip").read_text()
+    if architectures is None:
+        assert "ARCHITECTURES" not in called
+    else:
+        assert f"CMAKE_CUDA_ARCHITECTURES={architectures}" in called.split()[-1]
 
 
 @pytest.mark.parametrize(

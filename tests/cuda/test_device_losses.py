@@ -176,21 +176,6 @@ def test_graph_capture(cuda: torch.device) -> None:
     assert torch.equal(weight, twin)
 
 
-def test_two_devices() -> None:
-    if torch.cuda.device_count() < 2:
-        pytest.skip("one device")
-    results = []
-    for number in (1, 0):
-        x = torch.arange(10.0, device=f"cuda:{number}")
-        loss, gradient = ops.mse(x, x + 1, "sum", True)
-        assert loss.device == gradient.device == x.device
-        assert torch.cuda.current_device() == 0
-        results.append(loss.item())
-    assert results == [10.0, 10.0]
-    with pytest.raises(ValueError, match=r"target: expected a tensor on cuda:1 as input, .*cuda:0"):
-        ops.mse(x.to("cuda:1"), x, "sum", True)
-
-
 def test_mixed_devices(cuda: torch.device) -> None:
     x, y = torch.ones(3, device=cuda), torch.ones(3)
     with pytest.raises(

@@ -1,6 +1,8 @@
 """Updates and loops on a device: the CPU's bits, plain PyTorch's numbers, and what ends a loop."""
 
 import copy
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -86,6 +88,28 @@ def test_torch_updates_what_is_on_the_device(cuda: torch.device, setting: str) -
             optimizer.step()
         results.append(p.detach())
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
+def test_a_first_step_with_momentum_is_not_captured(cuda: torch.device) -> None:
+    """A graph would make a first step again and again; after one, it has the steps that follow."""
+    p = torch.nn.Parameter(torch.ones(5, device=cuda))
+    twin = bare(p)
+    optimizers = [gdcore.optim.SGD([each], lr=0.1, momentum=0.9) for each in (p, twin)]
+    p.grad = twin.grad = torch.ones_like(p)
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises(RuntimeError, match="momentum_buffer"), torch.cuda.graph(graph):
+        optimizers[0].step()
+    assert not optimizers[0].state
+    for optimizer in optimizers:
+        optimizer.step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        optimizers[0].step()
+    for _ in range(3):
+        graph.replay()
+        optimizers[1].step()
+    assert torch.equal(p, twin)
 
 
 @pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
@@ -201,6 +225,21 @@ def test_loops_go_on(cuda: torch.device) -> None:
     assert all(map(torch.equal, *results))
 
 
+def test_out_of_memory(cuda: torch.device) -> None:
+    """Nothing has moved, the optimizer is as it was, and the process goes on."""
+    data, parameters = problem("linear", 60, 3, 1, torch.float32)
+    there = [None if t is None else t.to(cuda) for t in data]
+    own = [bare(p.to(cuda)) for p in parameters]
+    optimizer = torch.optim.Adam(own)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        loop_of("linear", own, there, optimizer, 2**40)
+    assert not optimizer.state
+    loop = loop_of("linear", own, there, optimizer, 5)
+    loop.put(5)
+    assert loop.wait() is None
+    assert loop.losses.isfinite().all()
+
+
 @pytest.mark.parametrize("rows", [20, 50_000])
 def test_divergence(cuda: torch.device, rows: int) -> None:
     data, parameters = problem("linear", rows, 3, 1, torch.float32)
@@ -211,6 +250,30 @@ def test_divergence(cuda: torch.device, rows: int) -> None:
     assert not loop.losses[epoch].isfinite()
     assert loop.losses[:epoch].isfinite().all()
     assert all(p.isfinite().all() for p in own)
+
+
+def test_other_threads_run_while_a_loop_is_launched(cuda: torch.device) -> None:
+    """More launches than a stream has room for: whoever puts them waits, without the GIL."""
+    data, parameters = problem("linear", 200_000, 7, 1, torch.float32)
+    x, y, _ = (None if t is None else t.to(cuda) for t in data)
+    optimizer = torch.optim.SGD([bare(p.to(cuda)) for p in parameters], lr=1e-3)
+    loop = loop_of("linear", optimizer.param_groups[0]["params"], (x, y, None), optimizer, 20_000)
+    ticks: list[float] = []
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(1e-3):
+            ticks.append(time.perf_counter())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    begun = time.perf_counter()
+    loop.put(20_000)
+    ended = time.perf_counter()
+    done.set()
+    thread.join()
+    assert loop.wait() is None
+    assert sum(begun + 0.01 < at < ended - 0.01 for at in ticks) > 5
 
 
 def test_loops_do_not_wait(cuda: torch.device) -> None:

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import gdcore
-from gdcore._loop import choice as _choice
-from gdcore._loop.native_model import Recognised
 from gdcore._native.problem import Problem, checked
 from gdcore._recognition.models import NativeModel
 
@@ -21,14 +19,6 @@ pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA p
 
 # Twelve steps of sums over some tens of rows, in another order.
 CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
-
-
-@pytest.fixture
-def pretended(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = torch.device("cuda", 0)
-    monkeypatch.setattr(Recognised, "device", property(lambda self: device))
-    monkeypatch.setattr(NativeModel, "on_cuda", property(lambda self: True))
-    monkeypatch.setattr(_choice, "_check_device", lambda *_: None)
 
 
 X, Y = torch.randn(40, 3), torch.randn(40, 1)
@@ -46,6 +36,9 @@ def test_explain(pretended: None) -> None:
     plan = explained(nn.Linear(3, 1))
     assert "├─ device: cuda:0" in str(plan).splitlines()
     assert plan.method == "stepwise"
+    costs = [line for line in str(plan).splitlines() if "cost:" in line]
+    assert len(costs) == 1
+    assert "cost: estimated from data sheets, not measured: " in costs[0]
     assert explained(nn.Linear(3, 1), epochs=100_000).method == "compressed"
     few = explained(nn.Linear(3, 1), batch_size=8)
     assert (few.method, few.batch_size) == ("stepwise", 8)
@@ -206,6 +199,16 @@ def test_steps_of_sgd_are_captured(pretended: None, monkeypatch: pytest.MonkeyPa
                 before.setattr("gdcore._native.cuda_runner._captured", lambda x: False)
                 step(X, Y)
         assert step(X, Y) > 0
+
+
+def test_a_fit_is_not_captured(pretended: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for its losses; told before anything is put on the stream."""
+    monkeypatch.setattr("gdcore._native.cuda_runner._captured", lambda x: True)
+    model = nn.Linear(3, 1)
+    before = model.weight.detach().clone()
+    with pytest.raises(RuntimeError, match="fit: expected no capture into a CUDA graph"):
+        fitted(model, method="stepwise")
+    assert torch.equal(model.weight, before)
 
 
 def test_nothing_waits_for_settings() -> None:

@@ -1,9 +1,11 @@
 """`gdcore.optim` over emulated launches: groups and state as torch keeps them, right counts."""
 
+import contextlib
+
 import pytest
 import torch
 
-from ..api.optimizers import FULL, NAMES, everything, ours
+from ..api.optimizers import FULL, NAMES, advance, everything, ours, theirs
 from .emulator import Emulator
 
 
@@ -23,7 +25,7 @@ def test_one_launch_of_the_cpu_s_bits(emulated: Emulator, name: str) -> None:
     wanted = stepped(name, 100, 3)
     with emulated.device():
         found = stepped(name, 100, 3)
-        assert emulated.launches == 1
+        assert emulated.launches() == 3  # one a step
     for mine, other in zip(everything(found), everything(wanted), strict=True):
         assert torch.equal(mine, other)
 
@@ -38,3 +40,65 @@ def test_a_failed_launch_is_no_step(emulated: Emulator, name: str) -> None:
             optimizer.step()
     for now, then in zip(everything(optimizer), before, strict=True):
         assert torch.equal(now, then)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_launch_for_each_dtype_on_each_device(emulated: Emulator, name: str) -> None:
+    """In whatever order the tensors come; those of two dimensions are on a second device."""
+
+    def many() -> torch.optim.Optimizer:
+        generator = torch.Generator().manual_seed(0)
+        made = []
+        for i in range(24):
+            values = torch.randn((2, 3) if i % 4 > 1 else 5, generator=generator)
+            made.append(torch.nn.Parameter(values.to(torch.float64 if i % 2 else torch.float32)))
+        optimizer = ours(name, made, **FULL[name])
+        advance(optimizer, range(2))
+        return optimizer
+
+    wanted = many()
+    with emulated.device():
+        found = many()
+        assert emulated.launches() == 2 * 4
+    for mine, other in zip(everything(found), everything(wanted), strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_first_step_is_not_captured(emulated: Emulator, name: str) -> None:
+    """A graph would make it again and again; SGD's later ones, which count nothing, are."""
+    refused = "momentum_buffer" if name == "SGD" else "capturable"
+    with emulated.device(captures=True):
+        parameter = torch.nn.Parameter(torch.ones(5))
+        optimizer = ours(name, [parameter], **FULL[name])
+        parameter.grad = torch.ones(5)
+        with pytest.raises(RuntimeError, match=f"^{refused}: expected"):
+            optimizer.step()
+    assert torch.equal(parameter, torch.ones(5))
+    assert not optimizer.state
+    with emulated.device():
+        optimizer.step()
+    before = parameter.detach().clone()
+    with emulated.device(captures=True):
+        if name == "SGD":
+            optimizer.step()
+            assert not torch.equal(parameter, before)
+            ours(name, [parameter], lr=0.1).step()  # without momentum there is no first step
+        else:
+            with pytest.raises(RuntimeError, match=r"^capturable: expected"):
+                optimizer.step()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_with_gaps(emulated: Emulator, name: str) -> None:
+    """Are torch's to update from the first step on, beside others that are not."""
+    results = []
+    for make in (ours, theirs):
+        memory = torch.ones(6, 8)
+        parameters = [torch.nn.Parameter(memory[::2, 1::3]), torch.nn.Parameter(torch.ones(5))]
+        optimizer = make(name, parameters, **FULL[name])
+        with emulated.device() if make is ours else contextlib.nullcontext():
+            advance(optimizer, range(3))
+        results.append(everything(optimizer))
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other)

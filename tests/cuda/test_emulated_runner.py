@@ -138,6 +138,56 @@ def test_divergence(on_host: Any) -> None:
     assert all(p.isfinite().all() for p in problem.parameters)
 
 
+@pytest.mark.parametrize("name", ["SGD with all options", "RMSprop", "Adam with all options"])
+@pytest.mark.parametrize("end", ["a failed launch", "out of memory", "a rule", "divergence"])
+def test_no_step_leaves_no_state(
+    on_host: Any, end: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends before the first update leaves the optimizer as it was; a step of it goes on."""
+    problem = linear(30, 3, 2)
+    mine = runners(problem, name)[0]
+    state = mine._optimizer.state
+    weight, bias = problem.parameters
+    given = torch.ones_like(bias)
+    own = "momentum_buffer" if name[0] == "S" else "square_avg" if name[0] == "R" else "exp_avg_sq"
+    state[bias] = {own: given}
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no memory") if end == "out of memory" else RuntimeError("no")
+
+    with monkeypatch.context() as patch:
+        if end == "a rule":
+            assert mine.run(5, stop=StopRule(loss_below=1e9)).outcome == "stopped"
+        elif end == "divergence":
+            diverging = problem._replace(y=torch.full_like(problem.y, torch.inf))
+            patch.setattr(mine, "_problem", diverging)
+            assert mine.run(5).outcome == "diverged"
+        else:
+            where = (on_host, "scratch") if end == "out of memory" else (on_host.native, "train")
+            patch.setattr(*where, fail)
+            with pytest.raises(RuntimeError, match=r"^no"):
+                mine.run(5)
+    assert list(state) == [bias]
+    assert state[bias] == {own: given}
+    assert torch.equal(given, torch.ones_like(given))
+    mine.run(2)
+    assert own in state[weight]
+    assert state[bias][own] is given
+
+
+def test_a_loss_past_its_dtype_is_no_divergence(on_host: Any) -> None:
+    """It is judged in float32: a float16 is infinite from 65 520 on, while the parameters move."""
+    for rows in (100, 40_000):
+        problem = linear(rows, 3, 2, torch.float16)
+        problem = problem._replace(y=300 + problem.y)
+        mine = runners(problem, "SGD")[0]
+        mine._optimizer.param_groups[0]["lr"] = 0.2
+        ran = mine.run(12)
+        assert (ran.outcome, ran.updates) == ("finished", 12)
+        assert ran.losses[0].isinf()
+        assert ran.losses[-1].isfinite()
+
+
 def test_interrupts(on_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two chunks: what has been made is told."""
     mine, theirs = runners(linear())

@@ -104,7 +104,7 @@ def test_one_group_is_one_launch(emulated: Emulator, kind: str) -> None:
     ours = [torch.zeros(3) for _ in range(128)]
     slots = [[p, torch.ones(3), *states(kind, {}, p)] for p in ours]
     emulated.update(kind, slots, [numbers(kind, {"lr": 0.1}, 0)] * len(ours))
-    assert emulated.launches == 1
+    assert emulated.launches() == 1
 
 
 Data = tuple[Tensor, Tensor, Tensor | None]

@@ -129,7 +129,7 @@ class Bounded:
 
 def bounded(tensor: Tensor) -> Bounded:
     """A tensor's values, which are exact."""
-    values = tensor.detach().double().numpy().astype(np.longdouble)
+    values = tensor.detach().double().cpu().numpy().astype(np.longdouble)
     return Bounded(values, np.zeros(values.shape), UNIT[tensor.dtype])
 
 
@@ -138,7 +138,7 @@ def check(actual: Tensor, expected: Bounded, what: str) -> None:
     assert UNIT[actual.dtype] == expected.unit, what
     assert tuple(actual.shape) == expected.value.shape, what
     assert np.all(expected.value != 0), f"{what}: a zero would hide a wrong factor"
-    values = actual.detach().double().numpy().astype(np.longdouble)
+    values = actual.detach().double().cpu().numpy().astype(np.longdouble)
     distance = np.abs(values - expected.value).astype(np.float64)
     allowed = expected.error * (1 + 1e-3)
     within = distance <= allowed

@@ -45,7 +45,8 @@ class Plan:
         └─ otherwise: compressed 314 µs, eager 25 ms
 
     Reference:
-        ``gdcore._loop.cost`` states the cost model.
+        ``gdcore._loop.cost`` states the cost model, ``gdcore._loop.cuda_cost`` the one for CUDA,
+        whose constants are estimated from data sheets and not measured.
     """
 
     method: str
@@ -101,7 +102,9 @@ class Plan:
             if method != self.method and getattr(self.costs, method) is not None
         )
         total = self.costs.total(self.method)
-        yield f"cost: {prepare}{_seconds(cost.epoch)} an epoch, {_seconds(total)} in all"
+        # Those of `gdcore._loop.cuda_cost`.
+        source = "" if self.device == "cpu" else "estimated from data sheets, not measured: "
+        yield f"cost: {source}{prepare}{_seconds(cost.epoch)} an epoch, {_seconds(total)} in all"
         yield f"otherwise: {others}"
 
 

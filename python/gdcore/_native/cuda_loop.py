@@ -34,7 +34,7 @@ class CudaLoop:
         problem: as `gdcore._native.problem.checked` returns it.
         rule: ``"sgd"``, ``"rmsprop"`` or ``"adam"``.
         groups: an optimizer's.
-        state: the optimizer's, by parameter; made where there is none.
+        state: the optimizer's, by parameter; what is missing is there once a step has been made.
         steps: how many there will be at most.
         stops: whether a loss that is not finite ends the loop.
         record_every: record θ after every so many steps; 0 for never.
@@ -61,12 +61,14 @@ class CudaLoop:
         for own, p in zip(settings, parameters, strict=True):
             own.check(state.get(p, {}), p)
         self._numbers = [own.numbers for own in settings]
-        self._states = [own.tensors(state, p) for own, p in zip(settings, parameters, strict=True)]
-        counters = (
-            state[p].get("step") if own.counts else None
-            for own, p in zip(settings, parameters, strict=True)
-        )
-        self._counters = [(step, float(step)) for step in counters if step is not None]
+        self._missing = _Missing(state)
+        self._states: list[list[Tensor | None]] = []
+        self._counters: list[tuple[Tensor, float]] = []
+        for own, p in zip(settings, parameters, strict=True):
+            values = {**state.get(p, {}), **self._missing.made(own, p)}
+            self._states.append([None if name is None else values[name] for name in own.states])
+            if own.counts:
+                self._counters.append((values["step"], float(values["step"])))
         self.losses = x.new_empty(steps)
         self.made = 0
         self._every = max(record_every, 1)
@@ -138,6 +140,7 @@ class CudaLoop:
 
     def _count(self, made: int) -> None:
         self.made = made
+        self._missing.show(made > 0)
         for step, start in self._counters:
             count = start + made
             if step.dtype != torch.float64:
@@ -219,19 +222,49 @@ class _Settings(NamedTuple):
                     f"{tuple(state.shape)}, {state.dtype}, on {state.device}"
                 )
 
-    def tensors(self, state: _States, parameter: Tensor) -> list[Tensor | None]:
-        """The states, made as torch makes them where there are none."""
-        if not any(self.states):
-            return [None, None, None]
-        own = state.setdefault(parameter, {})
+    def fresh(self, own: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+        """The states that there are not, as torch makes them."""
+        found = {}
         if self.counts and "step" not in own:
             double = torch.get_default_dtype() == torch.float64
-            own["step"] = torch.zeros(
+            found["step"] = torch.zeros(
                 (),
                 dtype=torch.float64 if double and not self.fused else torch.float32,
                 device=parameter.device if self.fused else "cpu",
             )
         for name in self.states:
             if name is not None and own.get(name) is None:
-                own[name] = torch.zeros_like(parameter, requires_grad=False)
-        return [None if name is None else own[name] for name in self.states]
+                found[name] = torch.zeros_like(parameter, requires_grad=False)
+        return found
+
+
+class _Missing:
+    """The states that an optimizer has not, which it gets with the first step that is made."""
+
+    def __init__(self, state: _States) -> None:
+        self._state = state
+        self._made: list[tuple[Tensor, dict[str, Tensor], dict[str, Any] | None]] = []
+        self._shown = False
+
+    def made(self, own: _Settings, parameter: Tensor) -> dict[str, Tensor]:
+        before = self._state.get(parameter)
+        with torch.inference_mode(False):  # they outlive whatever mode this is
+            fresh = own.fresh(before or {}, parameter)
+        if fresh:
+            self._made.append((parameter, fresh, None if before is None else dict(before)))
+        return fresh
+
+    def show(self, there: bool) -> None:
+        """Have the optimizer hold them, or what it held before."""
+        if there == self._shown:
+            return
+        self._shown = there
+        for parameter, fresh, before in self._made:
+            if there:
+                self._state.setdefault(parameter, {}).update(fresh)
+            elif before is None:
+                del self._state[parameter]
+            else:
+                own = self._state[parameter]
+                own.clear()
+                own.update(before)

@@ -31,6 +31,7 @@ class CudaRunner:
     Raises:
         TypeError: dtypes that differ.
         ValueError: shapes or devices that differ; what `unsuited` says of model and optimizer.
+        RuntimeError: the current stream is being captured into a graph.
     """
 
     method = "stepwise"
@@ -39,6 +40,11 @@ class CudaRunner:
         reason = unsuited(problem.kernel, problem.parameters, optimizer.param_groups)
         if reason is not None:
             raise ValueError(reason)
+        if _captured(problem.x):
+            raise RuntimeError(
+                "fit: expected no capture into a CUDA graph, as it waits for its losses; capture "
+                "calls of train_step's step instead"
+            )
         self._problem, self._optimizer = checked(problem), optimizer
         self._rule: RuleState | None = None
         self._chunk = 1  # epochs, until it is known how long they take

@@ -118,16 +118,19 @@ class Emulator:
         if function(STORAGES[dtype], int(self.backwards), *arguments) != 0:
             raise RuntimeError(f"{name} failed: see stderr")
 
-    @property
     def launches(self) -> int:
-        """How many the last call came to."""
-        return int(self._library.emulated_launches())
+        """How many there were since this was last asked."""
+        return int(self._library.count_launches())
 
     @contextlib.contextmanager
-    def device(self) -> Iterator[Callable[[bool], None]]:
+    def device(self, captures: bool = False) -> Iterator[Callable[[bool], None]]:
         """CPU tensors pass for a device's in optimizers' steps, whose launches come here.
 
-        They fail while the function that is given was last called with True.
+        Those of two dimensions are on a second device. Launches fail while the function that is
+        given was last called with True.
+
+        Args:
+            captures: whether the streams are being captured into a graph.
         """
         from gdcore import _core, _ops
 
@@ -144,13 +147,15 @@ class Emulator:
             python.PyCapsule_New(ctypes.c_void_p(pointer), name, None)
             for pointer, name in zip((exchange, library.pretended_updates()), names, strict=True)
         ]
-        fail = library.pretended_failure
+        fail = library.pretend_failure
+        library.pretend_capture(captures)
         _core.connect(type("Tensor", (), {"__dlpack_c_exchange_api__": capsules[0]}))
         _core.connect_device_updates(capsules[1])
         try:
             yield fail
         finally:
             fail(False)
+            library.pretend_capture(False)
             _core.connect(torch.Tensor)
             if _ops.cuda is not None:
                 _core.connect_device_updates(_ops.cuda.UPDATES)

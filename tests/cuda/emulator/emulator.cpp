@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <utility>
 
 #include "cuda/arguments.h"
 #include "queue.h"
@@ -29,7 +30,7 @@ View elements_view(const Tensor& t) {
   return {t.data, t.row, t.column, t.columns, false, false};
 }
 
-int last_launches = 0;
+int launches_made = 0;
 
 template <class Launch>
 int launched(Storage storage, bool backwards, const Launch& launch) {
@@ -53,7 +54,7 @@ int launched(Storage storage, bool backwards, const Launch& launch) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
   }
-  last_launches = queue.launches;
+  launches_made += queue.launches;
   return 0;
 }
 
@@ -97,14 +98,16 @@ Problem problem_of(int model, Storage storage, const Tensor* data, void* const* 
   return p;
 }
 
-/// gdcore._core, told that tensors of any dimension are on CUDA (their counters have none), steps them here.
+/// gdcore._core, told that tensors of any dimension are on CUDA (their counters have none), steps them here; those of
+/// two dimensions are on a second device.
 DLPackExchangeAPI pretending;
 decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) look_at_host;
 bool pretended_launches_fail = false;
+bool pretended_capture = false;
 
 int look_as_on_device(void* object, DLTensor* view) {
   const int failed = look_at_host(object, view);
-  if (failed == 0 && view->ndim > 0) view->device.device_type = kDLCUDA;
+  if (failed == 0 && view->ndim > 0) view->device = {kDLCUDA, view->ndim == 2 ? 1 : 0};
   return failed;
 }
 
@@ -118,7 +121,7 @@ void pretended_update(int kind, const std::vector<UpdateJob>& jobs, int) {
   launched(jobs.front().storage, false, [&](auto launches, auto& queue) { update(launches, queue, kind, jobs); });
 }
 
-constexpr DeviceUpdates kPretendedUpdates = {&pretended_update, [](int) { return false; }};
+constexpr DeviceUpdates kPretendedUpdates = {&pretended_update, [](int) { return pretended_capture; }};
 
 }  // namespace
 }  // namespace gdcore::cuda
@@ -137,10 +140,12 @@ const void* pretended_exchange(const void* of_torch) {
 
 const void* pretended_updates() { return &kPretendedUpdates; }
 
-void pretended_failure(int fails) { pretended_launches_fail = fails != 0; }
+void pretend_failure(int fails) { pretended_launches_fail = fails != 0; }
 
-/// Of the last call.
-int emulated_launches() { return last_launches; }
+void pretend_capture(int captures) { pretended_capture = captures != 0; }
+
+/// Since the last call of this.
+int count_launches() { return std::exchange(launches_made, 0); }
 
 int emulate_mse(int storage, int backwards, const Tensor* data, int mean, void* loss, void* losses, void* gradient) {
   const auto kind = static_cast<Storage>(storage);
