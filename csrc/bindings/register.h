@@ -10,6 +10,7 @@ void register_optimizers(pybind11::module_& m);
 void register_shuffle(pybind11::module_& m);
 void register_step(pybind11::module_& m);
 void register_training(pybind11::module_& m);
+void register_triangle(pybind11::module_& m);
 void register_watch(pybind11::module_& m);
 
 }  // namespace gdcore

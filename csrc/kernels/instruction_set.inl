@@ -25,6 +25,7 @@ namespace gdcore::GDCORE_ISA {
 #include "kernels/mse.inl"
 #include "kernels/polynomial_mse.inl"
 #include "kernels/sum.inl"
+#include "kernels/triangle.inl"
 
 #include "kernels/half_element.inl"
 

@@ -79,6 +79,8 @@ const Kernels<double>& kernels<double>() {
   return active.load(std::memory_order_relaxed)->table->float64;
 }
 
+TriangleKernel triangle_kernel() { return active.load(std::memory_order_relaxed)->table->triangle; }
+
 const Updates& updates(Storage storage) {
   return active.load(std::memory_order_relaxed)->updates[static_cast<int>(storage)];
 }

@@ -25,6 +25,9 @@ void choose_instruction_set(const std::string& name);
 template <class T>
 const Kernels<T>& kernels();
 
+/// Folds a block of rows into a triangular factor.
+TriangleKernel triangle_kernel();
+
 /// Its updates for parameters of one dtype.
 const Updates& updates(Storage storage);
 

@@ -8,7 +8,7 @@
 #include "kernels/instruction_set.inl"
 
 namespace gdcore {
-const KernelTable kAvx2Kernels = {avx2::table<float>(), avx2::table<double>()};
+const KernelTable kAvx2Kernels = {avx2::table<float>(), avx2::table<double>(), avx2::triangle};
 const Updates kAvx2Updates[kStorages] = {avx2::updates<float>(), avx2::updates<double>(), avx2::updates<BFloat16>(),
                                          avx2::updates<Float16>()};
 }  // namespace gdcore

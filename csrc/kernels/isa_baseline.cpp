@@ -12,7 +12,7 @@
 #include "kernels/instruction_set.inl"
 
 namespace gdcore {
-const KernelTable kBaselineKernels = {baseline::table<float>(), baseline::table<double>()};
+const KernelTable kBaselineKernels = {baseline::table<float>(), baseline::table<double>(), baseline::triangle};
 const Updates kBaselineUpdates[kStorages] = {baseline::updates<float>(), baseline::updates<double>(),
                                              baseline::updates<BFloat16>(), baseline::updates<Float16>()};
 }  // namespace gdcore

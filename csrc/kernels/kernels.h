@@ -174,10 +174,18 @@ constexpr Index linear_mse_scratch(Index columns, Index outputs) noexcept {
   return columns < kWideColumns ? 0 : (outputs + wide_block<T>(columns)) * wide;  // gradients, a block of rows of x
 }
 
+/// Rows of a block that is folded into a triangular factor.
+inline constexpr Index kTriangleRows = 64;
+
+/// Makes r (columns × columns, row by row, nothing read below its diagonal) the factor of itself over a block. The
+/// block is column by column, each kTriangleRows long, and is written over.
+using TriangleKernel = void (*)(Index columns, double* block, double* r) noexcept;
+
 /// The kernels of one instruction set.
 struct KernelTable {
   Kernels<float> float32;
   Kernels<double> float64;
+  TriangleKernel triangle;
 };
 
 extern const KernelTable kBaselineKernels;

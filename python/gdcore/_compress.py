@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from ._native.factor import triangle
+from ._native.triangle import Block, triangle
 
 __all__ = ["Compressed", "compress"]
 
@@ -86,11 +86,10 @@ def compress(x: Tensor, y: Tensor, weight: Tensor | None = None, bias: bool = Tr
     targets = y if y.dim() == 2 else y.unsqueeze(1)
     d, k = x.shape[1], targets.shape[1]
 
-    def rows(start: int, stop: int) -> Tensor:
-        part = torch.ones(stop - start, one + d + k, dtype=torch.float64, device=x.device)
-        part[:, one : one + d] = x[start:stop]
-        part[:, one + d :] = targets[start:stop]
-        return part if weight is None else part * weight[start:stop, None].double().sqrt()
+    def rows(start: int, stop: int) -> Block:
+        columns = (x[start:stop], targets[start:stop])
+        ones = (None,) if bias else ()
+        return Block(ones + columns, None if weight is None else weight[start:stop])
 
     total = float(n) if weight is None else weight.sum(dtype=torch.float64).item()
     if total == 0.0:

@@ -260,4 +260,6 @@ def training(
 Training = _core.Training
 StopRule = _core.StopRule
 shuffle = _core.shuffle
+triangle = _core.triangle
+scale_finite = _core.scale_finite
 Watch = _core.Watch

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._native.factor import triangle
+from .._native.triangle import Block, triangle
 from .._recognition.losses import NotSquaredError, squared_error_on
 from .forms import NoDesign, form_of
 
@@ -153,14 +153,11 @@ class Design:
         dtype = self.features.dtype if alike else torch.float64
         extremes: list[Tensor] = []
 
-        def rows(start: int, stop: int) -> Tensor:
+        def rows(start: int, stop: int) -> Block:
             features, target, weight = self.rows(slice(start, stop), dtype)
             extremes.append(torch.stack(torch.aminmax(features, dim=0)).cpu())
-            block = torch.empty(len(features), q + k, dtype=torch.float64)
-            block[:, :q], block[:, q:] = features, target
-            if weight is not None:
-                block *= weight.sqrt().cpu()
-            return block
+            columns = features.cpu(), target.cpu()
+            return Block(columns, None if weight is None else weight[:, 0].cpu())
 
         height = 1 if self.separable else self.target.shape[1]
         corner = triangle(rows, len(self.target), q + k, height)

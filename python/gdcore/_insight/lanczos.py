@@ -11,7 +11,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from .._native.factor import threads_for
+from .._native.triangle import threads_for
 from .design import Design
 from .spectrum import Spectrum
 

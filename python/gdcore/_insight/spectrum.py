@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._native.factor import threads_for
+from .._native.triangle import threads_for
 from .design import Reduced
 
 __all__ = ["MOST_EXACT", "Spectrum", "exact_spectrum"]

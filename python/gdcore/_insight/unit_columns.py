@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .._native.factor import threads_for
+from .._native.triangle import threads_for
 from .design import Reduced
 
 __all__ = ["TOLD", "UnitColumns"]

@@ -33,7 +33,7 @@ GATHER = 8e9
 """Bytes a second where rows are read in a random order."""
 PLANNING = 30e-6
 """Seconds to set any native loop up."""
-FACTORISING = 280e-6
+FACTORISING = 150e-6
 """Seconds for the Python around a factorisation."""
 QR_FLOPS = 11.5e9
 """Floating-point operations a second of LAPACK's QR in float64."""

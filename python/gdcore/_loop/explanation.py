@@ -42,7 +42,7 @@ class Plan:
         ├─ loss: mean of squared errors
         ├─ method: stepwise, because it costs least: every epoch passes over the rows once
         ├─ cost: 30 µs to prepare, 0.038 µs an epoch, 33.8 µs in all
-        └─ otherwise: compressed 314 µs, eager 25 ms
+        └─ otherwise: compressed 184 µs, eager 25 ms
 
     Reference:
         ``gdcore._loop.cost`` states the cost model, ``gdcore._loop.cuda_cost`` the one for CUDA,

@@ -152,7 +152,8 @@ class CompressedRunner:
             problem = checked(problem)
         self._outside = problem.parameters
         self._inside = tuple(
-            torch.empty(p.shape, dtype=torch.float64, device="cpu") for p in self._outside
+            torch.empty_like(p, dtype=torch.float64, device="cpu", requires_grad=False)
+            for p in self._outside
         )
         self._seen: list[Tensor] | None = None
         self._state: dict[Tensor, dict[str, Any]] = {}
