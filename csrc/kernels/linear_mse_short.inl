@@ -10,8 +10,8 @@ struct ShortRow {
   typename Vector<T>::Native r[P * R];
 };
 
-/// The columns of a row, `mask` those of its last pack. Where it may read `beyond` them, it does, to that pack's end:
-/// masked loads are slow.
+/// The columns of a row, `mask` those of its last pack. Where it may read `beyond` them, it does, to the end of its
+/// registers: masked loads are slow.
 template <class T, int P, int R>
 GDCORE_INLINE ShortRow<T, P, R> short_row(const T* from, const Mask<T>& mask, bool beyond) {
   typedef typename Vector<T>::Native Native;
@@ -46,8 +46,10 @@ struct ShortRows {
   Mask<T> mask;
   ShortRow<T, P, R> last;
 
+  /// Not the last. The registers of a row are less than twice as long as it is, so they end within the next one; but
+  /// not those of AVX-512, whose masks are quick.
   GDCORE_INLINE_MEMBER ShortRow<T, P, R> operator[](Index row) const {
-    return short_row<T, P, R>(data + row * stride, mask, true);
+    return short_row<T, P, R>(data + row * stride, mask, kRegisterBytes < kLaneBytes);
   }
 };
 
