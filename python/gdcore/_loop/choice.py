@@ -22,6 +22,7 @@ from .eager_runner import EagerRunner
 from .explanation import Plan
 from .names import named_parameters
 from .native_model import Recognised, by_form, by_kernel, suits
+from .passes import MakeRunner
 from .plain import NotPlainError, check_native, is_stacked
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
@@ -96,7 +97,11 @@ class Chooser:
             "eager", str(reason), None, (), (), None, reason.where, None, epochs, number, batch_size
         )
         parameters = named_parameters(self._model, self._optimizer)
-        return Chosen(plan, parameters, lambda rows: EagerRunner(self._eager_step, rows), True)
+
+        def runner(rows: Rows, batch_size: int | None = None) -> Runner:
+            return EagerRunner(self._eager_step, rows)
+
+        return Chosen(plan, parameters, runner, True)
 
     def _native(self, rows: Rows, epochs: int, batch_size: int | None) -> "Chosen":
         batched = batch_size is not None
@@ -147,7 +152,7 @@ class Chooser:
         problem = seen.problem(rows, mean)
         on_cuda = not on_cpu and method == "stepwise" and device.type == "cuda"
 
-        def runner(_: Rows) -> Runner:
+        def runner(rows: Rows, batch_size: int | None = None) -> Runner:
             if on_cuda:
                 return _cuda_runner(problem, self._optimizer)
             kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
@@ -185,10 +190,10 @@ class Chooser:
         why = "batches are read as they come, and recognised one by one"
         plan = Plan("as read", why, None, (), (), None, None, None, epochs, 0, None)
 
-        def runner(rows: Rows) -> Runner:
+        def runner(rows: Rows, batch_size: int | None = None) -> Runner:
             nonlocal plan
             try:
-                made = self._native(rows, 1, 1).runner(rows)
+                made = self._native(rows, 1, batch_size or rows.number).runner(rows)
             except _NotFusedError as reason:
                 if self._strict:
                     raise ValueError(str(reason)) from reason
@@ -252,7 +257,7 @@ class Chosen(NamedTuple):
     plan: Plan
     parameters: dict[str, Tensor]
     """By name, in the order in which a runner records them."""
-    runner: Callable[[Rows], Runner]
+    runner: MakeRunner
     steps_are_python: bool
     """Whether a runner's steps are to be made whole before Ctrl-C counts: it looks itself."""
     taken: Callable[[], Plan] | None = None

@@ -1,6 +1,5 @@
 """How a runner goes through the rows of an epoch: all at once, in batches, or as they are read."""
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +12,11 @@ from .batches import Batches, Reader, Rows
 from .cost import Costs
 from .snapshot import Snapshot
 
-MakeRunner = Callable[[Rows], Runner]
+
+class MakeRunner(Protocol):
+    """Makes what trains on some rows, all at once or in batches of so many."""
+
+    def __call__(self, rows: Rows, batch_size: int | None = None) -> Runner: ...
 
 
 class Epochs(Protocol):
@@ -95,7 +98,7 @@ class InBatches:
         self._data, self._make = data, make
         self._tensors, self._optimizer, self._scheduler = tensors, optimizer, scheduler
         in_memory = isinstance(data, Batches)
-        self._runner: Runner | None = make(data.rows) if in_memory else None  # type: ignore[union-attr]
+        self._runner: Runner | None = make(data.rows, data.batch_size) if in_memory else None  # type: ignore[union-attr]
         self.work = _work(data.rows) if in_memory else 1 << 62  # type: ignore[union-attr]
         given = {data.loader.generator, getattr(data.loader.sampler, "generator", None)}
         self._generators = [g for g in given if isinstance(g, torch.Generator)]
@@ -131,7 +134,7 @@ class InBatches:
             self._go_through(self._runner, data.rows, data.order(), data.batch_size, parts)
             return
         for rows, batch_size in self._data.groups():
-            self._runner = self._make(rows)
+            self._runner = self._make(rows, batch_size)
             if not self._go_through(self._runner, rows, None, batch_size, parts):
                 return
         if not parts:
