@@ -33,8 +33,8 @@ def large(d: int, bias: bool, dtype: torch.dtype, more: int = 1) -> Problem:
 
 @pytest.mark.usefixtures("instruction_set")
 def test_exact_sums(dtype: torch.dtype, columns: int) -> None:
-    check_all(large(columns, True, dtype), "many short rows")
-    check_all(large(columns, False, dtype, 66), "many short rows without bias")
+    bias = columns % 2 == 1
+    check_all(large(columns, bias, dtype, 1 if bias else 66), "many short rows")
 
 
 @pytest.mark.usefixtures("instruction_set")

@@ -44,7 +44,7 @@ class Block(NamedTuple):
 Rows = Callable[[int, int], Block]
 """Rows [start, stop) of a matrix."""
 
-_BLOCK_ELEMENTS = 3 * 2**16
+_BLOCK_ELEMENTS = 2**17
 _DEVICE_BLOCK_ELEMENTS = 2**24
 _LANES = 4
 _MEMORY_ELEMENTS = 2**23
