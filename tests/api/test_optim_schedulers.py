@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
 
+from ..devices import UPDATES_NOT_EMULATED
 from .optimizers import FULL, NAMES, advance, close, everything, ours, start, theirs
 
-pytestmark = pytest.mark.usefixtures("device_of_updates")
+pytestmark = [pytest.mark.usefixtures("device_of_updates"), UPDATES_NOT_EMULATED]
 
 each = pytest.mark.parametrize("name", NAMES)
 

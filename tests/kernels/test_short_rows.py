@@ -1,7 +1,7 @@
 """linear_mse with few columns and rows too many to be regrouped: a kernel of its own.
 
 Each problem has just more rows than csrc/training/models.cpp regroups (kMaxPackedBytes), of which
-the last are no whole group.
+the last are no whole group. One instruction set gives the bits of all (test_determinism.py).
 """
 
 import pytest
@@ -31,7 +31,6 @@ def large(d: int, bias: bool, dtype: torch.dtype, more: int = 1) -> Problem:
     return make(too_many_rows(d, dtype, more), d, 1, bias, dtype)
 
 
-@pytest.mark.usefixtures("instruction_set")
 def test_exact_sums(dtype: torch.dtype, columns: int) -> None:
     bias = columns % 2 == 1
     check_all(large(columns, bias, dtype, 1 if bias else 66), "many short rows")
@@ -50,7 +49,6 @@ def test_layouts(dtype: torch.dtype) -> None:
             assert torch.equal(result, other), name
 
 
-@pytest.mark.usefixtures("instruction_set")
 def test_one_more_row_changes_the_kernel_and_little_else(dtype: torch.dtype) -> None:
     """With the last row's terms zero, both kernels sum the same."""
     p = large(6, False, dtype)
@@ -62,7 +60,6 @@ def test_one_more_row_changes_the_kernel_and_little_else(dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.usefixtures("instruction_set")
 def test_not_finite(dtype: torch.dtype, value: float) -> None:
     """In the last row, beside which lanes without a row are computed."""
     p = large(9, True, dtype)
