@@ -146,3 +146,36 @@ def test_a_wrong_minibatch_epoch_is_not_timed(tiny: None, monkeypatch: pytest.Mo
     eager.reset()
     with pytest.raises(agreement.DisagreementError):
         expected.check(eager.outcome(eager.run()))
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_rows_that_an_epoch_leaves_out_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, shuffled: bool
+) -> None:
+    monkeypatch.setattr(minibatches, "large", lambda: minibatches.Problem.random(20_000, 16, 1))
+    case = minibatches.large_case(64, shuffled)
+    timing.verify(case)
+    (check,) = case.checks
+    came_to = check.contenders[0].outcome(None)
+    p = minibatches.large()
+    taken = minibatches.batches(minibatches.order(20_000, shuffled), 64)
+    half = len(taken) // 2
+    kinds = {
+        "the first half": taken[half:],
+        "the second half": taken[:half],
+        "half of each": [rows[: len(rows) // 2] for rows in taken],
+        "each fiftieth": [rows for i, rows in enumerate(taken) if i % 50],
+    }
+    for kept in kinds.values():
+        without = minibatches.expected_epoch(p, kept, 1 / len(taken))
+        with pytest.raises(agreement.DisagreementError):
+            without.check(came_to)
+
+    right = gdcore.fit
+
+    def leaving_out(model: Any, loss_fn: Any, optimizer: Any, data: Any, **options: Any) -> Any:
+        return right(model, loss_fn, optimizer, tuple(t[::2] for t in data), **options)
+
+    monkeypatch.setattr(gdcore, "fit", leaving_out)
+    with pytest.raises(agreement.DisagreementError, match=r"gdcore.fit, after an epoch"):
+        timing.verify(case)
