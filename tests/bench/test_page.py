@@ -58,6 +58,18 @@ def test_columns_are_aligned() -> None:
     assert aligned(table) == ["| a    | bc |", "| ---- | -: |", "| long |  1 |"]
 
 
+def test_a_point_that_a_peer_wins_is_marked() -> None:
+    def at(ours: float, eager: float) -> dict[str, Spread]:
+        times = {"gdcore.fit": ours, "eager": eager, "limit": 1e-9}
+        return {name: Spread(s, s, s) for name, s in times.items()}
+
+    points = [at(1e-6, 2e-6), at(2e-6, 1e-6)]
+    lines = growth_page.curve_table(growth_page.Curve("rows", "d = 1", "rows n", [16, 64], points))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    assert rows[2] == ["16", "1.00 µs", "2.00 µs", "1.00 ns", "0 %"]
+    assert rows[3] == ["▼ 64", "2.00 µs", "**1.00 µs**", "1.00 ns", "0 %"]
+
+
 def test_the_measured_part_replaces_what_was_measured_before(tmp_path: Path) -> None:
     spread = Spread(2e-6, 1e-6, 3e-6)
     points = [{"gdcore.fit": spread, "limit": Spread(1e-6, 1e-6, 1e-6)}] * 2
@@ -66,13 +78,13 @@ def test_the_measured_part_replaces_what_was_measured_before(tmp_path: Path) -> 
         ["date", "cpu", "usable_cores", "torch", "jax", "gdcore", "gdcore_instruction_set"], "a"
     ) | {"load_average": 0.1, "gdcore_threads": 2}
     file = tmp_path / "performance.md"
-    file.write_text(f"before\n{growth_page.BEGIN}\nold\n{growth_page.END}\nafter\n")
+    file.write_text(f"before\n{growth_page.BEGIN}\nstale\n{growth_page.END}\nafter\n")
     for _ in range(2):
         growth_page.write(curves, machine, ["read: 1 GB/s"], tmp_path)
         text = file.read_text()
         assert text.startswith("before\n")
         assert text.endswith("\nafter\n")
-        assert "old" not in text
+        assert "stale" not in text
         assert text.count("| 16     |    2.00 µs | 1.00 µs |  50 % |") == 1
     assert (tmp_path / "performance" / "rows.png").stat().st_size > 10_000
     with pytest.raises(ValueError, match="expected the marks"):

@@ -9,6 +9,7 @@ import torch
 
 import agreement
 import gdcore
+import growth
 import lesson_sine
 import lesson_versions
 import minibatches
@@ -179,3 +180,28 @@ def test_rows_that_an_epoch_leaves_out_are_noticed(
     monkeypatch.setattr(gdcore, "fit", leaving_out)
     with pytest.raises(agreement.DisagreementError, match=r"gdcore.fit, after an epoch"):
         timing.verify(case)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "contender"),
+    [(gdcore, "fit", "gdcore.fit"), (torch.nn.functional, "mse_loss", "eager")],
+)
+def test_a_wrong_point_of_a_curve_is_not_timed(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, contender: str
+) -> None:
+    p = minibatches.Problem.random(600, 4, seed=1)
+    point = growth.Point(0, 300, 4, 2)
+
+    def measure_all() -> list[Callable[[], growth.Timed]]:
+        return [
+            lambda: growth.time_point(point, growth.QUICK),
+            lambda: growth.time_batch(16, p, growth.QUICK),
+            lambda: growth.time_threads(1, point, growth.QUICK),
+        ]
+
+    for measure in measure_all():
+        measure()
+    monkeypatch.setattr(owner, name, too_far(getattr(owner, name)))
+    for measure in measure_all()[: None if contender == "gdcore.fit" else 2]:
+        with pytest.raises(agreement.DisagreementError, match=contender):
+            measure()
