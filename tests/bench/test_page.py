@@ -1,11 +1,14 @@
 """What the page says of what was measured, and the measured part of the page of growth."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import goals
 import growth_page
 import page
+import stepwise
 from table import aligned, digits, time_text
 from timing import Bound, Measured, Row, Spread, ratios
 
@@ -36,6 +39,25 @@ def test_a_table_marks_what_gdcore_loses() -> None:
 def test_a_floor_is_not_lost_to() -> None:
     floored = [measured("a case", gdcore=1e-6, floor=5e-7, eager=2e-6)]
     assert page.lost_text(floored)[-2] == "Nothing that was measured."
+
+
+def test_a_goal_that_lacks_a_contender_or_a_compiler_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(goals.limits, "library", lambda: None)
+    case = replace(measured(stepwise.CUBIC, gdcore=1e-6), suite=stepwise.SUITE, bound=None)
+    results = goals.results([case], [])
+    assert sum(result.missing is not None for result in results) == 2
+    rows = [line.split("|")[1:-1] for line in page.goals_text(results, quick=False) if "|" in line]
+    assert [[cell.strip() for cell in row] for row in rows[2:]] == [
+        ["cubic, 2000 points: JAX", "≥ 6 ×", "not measured: JAX not installed", ""],
+        [
+            "cubic, 2000 points: share of its limit",
+            "≥ 40 %",
+            "not measured: no C compiler",
+            "",
+        ],
+    ]
 
 
 def test_many_cases_are_summarised() -> None:

@@ -11,6 +11,7 @@ import torch
 
 import goals
 import linear_mse
+import memory
 import run
 
 
@@ -116,3 +117,14 @@ def test_wrong_options_end_with_status_2(
         status = int(stopped.code or 0)
     assert status == 2
     assert capsys.readouterr().err
+
+
+def test_the_goal_for_memory_is_on_the_worst_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which fits with compressing: `auto` does so at 300 epochs, not at 3."""
+    assert memory.LONG_FIT in memory.contenders(quick=False)
+    added = {memory.FIT: 3.0, memory.LONG_FIT: 40.0}
+    monkeypatch.setattr(memory, "measured", lambda name, n, d: added.get(name, 1.0))
+    results = goals.results([], [memory.table(quick=False)])
+    found = {result.goal.what: (result.measured, result.met) for result in results}
+    assert found["fit (1000000, 64) adds"] == (40.0, False)
+    assert found["compress (1000000, 64) adds"] == (1.0, True)
