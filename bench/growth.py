@@ -89,13 +89,16 @@ def bounds_of(p: Problem) -> list[tuple[Limit, float]]:
     return [(limit, work / limit.amount) for limit, work in found if limit is not None]
 
 
-def checked(contenders: Sequence[Contender], expected: Expected, where: str) -> None:
+def checked(contenders: Sequence[Contender], expected: Expected, where: str) -> dict[str, float]:
     """Every contender comes to what is expected.
+
+    Returns:
+        The seconds that each took.
 
     Raises:
         DisagreementError: One does not.
     """
-    verify(Case(contenders, [Check(contenders, 1, expected, where)], "step"))
+    return verify(Case(contenders, [Check(contenders, 1, expected, where)], "step"))[1]
 
 
 def scan(p: Problem, epochs: int) -> list[Contender]:
@@ -113,14 +116,15 @@ def time_point(point: Point, effort: Effort) -> Timed:
     training = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, STEPWISE)
     eager = training.eager_alone(STEPS)
     first = [replace(training.fit_alone(STEPS), name=FIT), eager, *scan(p, STEPS)]
-    checked(first, expected_outputs(p, STEPS), f"{point}, at epoch {STEPS}")
+    took = checked(first, expected_outputs(p, STEPS), f"{point}, at epoch {STEPS}")
     steps = {FIT: epochs, "eager": STEPS, JAX: epochs}
     runs = {FIT: training.fit_alone(epochs).run, "eager": eager.run}
     runs |= {one.name: one.run for one in scan(p, epochs)}
     for run in runs.values():
         run()
     bounds = bounds_of(p)
-    taken, _ = interleave([*runs.values(), *(limit.run for limit, _ in bounds)], effort)
+    every = [*runs.values(), *(limit.run for limit, _ in bounds)]
+    taken, _ = interleave(every, effort, known=[0.0, took["eager"]])
     seconds = {
         name: Spread.of([s / steps[name] for s in samples])
         for name, samples in zip(runs, taken, strict=False)
@@ -145,10 +149,11 @@ def time_batch(batch: int, p: Problem, effort: Effort) -> Timed:
     ours, theirs = minibatches.fit(p, batch), minibatches.eager(part, batch)
     drawn = minibatches.batches(minibatches.order(rows, shuffled=True), batch)
     expected = minibatches.expected_epoch(part, drawn)
-    checked([minibatches.fit(part, batch), theirs], expected, f"batches of {batch}, {rows} rows")
+    both = [minibatches.fit(part, batch), theirs]
+    took = checked(both, expected, f"batches of {batch}, {rows} rows")
     limit = limits.random_rows(p.x)
     runs = [ours.run, theirs.run, *([limit.run] if limit is not None else [])]
-    taken, _ = interleave(runs, effort)
+    taken, _ = interleave(runs, effort, known=[0.0, took["eager"]])
     steps = [len(p.x) / batch, rows / batch, len(p.x) / batch]
     names = [FIT, "eager", LIMIT]
     return Timed(
