@@ -9,6 +9,7 @@ import accuracy
 import compression
 import insight
 import lessons
+import limits
 import linear_mse
 import loss_steps
 import memory
@@ -55,10 +56,15 @@ class Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """A goal and what was measured; None where its case was not run, or a contender is missing."""
+    """A goal and what was measured; None where its case was not run, or something is missing.
+
+    Args:
+        missing: What its case lacked, where that was run.
+    """
 
     goal: Goal
     measured: float | None
+    missing: str | None = None
 
     @property
     def met(self) -> bool | None:
@@ -152,6 +158,11 @@ def small(what: str, suite: str, case: str, which: str, bound: float, ours: str 
     return Goal(f"{what}: {which}", suite, case, bound, "×", summarised(which, "eager", ours))
 
 
+def figure(what: str, suite: str, name: str, most: float, unit: str) -> Goal:
+    """Of a table."""
+    return Goal(what, suite, name, most, unit, None, at_most=True)
+
+
 LINE, SINE, NN_MODEL = "linear_regression", "sine_torch", "gdcore, nn model"
 LARGE, LONG, MIDDLE = (1_000_000, 64), (1_000_000, 1), (32, 10)
 MEAN, LEAST = "geometric_mean", "least"
@@ -235,25 +246,9 @@ GOALS = [
         Goal(f"compress {case}", compression.SUITE, case, 3, "×", times_the_product, at_most=True)
         for case in (compression.name_of(100_000, 64), compression.name_of(1_000_000, 64))
     ),
-    Goal(
-        "distance from float64",
-        accuracy.SUITE,
-        accuracy.FIGURE,
-        1,
-        "of eager's",
-        None,
-        at_most=True,
-    ),
-    Goal("fit (1000000, 64) adds", memory.SUITE, memory.FIGURE, 32, "MB", None, at_most=True),
-    Goal(
-        "compress (1000000, 64) adds",
-        memory.SUITE,
-        memory.COMPRESS_FIGURE,
-        64,
-        "MB",
-        None,
-        at_most=True,
-    ),
+    figure("distance from float64", accuracy.SUITE, accuracy.FIGURE, 1, "of eager's"),
+    figure("fit (1000000, 64) adds", memory.SUITE, memory.FIGURE, 32, "MB"),
+    figure("compress (1000000, 64) adds", memory.SUITE, memory.COMPRESS_FIGURE, 64, "MB"),
     # A thousand runs of a thousand epochs in the time of the eager loop's fifty of one.
     Goal(
         f"{insight.SWEEP_NAME}: eager",
@@ -275,8 +270,8 @@ GOALS = [
         "×",
         least_over(threads.ONE_THREAD),
     ),
-    Goal(neighbour.MEAN, neighbour.SUITE, neighbour.MEAN, 2.5, "×", None, at_most=True),
-    Goal(neighbour.TAIL, neighbour.SUITE, neighbour.TAIL, 10, "×", None, at_most=True),
+    figure(neighbour.MEAN, neighbour.SUITE, neighbour.MEAN, 2.5, "×"),
+    figure(neighbour.TAIL, neighbour.SUITE, neighbour.TAIL, 10, "×"),
 ]
 
 
@@ -294,5 +289,14 @@ def results(measured: Sequence[Measured], tables: Sequence[Table]) -> list[Resul
             found.append(Result(goal, figures.get((goal.suite, goal.case))))
             continue
         cases = [m for m in measured if goal.wants(m.suite, m.name)]
-        found.append(Result(goal, goal.measure(cases) if cases else None))
+        value = goal.measure(cases) if cases else None
+        lacking = what_is_missing(goal, cases[0]) if cases and value is None else None
+        found.append(Result(goal, value, lacking))
     return found
+
+
+def what_is_missing(goal: Goal, m: Measured) -> str:
+    """Why a case that was run gave no figure."""
+    if goal.measure is not percent_of_limit:
+        return "; ".join(f"{peer} {why}" for peer, why in m.missing.items())
+    return "no C compiler" if limits.library() is None else "the data stay in the caches"

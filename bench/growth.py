@@ -2,7 +2,7 @@
 ``docs/performance.md`` and its pictures. About four minutes; ``--quick`` tries it out.
 
 Every point takes turns with eager PyTorch, with a JAX scan and with the limits, as a case of the
-bench does.
+bench does, after all have come to the same as float64.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ import jax_peer
 import limits
 import machine
 import minibatches
+from agreement import Expected
 from agreement_outputs import expected_outputs
 from available import JAX
-from case import Limit
+from case import Case, Check, Contender, Limit
 from growth_page import Curve, write
 from linear import Problem
 from loops import FIT, STEPWISE, Training
-from timing import Effort, Spread, interleave
+from timing import Effort, Spread, interleave, verify
 
 FOLDER = Path(__file__).parents[1] / "docs"
 EFFORT = Effort(sample_seconds=0.005, case_seconds=0.8, least_rounds=3, most_rounds=11)
 QUICK = Effort(sample_seconds=0.001, case_seconds=0.0, least_rounds=2, most_rounds=2)
 THREADS = torch.get_num_threads()
 LIMIT = "limit"
-LARGEST_CHECKED = 2**23
+# Of the usual loop, and of what is compared.
+STEPS = 3
 
 
 class Point(NamedTuple):
@@ -87,33 +89,42 @@ def bounds_of(p: Problem) -> list[tuple[Limit, float]]:
     return [(limit, work / limit.amount) for limit, work in found if limit is not None]
 
 
-def check(p: Problem, training: Training) -> None:
-    """Three steps come to what they come to in float64.
+def checked(contenders: Sequence[Contender], expected: Expected, where: str) -> dict[str, float]:
+    """Every contender comes to what is expected.
+
+    Returns:
+        The seconds that each took.
 
     Raises:
-        DisagreementError: They do not.
+        DisagreementError: One does not.
     """
-    if p.x.numel() * p.y.shape[1] <= LARGEST_CHECKED:
-        one = training.fit_alone(3)
-        expected_outputs(p, 3).check(one.outcome(one.run()))
+    return verify(Case(contenders, [Check(contenders, 1, expected, where)], "step"))[1]
+
+
+def scan(p: Problem, epochs: int) -> list[Contender]:
+    start = [parameter.detach().numpy() for parameter in p.model().parameters()]
+    return jax_peer.scan(jax_peer.linear, start, p.x, p.y, p.lr, epochs)
 
 
 def time_point(point: Point, effort: Effort) -> Timed:
-    """A step at one point, from fits of so many epochs that setting up does not weigh."""
+    """A step at one point, from fits of so many epochs that setting up does not weigh.
+
+    Every contender is compared after its first steps.
+    """
     p = Problem.random(point.n, point.d, seed=1, lr=1e-3 / max(1, point.d), outputs=point.k)
-    work = p.x.numel() * point.k
-    epochs, few = max(3, min(20_000, 2**26 // work)), 3
+    epochs = max(STEPS, min(20_000, 2**26 // (p.x.numel() * point.k)))
     training = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, STEPWISE)
-    check(p, training)
-    start = [parameter.detach().numpy() for parameter in p.model().parameters()]
-    scan = jax_peer.scan(jax_peer.linear, start, p.x, p.y, p.lr, epochs)
-    steps = {FIT: epochs, "eager": few, JAX: epochs}
-    runs = {FIT: training.fit_alone(epochs).run, "eager": training.eager(few, {})}
-    runs |= {one.name: one.run for one in scan}
+    eager = training.eager_alone(STEPS)
+    first = [replace(training.fit_alone(STEPS), name=FIT), eager, *scan(p, STEPS)]
+    took = checked(first, expected_outputs(p, STEPS), f"{point}, at epoch {STEPS}")
+    steps = {FIT: epochs, "eager": STEPS, JAX: epochs}
+    runs = {FIT: training.fit_alone(epochs).run, "eager": eager.run}
+    runs |= {one.name: one.run for one in scan(p, epochs)}
     for run in runs.values():
         run()
     bounds = bounds_of(p)
-    taken, _ = interleave([*runs.values(), *(limit.run for limit, _ in bounds)], effort)
+    every = [*runs.values(), *(limit.run for limit, _ in bounds)]
+    taken, _ = interleave(every, effort, known=[0.0, took["eager"]])
     seconds = {
         name: Spread.of([s / steps[name] for s in samples])
         for name, samples in zip(runs, taken, strict=False)
@@ -129,13 +140,20 @@ def time_point(point: Point, effort: Effort) -> Timed:
 
 
 def time_batch(batch: int, p: Problem, effort: Effort) -> Timed:
-    """A step of a minibatch, from an epoch over rows in random order."""
+    """A step of a minibatch, from an epoch over rows in random order.
+
+    An epoch over a part of the rows is compared.
+    """
     rows = min(len(p.x), 256 * batch)
     part = replace(p, x=p.x[:rows], y=p.y[:rows])
     ours, theirs = minibatches.fit(p, batch), minibatches.eager(part, batch)
+    drawn = minibatches.batches(minibatches.order(rows, shuffled=True), batch)
+    expected = minibatches.expected_epoch(part, drawn)
+    both = [minibatches.fit(part, batch), theirs]
+    took = checked(both, expected, f"batches of {batch}, {rows} rows")
     limit = limits.random_rows(p.x)
     runs = [ours.run, theirs.run, *([limit.run] if limit is not None else [])]
-    taken, _ = interleave(runs, effort)
+    taken, _ = interleave(runs, effort, known=[0.0, took["eager"]])
     steps = [len(p.x) / batch, rows / batch, len(p.x) / batch]
     names = [FIT, "eager", LIMIT]
     return Timed(
@@ -148,21 +166,23 @@ def time_batch(batch: int, p: Problem, effort: Effort) -> Timed:
 
 
 def time_threads(count: int, point: Point, effort: Effort) -> Timed:
-    """A step on so many threads; the limit is one thread's time divided among them."""
+    """A step on so many threads, compared; the limit is one thread's time divided among them."""
     p = Problem.random(point.n, point.d, seed=1, lr=1e-3 / point.d, outputs=point.k)
-    alone = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, STEPWISE).fit_alone(3)
+    alone = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, STEPWISE).fit_alone(STEPS)
 
-    def on(threads: int) -> None:
+    def on(threads: int) -> Any:
         torch.set_num_threads(threads)
         try:
-            alone.run()
+            return alone.run()
         finally:
             torch.set_num_threads(THREADS)
 
     runs: list[Callable[[], Any]] = [functools.partial(on, threads) for threads in (count, 1)]
+    ours = replace(alone, name=FIT, run=runs[0])
+    checked([ours], expected_outputs(p, STEPS), f"{point}, {count} threads, at epoch {STEPS}")
     several, one = interleave(runs, effort)[0]
-    seconds = {FIT: Spread.of([s / 3 for s in several])}
-    return Timed(count, {**seconds, LIMIT: Spread.of([s / 3 / count for s in one])})
+    seconds = {FIT: Spread.of([s / STEPS for s in several])}
+    return Timed(count, {**seconds, LIMIT: Spread.of([s / STEPS / count for s in one])})
 
 
 def curve(name: str, title: str, axis: str, timed: Sequence[Timed]) -> Curve:

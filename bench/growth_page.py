@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from page import LOST
 from pictures import new_figure
 from table import aligned, time_text
 from timing import Spread
@@ -72,13 +73,23 @@ def draw(curves: Sequence[Curve], file: Path) -> None:
     figure.savefig(file, dpi=130)
 
 
+def faster(curve: Curve, point: Mapping[str, Spread]) -> list[str]:
+    """The peers that are faster than gdcore at a point."""
+    ours = point[curve.contenders[0]].median
+    return [name for name, s in point.items() if name != "limit" and s.median < ours]
+
+
 def curve_table(curve: Curve) -> list[str]:
-    """Every point in numbers, the last column the share of the limit that gdcore reaches."""
+    """Every point in numbers, the last column the share of the limit that gdcore reaches; a peer
+    that is faster is bold, and its row marked."""
     names = curve.contenders
     ours = names[0]
     rows = [[curve.axis, *names, *(["share"] if "limit" in names else [])]]
     for at, point in zip(curve.at, curve.seconds, strict=True):
-        cells = [str(at), *(time_text(point[n].median) if n in point else "" for n in names)]
+        won = faster(curve, point)
+        times = {name: time_text(spread.median) for name, spread in point.items()}
+        times |= {name: f"**{times[name]}**" for name in won}
+        cells = [f"{LOST} {at}" if won else str(at), *(times.get(name, "") for name in names)]
         if "limit" in names:
             share = f"{100 * point['limit'].median / point[ours].median:.0f} %"
             cells.append(share if "limit" in point else "")
@@ -97,6 +108,8 @@ def measured_part(
         f"({described['gdcore_instruction_set']}, {described['gdcore_threads']} threads).",
         "",
         *(f"- {rate}" for rate in rates),
+        "",
+        f"Every contender came to what float64 comes to. {LOST} and bold: a peer is faster.",
         "",
     ]
     for name in dict.fromkeys(curve.name for curve in curves):

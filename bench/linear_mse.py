@@ -16,7 +16,8 @@ from loops import STEPWISE
 
 SUITE = "linear_mse"
 
-# The epochs of a fit; contenders that are not gdcore's do a tenth of them, and at least three.
+# The epochs of a fit; contenders that are not gdcore's do a tenth of them, and at least three, or
+# a hundred where a step is short.
 EPOCHS = {
     (3, 1): 2000,
     (32, 10): 2000,
@@ -80,6 +81,8 @@ def step_case(n: int, d: int, *, compiled: bool) -> Case:
 
 def epoch_case(n: int, d: int, epochs: int) -> Case:
     """Every step passes over the data, so that reading them is the limit of each."""
-    p, few = problem(n, d), max(3, epochs // 10)
+    p = problem(n, d)
+    # Model and optimizer are made in every call: where a step is short, over enough of them.
+    few = max(100 if n * d <= LARGEST_QUICK else 3, epochs // 10)
     limit, work = reading(p), p.read_bytes
     return fit_case(p, epochs, options=STEPWISE, unit="epoch", limit=limit, work=work, few=few)

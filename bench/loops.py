@@ -21,7 +21,8 @@ BY_HAND = "by hand"
 NUMPY = "NumPy"
 # Every epoch passes over all rows, so that a step is what is timed.
 STEPWISE = {"method": "stepwise"}
-# Epochs of trainings that would take too long with all of theirs; each epoch costs the same.
+# Epochs of trainings that would take too long with all of theirs: so many that the making of model
+# and optimizer does not weigh.
 FEW = 200
 EAGER: dict[str, dict[str, bool]] = {
     "eager": {},
@@ -52,19 +53,17 @@ class Training:
 
     def eager(self, epochs: int, options: Mapping[str, bool]) -> Run:
         """The loop that everybody writes, with the making of model and optimizer."""
-        make, loss_fn, x, y = self.make, self.loss_fn, self.x, self.y
 
         def run() -> Any:
-            model = make()
+            model = self.make()
             optimizer = torch.optim.SGD(model.parameters(), lr=self.lr, **options)
-            for _ in range(epochs):
-                loss = loss_fn(model(x), y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            return loss, *model.parameters()
+            return self._loop(model, optimizer, epochs)
 
         return run
+
+    def eager_alone(self, epochs: int) -> Contender:
+        """The loop by itself; the model and the optimizer have been made before."""
+        return self._alone("eager", self._loop, epochs)
 
     def fit(self, epochs: int) -> Run:
         """The same in one call, with the making of model and optimizer."""
@@ -78,13 +77,25 @@ class Training:
 
     def fit_alone(self, epochs: int) -> Contender:
         """The call by itself; the model and the optimizer have been made before."""
+        return self._alone(FIT_ALONE, self._fit, epochs)
+
+    def _alone(self, name: str, train: Callable[..., Any], epochs: int) -> Contender:
         model = self.make()
         optimizer = torch.optim.SGD(model.parameters(), lr=self.lr)
 
         def reset() -> None:
             model.load_state_dict(self.make().state_dict())
 
-        return Contender(FIT_ALONE, lambda: self._fit(model, optimizer, epochs), reset=reset)
+        return Contender(name, lambda: train(model, optimizer, epochs), reset=reset)
+
+    def _loop(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> Any:
+        loss_fn, x, y = self.loss_fn, self.x, self.y
+        for _ in range(epochs):
+            loss = loss_fn(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss, *model.parameters()
 
     def _fit(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> Any:
         data = (self.x, self.y)

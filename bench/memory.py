@@ -13,17 +13,21 @@ from table import Table, digits
 SUITE = "memory"
 SIZE, QUICK_SIZE, EPOCHS = (1_000_000, 64), (100_000, 64), 3
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# So many that ``fit`` compresses the data beforehand.
+LONG_EPOCHS = 300
 FIT = "gdcore.fit"
+LONG_FIT = f"{FIT}, {LONG_EPOCHS} epochs"
+METHODS = ("stepwise", "compressed")
 COMPRESS = "gdcore.compress"
 FIGURE, COMPRESS_FIGURE = f"{FIT} adds", f"{COMPRESS} adds"
 
 
 def contenders(quick: bool) -> list[str]:
-    """A quick run has two: each takes a process that loads everything anew."""
+    """A quick run has few: each takes a process that loads everything anew."""
     if quick:
-        return [FIT, "eager"]
-    named = [f"{FIT}, {method}" for method in ("stepwise", "compressed")]
-    return [FIT, *named, COMPRESS, "eager", *([JAX] if installed(JAX) else [])]
+        return [FIT, LONG_FIT, "eager"]
+    named = [f"{FIT}, {method}" for method in METHODS]
+    return [FIT, LONG_FIT, *named, COMPRESS, "eager", *([JAX] if installed(JAX) else [])]
 
 
 def table(quick: bool) -> Table:
@@ -32,8 +36,12 @@ def table(quick: bool) -> Table:
     added = {name: measured(name, n, d) for name in contenders(quick)}
     rows = [["contender", "added"], *([name, f"{digits(mb)} MB"] for name, mb in added.items())]
     heading = f"({n}, {d}) float32: {4 * n * (d + 1) / 1e6:.0f} MB of data, {EPOCHS} epochs"
-    notes = ["The most that was resident during the training, less what was before it."]
-    figures = {FIGURE: added[FIT]}
+    notes = [
+        "The most that was resident during the training, less what was before it. "
+        f"In {LONG_EPOCHS} epochs the data are compressed."
+    ]
+    # What a fit adds must not depend on the method that it chooses.
+    figures = {FIGURE: max(added[FIT], added[LONG_FIT])}
     if COMPRESS in added:
         figures[COMPRESS_FIGURE] = added[COMPRESS]
     return Table(SUITE, heading, rows, notes, figures, added)
@@ -83,10 +91,11 @@ def train(contender: str, problem: object) -> None:
     if contender == COMPRESS:
         gdcore.compress(p.x, p.y)
         return
-    name, _, method = contender.partition(", ")
-    options = {"method": method} if method else {}
+    name, _, how = contender.partition(", ")
+    options = {"method": how} if how in METHODS else {}
+    epochs = LONG_EPOCHS if contender == LONG_FIT else EPOCHS
     training = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr, options)
-    run = training.fit(EPOCHS) if name == FIT else training.eager(EPOCHS, {})
+    run = training.fit(epochs) if name == FIT else training.eager(epochs, {})
     run()
 
 

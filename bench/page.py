@@ -127,11 +127,13 @@ def goals_text(results: Sequence[Result], quick: bool) -> list[str]:
     """The goals whose cases were run, what was measured, and whether they are met."""
     rows = [["goal", "bound", "measured", "met"]]
     for result in results:
+        goal = result.goal
+        bound = f"{'≤' if goal.at_most else '≥'} {goal.bound:g} {goal.unit}"
         if result.measured is not None:
-            goal = result.goal
-            bound = f"{'≤' if goal.at_most else '≥'} {goal.bound:g} {goal.unit}"
             met = "yes" if result.met else "**no**"
             rows.append([goal.what, bound, f"{digits(result.measured)} {goal.unit}", met])
+        elif result.missing is not None:
+            rows.append([goal.what, bound, f"not measured: {result.missing}", ""])
     if len(rows) == 1:
         return []
     note = ["An indication only: the run was quick.", ""] if quick else []

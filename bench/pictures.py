@@ -35,7 +35,8 @@ def name_cases(axes: Axes, measured: Sequence[Measured]) -> None:
 
 
 def ratios(measured: Sequence[Measured], file: Path) -> None:
-    """A row for each case, a mark for each peer; left of the line a peer is faster."""
+    """A row for each case that has one, a mark for each peer; left of the line a peer is faster."""
+    measured = [m for m in measured if any(m.find(peer) for peer in PEERS)]
     figure = new_figure(9, 1.5 + ROW_INCHES * len(measured))
     axes = figure.subplots()
     for index, peer in enumerate(PEERS):

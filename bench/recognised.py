@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 import gdcore
 import jax_peer
-from agreement import UNIT_ROUNDOFF, Expected, evaluate
+from agreement_outputs import expected_long
 from available import JAX, missing
 from case import Case, Check, Contender, Planned
 from linear import Problem
@@ -74,30 +73,6 @@ def function_case(n: int, d: int, seed: int) -> Case:
     last = case.checks[-2]
     check = Check([fit], 1, last.expected, last.where)
     return replace(case, contenders=[fit, *case.contenders[1:]], checks=[*case.checks, check])
-
-
-def expected_long(p: Problem, epochs: int) -> Expected:
-    """The parameters after many epochs, in closed form and in float64.
-
-    Along each eigenvector of the curvature H the distance from the best parameters shrinks by
-    1 - lr λ a step. The roundings of a step are at most those of the first, whose residuals are
-    the largest of all.
-    """
-    phi = torch.cat([p.x.double(), torch.ones(len(p.x), 1, dtype=torch.float64)], 1)
-    curvature = (2 / len(phi) * phi.T @ phi).numpy()
-    slope = (2 / len(phi) * phi.T @ p.y.double().ravel()).numpy()
-    values, vectors = np.linalg.eigh(curvature)
-    start = p.flat_start()
-    # Where a direction is flat, nothing moves along it.
-    flat = values <= 1e-12 * values[-1]
-    best = np.where(flat, 0.0, vectors.T @ slope / np.where(flat, 1.0, values))
-    distance = vectors.T @ start - best
-    there = best + np.where(flat, 1.0, 1 - p.lr * values) ** epochs * distance
-    parameters = vectors @ np.where(flat, vectors.T @ start, there)
-    first = evaluate(p.affine(), p.targets(), start, mean=True)
-    largest = float(np.linalg.norm(start) + np.linalg.norm(distance))
-    step = p.lr * float(np.linalg.norm(first.gradient_error)) + 4 * UNIT_ROUNDOFF * largest
-    return Expected(None, 0.0, parameters, np.full_like(parameters, epochs * step))
 
 
 def long_case() -> Case:

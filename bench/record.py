@@ -45,6 +45,7 @@ def as_json(
                 "unit": result.goal.unit,
                 "measured": result.measured,
                 "met": result.met,
+                "missing": result.missing,
             }
             for result in results
         ],

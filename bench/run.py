@@ -201,9 +201,8 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     regressed = False
     if old is not None:
-        changed = compare.changes(old, found)
-        show(compare.text(changed), kept)
-        regressed = any(one.regressed for one in changed)
+        show(compare.text(old, found), kept)
+        regressed = any(one.regressed for one in compare.changes(old, found))
     options.out.mkdir(parents=True, exist_ok=True)
     drawn = pictures.save(run.measured, options.out)
     show([f"{len(run.measured)} cases in {seconds:.0f} s; page, pictures: {options.out}"], kept)

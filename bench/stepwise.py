@@ -14,7 +14,7 @@ import gdcore
 import jax_peer
 import limits
 from agreement import Affine, as_float64
-from agreement_outputs import expected_outputs
+from agreement_outputs import expected_long, expected_outputs
 from available import JAX, missing
 from case import Case, Check, Contender, Limit, Planned
 from gdcore.lessons.golden import golden
@@ -63,12 +63,12 @@ def cases(quick: bool) -> Iterator[Planned]:
 
 
 def stepwise_fit(training: Training) -> Callable[[int], list[Contender]]:
-    """``fit`` on a model that stays, and the usual loop."""
+    """``fit`` and the usual loop, both on a model and an optimizer that stay."""
     training = replace(training, options=STEPWISE)
 
     def contenders(epochs: int) -> list[Contender]:
         fit = replace(training.fit_alone(epochs), name=FIT)
-        return [fit, Contender("eager", training.eager(epochs, {}))]
+        return [fit, training.eager_alone(epochs)]
 
     return contenders
 
@@ -92,23 +92,18 @@ def bounded_by(p: Problem) -> tuple[Limit | None, float]:
 
 
 def linear_case(n: int, d: int, epochs: int) -> Case:
+    """Every contender is checked over the first epochs; at the end in closed form."""
     p = Problem.random(n, d, seed=n + d)
+    contenders = stepwise_fit(of_model(p.model, p.x, p.y, p.lr, mean=True))
+    arrays = (p.affine(), p.targets(), p.flat_start(), p.lr)
+    short = descent_case(contenders, FEW, *arrays, mean=True)
+    fit, _ = contenders(epochs)
+    whole = [fit, *scanned(p, epochs)]
+    at_end = Check(whole, 1, expected_long(p, epochs), f"at epoch {epochs}")
+    eager = replace(short.contenders[1], units=FEW)
     limit, work = bounded_by(p)
-    return descent_case(
-        stepwise_fit(of_model(p.model, p.x, p.y, p.lr, mean=True)),
-        epochs,
-        p.affine(),
-        p.targets(),
-        p.flat_start(),
-        p.lr,
-        mean=True,
-        unit="epoch",
-        limit=limit,
-        work=work,
-        at_end=scanned(p, epochs),
-        few=FEW,
-        missing=missing(JAX),
-    )
+    timed, checks = [fit, eager, *whole[1:]], [*short.checks, at_end]
+    return Case(timed, checks, "epoch", epochs, limit, work, missing(JAX))
 
 
 def tiny_case() -> Case:

@@ -42,7 +42,7 @@ class Effort:
 LONG_CALL = 0.05
 
 FULL = Effort(sample_seconds=0.005, case_seconds=2.5, least_rounds=3, most_rounds=41)
-QUICK = Effort(sample_seconds=0.002, case_seconds=0.5, least_rounds=2, most_rounds=9)
+QUICK = Effort(sample_seconds=0.002, case_seconds=0.5, least_rounds=3, most_rounds=9)
 
 
 class Spread(NamedTuple):

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 import agreement
-from agreement_outputs import expected_outputs
+from agreement_outputs import expected_long, expected_outputs
 from linear import Problem
-from recognised import expected_long
 
 
 @pytest.mark.parametrize(

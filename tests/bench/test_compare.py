@@ -12,14 +12,20 @@ import compare
 import run
 
 
-def a_run(ours: float = 1.0, peers: dict[str, float] | None = None, noise: float = 0.02) -> Any:
+def a_run(
+    ours: float = 1.0,
+    peers: dict[str, float] | None = None,
+    noise: float = 0.02,
+    rounds: int = 15,
+    seed: float | None = None,
+) -> Any:
     """A case with so many seconds for each contender, every sample off by some noise."""
-    draw = random.Random(ours)
+    draw = random.Random(ours if seed is None else seed)
     named = {"gdcore.fit": ours, **(peers or {"eager": 10.0, "NumPy": 4.0, "JAX": 2.0})}
     rows = [
         {
             "contender": name,
-            "samples": [seconds * math.exp(draw.gauss(0, noise)) for _ in range(15)],
+            "samples": [seconds * math.exp(draw.gauss(0, noise)) for _ in range(rounds)],
         }
         for name, seconds in named.items()
     ]
@@ -71,6 +77,52 @@ def test_one_contender_that_moved_by_itself_moves_no_case() -> None:
 def test_cases_and_contenders_that_one_run_lacks_are_left_out() -> None:
     assert compare.changes({**a_run(), "cases": []}, a_run()) == []
     assert compare.changes(a_run(1.0, {"eager": 10.0}), a_run(1.0, {"NumPy": 4.0})) == []
+
+
+@pytest.mark.parametrize("rounds", [3, 4, 15])
+def test_an_unchanged_run_is_hardly_ever_a_regression(rounds: int) -> None:
+    """A noise of 10 %, 2 000 times: normal noise exceeds three standard errors once in 740."""
+    runs = [a_run(noise=0.1, rounds=rounds, seed=seed) for seed in range(4000)]
+    pairs = zip(runs[::2], runs[1::2], strict=True)
+    assert sum(change(old, new).regressed for old, new in pairs) <= 20
+
+
+@pytest.mark.parametrize("rounds", [3, 4])
+def test_three_rounds_that_are_twice_as_slow_are_a_regression(rounds: int) -> None:
+    assert change(a_run(1.0, rounds=rounds), a_run(2.0, rounds=rounds)).regressed
+
+
+def test_two_rounds_are_too_few_to_judge() -> None:
+    old, new = a_run(1.0), a_run(5.0, rounds=2)
+    assert compare.changes(old, new) == []
+    assert "- fewer than 3 rounds: all 1 of suite" in compare.text(old, new)
+
+
+def test_what_is_not_judged_is_said() -> None:
+    old, new = a_run(), a_run()
+    case = old["cases"][0]
+    alone = {"suite": "suite", "name": "alone", "rows": case["rows"][:1]}
+    old["cases"] += [{**case, "name": "gone"}, {**case, "suite": "lost suite"}, alone]
+    new["cases"] += [{**case, "name": "fresh"}, alone]
+    text = compare.text(old, new)
+    for line in (
+        "- times by themselves; accuracy, memory and the busy neighbour",
+        "- only in the old run: suite, gone; all 1 of lost suite",
+        "- only in the new run: suite, fresh",
+        "- no peer in both runs: suite, alone",
+    ):
+        assert line in text
+    assert "1 cases judged: 0 moved beyond noise, 0 of them lost more than 10 %." in text
+
+
+def test_another_machine_is_warned_of() -> None:
+    old, new = (
+        {**a_run(), "machine": {"cpu": "a", "torch_threads": threads}} for threads in (2, 4)
+    )
+    text = "\n".join(compare.text(old, new))
+    assert "**Another machine:** torch_threads was 2, now 4" in text
+    assert "cpu was" not in text
+    assert "Another machine" not in "\n".join(compare.text(old, old))
 
 
 @pytest.mark.parametrize(("key", "value"), [("format", 1), ("quick", True)])

@@ -2,16 +2,24 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import goals
 import linear_mse
+import memory
+import pictures
 import run
+import timing
+from agreement import DisagreementError
+
+from .conftest import TINY
 
 
 def test_a_quick_run_gives_a_page_pictures_and_every_sample(
@@ -116,3 +124,45 @@ def test_wrong_options_end_with_status_2(
         status = int(stopped.code or 0)
     assert status == 2
     assert capsys.readouterr().err
+
+
+def test_the_goal_for_memory_is_on_the_worst_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which fits with compressing: `auto` does so at 300 epochs, not at 3."""
+    assert memory.LONG_FIT in memory.contenders(quick=False)
+    added = {memory.FIT: 3.0, memory.LONG_FIT: 40.0}
+    monkeypatch.setattr(memory, "measured", lambda name, n, d: added.get(name, 1.0))
+    results = goals.results([], [memory.table(quick=False)])
+    found = {result.goal.what: (result.measured, result.met) for result in results}
+    assert found["fit (1000000, 64) adds"] == (40.0, False)
+    assert found["compress (1000000, 64) adds"] == (1.0, True)
+
+
+def test_the_example_of_a_new_case_runs_as_written() -> None:
+    page = Path(run.__file__).with_name("README.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    module: dict[str, Any] = {}
+    exec(program, module)
+    (planned,) = module["cases"](False)
+    found = timing.measure(planned, TINY)
+    assert [row.contender for row in found.rows] == ["gdcore", "eager"]
+    assert found.bound is not None
+
+    module["linear_mse_loss"] = lambda *args: torch.tensor(0.5)
+    with pytest.raises(DisagreementError, match="gdcore, after one call"):
+        timing.measure(planned, TINY)
+
+
+def test_a_case_without_a_peer_has_no_row_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def case(name: str, peer: str) -> timing.Measured:
+        spread = timing.Spread(2.0, 1.0, 3.0)
+        rows = [timing.Row(who, [1.0, 1.0], spread, 1) for who in ("gdcore", peer)]
+        return timing.Measured("suite", name, "call", 1, rows)
+
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        pictures, "name_cases", lambda axes, measured: drawn.extend(m.name for m in measured)
+    )
+    pictures.save([case("a", "eager"), case("b", "one thread")], tmp_path)
+    assert drawn == ["a"]

@@ -9,6 +9,7 @@ import torch
 
 import agreement
 import gdcore
+import growth
 import lesson_sine
 import lesson_versions
 import minibatches
@@ -146,3 +147,61 @@ def test_a_wrong_minibatch_epoch_is_not_timed(tiny: None, monkeypatch: pytest.Mo
     eager.reset()
     with pytest.raises(agreement.DisagreementError):
         expected.check(eager.outcome(eager.run()))
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_rows_that_an_epoch_leaves_out_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, shuffled: bool
+) -> None:
+    monkeypatch.setattr(minibatches, "large", lambda: minibatches.Problem.random(20_000, 16, 1))
+    case = minibatches.large_case(64, shuffled)
+    timing.verify(case)
+    (check,) = case.checks
+    came_to = check.contenders[0].outcome(None)
+    p = minibatches.large()
+    taken = minibatches.batches(minibatches.order(20_000, shuffled), 64)
+    half = len(taken) // 2
+    kinds = {
+        "the first half": taken[half:],
+        "the second half": taken[:half],
+        "half of each": [rows[: len(rows) // 2] for rows in taken],
+        "each fiftieth": [rows for i, rows in enumerate(taken) if i % 50],
+    }
+    for kept in kinds.values():
+        without = minibatches.expected_epoch(p, kept, 1 / len(taken))
+        with pytest.raises(agreement.DisagreementError):
+            without.check(came_to)
+
+    right = gdcore.fit
+
+    def leaving_out(model: Any, loss_fn: Any, optimizer: Any, data: Any, **options: Any) -> Any:
+        return right(model, loss_fn, optimizer, tuple(t[::2] for t in data), **options)
+
+    monkeypatch.setattr(gdcore, "fit", leaving_out)
+    with pytest.raises(agreement.DisagreementError, match=r"gdcore.fit, after an epoch"):
+        timing.verify(case)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "contender"),
+    [(gdcore, "fit", "gdcore.fit"), (torch.nn.functional, "mse_loss", "eager")],
+)
+def test_a_wrong_point_of_a_curve_is_not_timed(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, contender: str
+) -> None:
+    p = minibatches.Problem.random(600, 4, seed=1)
+    point = growth.Point(0, 300, 4, 2)
+
+    def measure_all() -> list[Callable[[], growth.Timed]]:
+        return [
+            lambda: growth.time_point(point, growth.QUICK),
+            lambda: growth.time_batch(16, p, growth.QUICK),
+            lambda: growth.time_threads(1, point, growth.QUICK),
+        ]
+
+    for measure in measure_all():
+        measure()
+    monkeypatch.setattr(owner, name, too_far(getattr(owner, name)))
+    for measure in measure_all()[: None if contender == "gdcore.fit" else 2]:
+        with pytest.raises(agreement.DisagreementError, match=contender):
+            measure()
