@@ -253,7 +253,7 @@ def test_current_stream(cuda: torch.device) -> None:
 
 @pytest.fixture
 def interrupts() -> Iterator[None]:
-    """Python's own answer to Ctrl-C, which a process in the background may have been told to ignore."""
+    """Python's answer to Ctrl-C, which a process in the background may ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -45,7 +45,7 @@ def make(n: int, d: int, k: int, bias: bool, dtype: torch.dtype) -> Problem:
 
 
 def exact_sums(p: Problem, loss_weight: Tensor | None = None) -> dict[str, Bounded]:
-    """Σ w r², Σ w r x, Σ w r over rows, and Σ w r weight over outputs, not yet divided or doubled."""
+    """Σ w r², Σ w r x, Σ w r over rows, Σ w r weight over outputs, not yet divided or doubled."""
     x, weight = bounded(p.x), bounded(p.weight)
     ones = torch.ones(len(p.x), 1, dtype=p.x.dtype)
     if p.bias is None:
