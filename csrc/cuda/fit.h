@@ -1,5 +1,5 @@
-// Whole fits of small problems in one launch: one block goes through the rows again and again, which stay in the
-// caches.
+// Many epochs of a small problem in one launch: one block goes through the rows again and again, which stay in the
+// caches. `fit` cuts its epochs into chunks, a launch each, and looks for Ctrl-C between them.
 //
 // Parameters are kept in shared memory in their own dtype, float32 or float64, and rounded at every step.
 #pragma once

@@ -26,22 +26,37 @@ std::pair<int, std::string> devices() {
   return {0, cudaGetErrorString(error)};
 }
 
-/// Makes a device current while it lives.
+/// Makes a device current while it lives, by torch's own calls. cudaSetDevice makes a context on the device that it
+/// names; where the one before has none, torch remembers it without, and the memory of a context is not spent.
 class DeviceGuard {
  public:
-  explicit DeviceGuard(int device) : device_(device) {
-    check(cudaGetDevice(&before_), "current device");
-    if (before_ != device_) check(cudaSetDevice(device_), "choice of the device");
+  explicit DeviceGuard(int device) {
+    int current = 0;
+    check(cudaGetDevice(&current), "current device");
+    if (current == device) return;
+    const py::gil_scoped_acquire acquire;
+    before_ = exchange("_exchange_device", device);
   }
   ~DeviceGuard() {
-    if (before_ != device_) cudaSetDevice(before_);
+    if (before_ == kUnchanged) return;
+    const py::gil_scoped_acquire acquire;
+    try {
+      exchange("_maybe_exchange_device", before_);
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("gdcore._cuda: the current device");
+    }
   }
   DeviceGuard(const DeviceGuard&) = delete;
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 
  private:
-  int device_;
-  int before_ = 0;
+  static constexpr int kUnchanged = -1;
+
+  static int exchange(const char* name, int device) {
+    return py::module_::import("torch.cuda").attr(name)(device).cast<int>();
+  }
+
+  int before_ = kUnchanged;
 };
 
 /// Calls launch(Launches for this storage, stream) on the tensor's device and its current stream.

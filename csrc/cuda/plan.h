@@ -94,7 +94,7 @@ constexpr bool linear_writes_dx(Storage storage, Index columns, Index outputs) n
   return linear_plan(storage, 1, columns, outputs).output_blocks == 1;
 }
 
-/// A fit within one launch: one block, its threads shared out over rows and over columns.
+/// Epochs within one launch: one block, its threads shared out over rows and over columns.
 struct FitPlan {
   int threads;
   int row_lanes;     ///< lanes that share a residual

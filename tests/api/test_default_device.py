@@ -27,18 +27,32 @@ def by_hand(name: str) -> Tensor:
     return weight.detach()
 
 
-def model_of(name: str) -> tuple[nn.Linear, Any]:
-    model = nn.Linear(3, 1, device="cpu")
+class Own(nn.Linear):
+    """Not known by its name: what it is, its forward says."""
+
+
+class Doubled(nn.Linear):
+    """Whose features are not x itself, but columns of it times a number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2.0 * nn.functional.linear(x, self.weight) + self.bias
+
+
+def model_of(name: str, kind: type[nn.Linear] = nn.Linear) -> tuple[nn.Linear, Any]:
+    model = kind(3, 1, device="cpu")
     with torch.no_grad():
         model.weight.copy_(_W)
         model.bias.zero_()
     return model, getattr(torch.optim, name)(model.parameters(), lr=0.01)
 
 
-def by_steps(name: str) -> Tensor:
-    model, optimizer = model_of(name)
-    step = gdcore.train_step(model, nn.MSELoss(), optimizer, strict=True)
-    return torch.stack([step(X, Y) for _ in range(3)])
+def by_steps(kind: type[nn.Linear]) -> Callable[[str], Tensor]:
+    def run(name: str) -> Tensor:
+        model, optimizer = model_of(name, kind)
+        step = gdcore.train_step(model, nn.MSELoss(), optimizer, strict=True)
+        return torch.stack([step(X, Y) for _ in range(3)])
+
+    return run
 
 
 def by_fit(method: str, **options: Any) -> Callable[[str], Tensor]:
@@ -53,7 +67,9 @@ def by_fit(method: str, **options: Any) -> Callable[[str], Tensor]:
 
 WAYS = {
     "by hand": by_hand,
-    "train_step": by_steps,
+    "train_step": by_steps(nn.Linear),
+    "train_step of a subclass": by_steps(Own),
+    "train_step of other features": by_steps(Doubled),
     **{method: by_fit(method) for method in ("auto", "stepwise", "compressed", "eager")},
     **{
         f"{method} in batches": by_fit(

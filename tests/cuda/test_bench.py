@@ -87,7 +87,9 @@ def run_script(tmp_path: Path, seconds: int, **commands: str) -> SimpleNamespace
         at.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     ran = subprocess.run(
-        ["bash", str(ROOT / "bench" / "gpu.sh"), str(tmp_path / "results")],
+        # As in the background, where SIGINT is ignored.
+        ["bash", "-c", "trap '' INT; exec bash bench/gpu.sh \"$1\"", "", str(tmp_path / "results")],
+        cwd=ROOT,
         env={**os.environ, "PATH": path, "GDCORE_GPU_SECONDS": str(seconds)},
         capture_output=True,
         text=True,
@@ -105,6 +107,27 @@ def test_the_script_ends_in_time(tmp_path: Path) -> None:
     assert "-- failed: bench (out of time)" in ran.said
 
 
+def test_the_script_leaves_what_was_said(tmp_path: Path) -> None:
+    """By a stage that ran out of time, too, which is asked for its summary before it ends."""
+    slow = "trap 'echo the summary; exit 2' INT; echo begun; sleep 30"
+    ran = run_script(tmp_path, 3, python3=f'case "$*" in *info*) {slow};; esac')
+    assert "begun\nthe summary\n-- failed: info (out of time)" in ran.said
+    assert (tmp_path / "results" / "logs" / "info.log").read_text() == "begun\nthe summary\n"
+
+
+def test_the_script_adds_to_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And builds from nothing every time."""
+    monkeypatch.setenv("PYTHONPATH", "/given")
+    noted = 'echo "$PYTHONPATH $*" >> "$(dirname "$0")/called"'
+    for _ in range(2):
+        run_script(tmp_path, 580, python3=noted)
+    called = (tmp_path / "called").read_text().splitlines()
+    paths = [line.split()[0] for line in called if "gdcore info" in line]
+    assert [path.partition(":")[2] for path in paths] == ["/given"] * 2
+    folders = [word for line in called for word in line.split() if "build-dir=" in word]
+    assert len(set(folders)) == len(folders) == 2
+
+
 def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
     """And goes on: it builds, and measures."""
     lacks = 'echo "$*" >> "$(dirname "$0")/called"; [ "$*" != "-c import numpy" ]'
@@ -115,7 +138,7 @@ def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
     called = (tmp_path / "called").read_text()
     assert "-m pip install ." in called
     assert "bench/gpu.py" in called
-    assert "pytest -q" not in called
+    assert "-m pytest" not in called
 
 
 def test_the_script_says_what_a_build_lacks(tmp_path: Path) -> None:

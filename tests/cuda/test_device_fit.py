@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -251,7 +251,16 @@ def test_current_stream(cuda: torch.device) -> None:
         torch.testing.assert_close(own.weight, twin.weight, rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Python's answer to Ctrl-C, which a process in the background may ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("rows", [40, 400_000])
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c(cuda: torch.device, rows: int) -> None:
     """Answered between two chunks; what was made is what the history holds."""
     x, y = X.repeat(rows // 40, 1).to(cuda), Y.repeat(rows // 40, 1).to(cuda)

@@ -1,5 +1,7 @@
 """The losses on a device: exact sums, autograd, the emulator's bits, and PyTorch's surroundings."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -162,7 +164,7 @@ def test_graph_capture(cuda: torch.device) -> None:
         captured = step()
     twin = torch.nn.Parameter(weight.detach().clone())
     other = gdcore.optim.SGD([twin], lr=0.1, momentum=0.9)
-    other.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # it keeps the tensors it is given
     losses = []
     for _ in range(5):
         graph.replay()

@@ -1,5 +1,7 @@
 """Several devices in one process: calls go where their tensors are, whichever device is current."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +34,20 @@ def test_losses() -> None:
     assert results == [10.0, 10.0]
     with pytest.raises(ValueError, match=r"target: expected a tensor on cuda:1 as input, .*cuda:0"):
         ops.mse(x.to("cuda:1"), x, "sum", True)
+
+
+def test_no_context_on_the_current_device() -> None:
+    """Which a process that computes on the second device alone has no memory to spare for."""
+    code = """
+import torch
+import gdcore
+x = torch.arange(10.0, device="cuda:1")
+before = torch._C._cuda_hasPrimaryContext(0)
+loss = gdcore.functional.mse_loss(x, x + 1)
+assert (loss.item(), torch.cuda.current_device()) == (1.0, 0)
+assert torch._C._cuda_hasPrimaryContext(0) == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("way", ["parts", "train_step", "fit", "compressed fit"])

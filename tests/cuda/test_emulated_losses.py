@@ -106,33 +106,30 @@ def test_polynomial_layouts(emulated: Emulator, dtype: torch.dtype, layout: str)
     assert all(map(torch.equal, ours, polynomial_results(emulated, same, contiguous(weight), True)))
 
 
-def test_weights(emulated: Emulator) -> None:
+def test_weights(emulated: Emulator, dtype: torch.dtype) -> None:
     """The mean is over the sum of the weights, which stays on the device."""
-    p = polynomial.make(2500, 2, torch.float64)
-    weight = torch.rand(2500, dtype=torch.float64) + 0.5
-    c = p.coefficients.clone().requires_grad_()
-    prediction = c[0] + c[1] * p.x + c[2] * p.x**2
-    plain = (weight * (prediction - p.target) ** 2).sum() / weight.sum()
+    p = polynomial.make(2500, 2, dtype)
+    weight = torch.rand(2500, dtype=dtype) + 0.5
+    squares, sums = polynomial.exact_sums(p, weight)
+    divisor = bounded(weight).total()
     loss, gradient = polynomial_results(emulated, p, weight, True)
-    torch.testing.assert_close(loss, plain.detach(), rtol=1e-13, atol=0)
-    (slope,) = torch.autograd.grad(plain, c)
-    torch.testing.assert_close(gradient, slope, rtol=1e-12, atol=0)
+    check(loss, (squares / divisor).result(1, 1), "loss")
+    for m, exact in enumerate(sums):
+        check(gradient[m], (exact / divisor).result(2, 1), f"power {m}")
 
 
 @pytest.mark.parametrize(("d", "k"), [(5, 2), (40, 3)])
-def test_linear_weights(emulated: Emulator, d: int, k: int) -> None:
-    p = linear.make(90, d, k, True, torch.float64)
+def test_linear_weights(emulated: Emulator, dtype: torch.dtype, d: int, k: int) -> None:
+    p = linear.make(90, d, k, True, dtype)
     assert p.bias is not None
-    w = torch.rand(90, k, dtype=torch.float64) + 0.5
-    x, weight, bias = (t.clone().requires_grad_() for t in (p.x, p.weight, p.bias))
-    plain = (w * (torch.nn.functional.linear(x, weight, bias) - p.target) ** 2).sum() / w.sum()
-    slopes = torch.autograd.grad(plain, (weight, bias, x))
-    loss = p.x.new_full((), torch.nan)
-    found = [empty_like(t) for t in (p.weight, p.bias, p.x)]
-    emulated.loss("linear", (p.x, p.target, w), [p.weight, p.bias], True, loss, found[:2], found[2])
-    torch.testing.assert_close(loss, plain.detach(), rtol=1e-13, atol=0)
-    for ours, theirs in zip(found, slopes, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=0)
+    weight = torch.rand(90, k, dtype=dtype) + 0.5
+    exact = linear.exact_sums(p, weight)
+    divisor = bounded(weight).reshape(-1).total()
+    loss, theta = p.x.new_full((), torch.nan), [p.weight, p.bias]
+    dweight, dbias, dx = (empty_like(t) for t in (*theta, p.x))
+    emulated.loss("linear", (p.x, p.target, weight), theta, True, loss, [dweight, dbias], dx)
+    for name, result in zip(linear.NAMES, (loss, dweight, dbias, dx), strict=True):
+        check(result, (exact[name] / divisor).result(1 if name == "loss" else 2, 1), name)
 
 
 def test_legendre(emulated: Emulator, dtype: torch.dtype) -> None:

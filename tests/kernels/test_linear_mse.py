@@ -44,8 +44,8 @@ def make(n: int, d: int, k: int, bias: bool, dtype: torch.dtype) -> Problem:
     return Problem(x, weight, offset if bias else None, uniform(-4, -3, n, k))
 
 
-def exact_sums(p: Problem) -> dict[str, Bounded]:
-    """Σ r², Σ r x, Σ r over rows, and Σ r weight over outputs, not yet divided or doubled."""
+def exact_sums(p: Problem, loss_weight: Tensor | None = None) -> dict[str, Bounded]:
+    """Σ w r², Σ w r x, Σ w r over rows, Σ w r weight over outputs, not yet divided or doubled."""
     x, weight = bounded(p.x), bounded(p.weight)
     ones = torch.ones(len(p.x), 1, dtype=p.x.dtype)
     if p.bias is None:
@@ -54,12 +54,13 @@ def exact_sums(p: Problem) -> dict[str, Bounded]:
         inputs = bounded(torch.cat([p.x, ones], 1))
         prediction = inputs.dot(bounded(torch.cat([p.weight, p.bias[:, None]], 1)).T)
     residual = prediction - bounded(p.target)
+    slope = residual if loss_weight is None else residual * bounded(loss_weight)
     each = residual.reshape(-1, 1)
     return {
-        "loss": each.over_rows(each, RUN_OF_RESIDUALS).reshape(),
-        "dweight": residual.over_rows(x),
-        "dbias": residual.over_rows(bounded(ones)).reshape(-1),
-        "dx": residual.dot(weight, len(p.weight) + 3),
+        "loss": slope.reshape(-1, 1).over_rows(each, RUN_OF_RESIDUALS).reshape(),
+        "dweight": slope.over_rows(x),
+        "dbias": slope.over_rows(bounded(ones)).reshape(-1),
+        "dx": slope.dot(weight, len(p.weight) + 3),
     }
 
 

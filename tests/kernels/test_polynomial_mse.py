@@ -37,18 +37,19 @@ def make(n: int, degree: int, dtype: torch.dtype) -> Problem:
     return Problem(uniform(-0.25, 1, n), coefficients, uniform(-3, -2, n))
 
 
-def exact_sums(p: Problem) -> tuple[Bounded, list[Bounded]]:
-    """Σ r², and Σ r xᵐ for every m."""
+def exact_sums(p: Problem, loss_weight: Tensor | None = None) -> tuple[Bounded, list[Bounded]]:
+    """Σ w r², and Σ w r xᵐ for every m."""
     x, coefficients = bounded(p.x), bounded(p.coefficients)
     prediction = coefficients[-1]
     for m in reversed(range(len(p.coefficients) - 1)):
         prediction = prediction * x + coefficients[m]
     residual = prediction - bounded(p.target)
-    term, sums = residual, [residual.total()]
+    term = slope = residual if loss_weight is None else residual * bounded(loss_weight)
+    sums = [slope.total()]
     for _ in p.coefficients[1:]:
         term = term * x
         sums.append(term.total())
-    return (residual * residual).total(), sums
+    return (slope * residual).total(), sums
 
 
 def check_all(p: Problem, what: str) -> None:

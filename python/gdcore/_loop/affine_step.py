@@ -133,13 +133,18 @@ def _not_native(model: Any, reason: str, seen: Seen | None) -> _NoStepError:
     )
 
 
+def _counted(count: int) -> Tensor:
+    return torch.arange(count, device="cpu")  # whatever the default device is
+
+
 class _Features:
     """Columns of [x | 1], each times a number."""
 
     def __init__(self, columns: Tensor, factors: Tensor, d: int) -> None:
         self.columns, self.factors = columns, factors
         self._row = np.ones(d + 1, dtype=factors.numpy().dtype)
-        straight = torch.equal(columns, torch.arange(len(columns))) and bool((factors == 1).all())
+        in_order = torch.equal(columns, _counted(len(columns)))
+        straight = in_order and bool((factors == 1).all())
         self._is_x, self._appends = straight and len(columns) == d, straight and len(columns) > d
         self._ones = factors.new_empty(0, 1)
 
@@ -167,19 +172,19 @@ class _Features:
         flat = x.reshape(n, -1)
         d = flat.shape[1]
         if flat.shape == form.features.shape and torch.equal(flat, form.features):
-            return _Features(torch.arange(q), flat.new_ones(q), d)
+            return _Features(_counted(q), flat.new_ones(q), d)
         base, found = flat.new_ones(min(n, _ROWS), d + 1), form.features[:_ROWS]
         if base.numel() * q > _MOST_COMPARED:
             return None
         base[:, :-1] = flat[:_ROWS]
         largest = base.abs().argmax(0)
-        by = found[largest] / base[largest, torch.arange(d + 1), None]
+        by = found[largest] / base[largest, _counted(d + 1), None]
         error = (found[:, None] - base[:, :, None] * by).abs()
         same = (error <= 4 * torch.finfo(x.dtype).eps * found.abs()[:, None]).all(0)
         if not bool(same.any(0).all()):
             return None
         columns = same.int().argmax(0)
-        return _Features(columns, by[columns, torch.arange(q)], d)
+        return _Features(columns, by[columns, _counted(q)], d)
 
 
 class _Step:
@@ -232,7 +237,8 @@ class _Step:
             )
         # Another x: a tensor that the model holds may be what looked like x.
         generator = torch.Generator().manual_seed(0)
-        probes = torch.randn(_PROBES, *x.shape[1:], generator=generator).to(x.dtype)
+        shape = _PROBES, *x.shape[1:]
+        probes = torch.randn(shape, generator=generator, device="cpu").to(x.dtype)
         if not all(map(self._predicts, probes.split(1))):
             raise _not_native(model, "its prediction of another x is another function", None)
         for parameter in form.parameters:
