@@ -13,7 +13,7 @@ from .batches import Batches, Reader, Rows
 from .cost import Costs
 from .snapshot import Snapshot
 
-MakeRunner = Callable[[Rows], Runner]
+MakeRunner = Callable[[Rows, int | None], Runner]
 
 
 class Epochs(Protocol):
@@ -55,7 +55,7 @@ class FullBatch:
     at_most: int | None = None
 
     def __init__(self, rows: Rows, make: MakeRunner, costs: Costs | None) -> None:
-        self._runner = make(rows)
+        self._runner = make(rows, None)
         self._costs = costs
         self.work = _work(rows)
 
@@ -95,7 +95,9 @@ class InBatches:
         self._data, self._make = data, make
         self._tensors, self._optimizer, self._scheduler = tensors, optimizer, scheduler
         in_memory = isinstance(data, Batches)
-        self._runner: Runner | None = make(data.rows) if in_memory else None  # type: ignore[union-attr]
+        self._runner: Runner | None = None
+        if isinstance(data, Batches):
+            self._runner = make(data.rows, data.batch_size)
         self.work = _work(data.rows) if in_memory else 1 << 62  # type: ignore[union-attr]
         given = {data.loader.generator, getattr(data.loader.sampler, "generator", None)}
         self._generators = [g for g in given if isinstance(g, torch.Generator)]
@@ -131,7 +133,7 @@ class InBatches:
             self._go_through(self._runner, data.rows, data.order(), data.batch_size, parts)
             return
         for rows, batch_size in self._data.groups():
-            self._runner = self._make(rows)
+            self._runner = self._make(rows, batch_size)
             if not self._go_through(self._runner, rows, None, batch_size, parts):
                 return
         if not parts:
