@@ -65,7 +65,10 @@ bool Watch::unchanged() const {
   }
   for (const Entry& e : attributes_) {
     PyObject* value = PyObject_GetAttr(e.holder.ptr(), e.key.ptr());
-    if (value == nullptr) throw py::error_already_set();
+    if (value == nullptr) {  // deleted; any other error is met again where it is read afresh
+      PyErr_Clear();
+      return false;
+    }
     Py_DECREF(value);  // the expected object is kept alive here, so only its address matters
     if (value != e.expected.ptr()) return false;
   }

@@ -1,9 +1,11 @@
 """Recognising models that are affine in their parameters, by watching one real forward.
 
 What a forward does beside its prediction is seen where PyTorch or the model's own attributes,
-closure and globals show it. Out of sight are: printing and files, objects deeper than a few steps
-from the model, NumPy arrays changed in place, and hooks on nodes of the autograd graph that leave
-the gradient as it is. They happen when a model is recognised and not in a native loop.
+closure, globals, classes and imported modules show it; what reaches an iterator or random numbers
+of its own is refused. Out of sight are: printing and files, objects deeper than a few steps from
+the model, variables of the standard library's modules, NumPy arrays and other buffers changed in
+place, and hooks on nodes of the autograd graph that leave the gradient as it is. They happen when a
+model is recognised and not in a native loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,6 +68,7 @@ def affine_form(
     model: Callable[..., Tensor],
     parameters: Sequence[Tensor],
     x: Tensor | tuple[Tensor, ...],
+    counts: Sequence[int] = (),
 ) -> AffineForm | NotAffine:
     """Write a model's prediction as features · θ + offset, or say why it cannot be.
 
@@ -79,6 +82,8 @@ def affine_form(
         parameters: those that the optimizer holds; others are constants, as are those that do not
             require grad.
         x: the input, with rows along its first dimension.
+        counts: numbers of rows that the model will be given at once, as batches of x: ``rowwise``
+            is tried with so many too.
 
     Returns:
         The form, for this x and the parameters' present shapes, or the reason why there is none.
@@ -111,7 +116,9 @@ def affine_form(
         names[id(one)] = "x" if len(xs) == 1 else f"x{i + 1}"
     try:
         with torch.enable_grad():
-            return _recognised(model, trained, xs, names, reach)
+            form = _recognised(model, trained, xs, names, reach, counts)
+            changed = reach.changed() if counts else None  # with so many rows, perhaps
+            return form if changed is None else NotAffine(changed)
     finally:
         reach.restore()
 
@@ -166,6 +173,7 @@ def _recognised(
     xs: tuple[Tensor, ...],
     names: dict[int, str],
     reach: Reach,
+    counts: Sequence[int],
 ) -> AffineForm | NotAffine:
     tracer = Tracer(trained, names)
     out: Any = None
@@ -206,10 +214,10 @@ def _recognised(
     # PyTorch leaves a parameter that the gradient does not reach as it is, weight decay and all.
     kept = [parameter for parameter in trained if id(parameter) in reached]
     if len(kept) < len(trained):
-        return _recognised(model, kept, xs, names, reach)
+        return _recognised(model, kept, xs, names, reach, counts)
     if isinstance(label, Neither):
         return NotAffine(*label)
-    return _verified(model, trained, xs, names, label, out, tracer)
+    return _verified(model, trained, xs, names, label, out, tracer, counts)
 
 
 def _verified(
@@ -220,6 +228,7 @@ def _verified(
     label: Affine,
     out: Tensor,
     tracer: Tracer,
+    counts: Sequence[int],
 ) -> AffineForm | NotAffine:
     try:
         with torch.no_grad():
@@ -230,7 +239,7 @@ def _verified(
     parts = [form.features] if form.offset is None else [form.features, form.offset]
     if any(_overlap(part, parameter) for part in parts for parameter in trained):
         return NotAffine("a parameter's memory is read past autograd")
-    given = lambda few: model(*few), xs, form, trained, out, len(tracer.alive)
+    given = lambda few: model(*few), xs, form, trained, out, len(tracer.alive), counts
     problem, rowwise = disagreement(*given)
     if problem is not None:
         magnitude = _magnitude(model, trained, xs)

@@ -252,3 +252,38 @@ def test_a_model_that_is_wholly_frozen() -> None:
         loss_fn=nn.MSELoss(),
         optimizer=sgd(model),
     )
+
+
+def only_some_counts(x: Tensor, w: Tensor) -> Tensor:
+    return x @ w * (2 if 5 < len(x) < 10 else 1)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "read", "method"),
+    [(8, False, "eager"), (6, False, "eager"), (5, False, "stepwise"), (8, True, "eager")],
+)
+def test_batches_of_their_own_size_are_tried(batch_size: int, read: bool, method: str) -> None:
+    x, y = torch.randn(12, 3), torch.randn(12, 1)
+    W = torch.zeros(3, 1, requires_grad=True)
+    data: Any = (x, y)
+    if read:
+        rows = [*zip(x, y, strict=True)]
+        data = torch.utils.data.DataLoader(rows, batch_size=batch_size)  # type: ignore[arg-type]
+    history = gdcore.fit(
+        lambda x: only_some_counts(x, W),
+        F.mse_loss,
+        torch.optim.SGD([W], lr=0.01),
+        data,
+        epochs=1,
+        batch_size=None if read else batch_size,
+    )
+    assert history.plan.method == method
+    last = gdcore.explain(
+        lambda x: x @ W * (2 if len(x) == 2 else 1),
+        F.mse_loss,
+        torch.optim.SGD([W], lr=0.01),
+        (x, y),
+        epochs=1,
+        batch_size=10,
+    )
+    assert last.method == "eager"

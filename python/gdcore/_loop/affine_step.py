@@ -2,12 +2,14 @@
 
 Which model that is, only its own forward says; so the steps follow it. Whatever the model reaches
 is watched, and before each update the model predicts the first row, which has to be the formula's.
-Where it is not, or something was replaced, the model is looked at afresh.
+Where it is not, or something was replaced, the model is looked at afresh. That rows do not depend
+on one another shows only where there are several, and may hold for so many and no more: so every
+new number of rows is tried before it is stepped with.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,25 +19,22 @@ from .. import _checks, _ops
 from .._native.loop import training_of
 from .._native.optimizers import recognise_optimizer
 from .._seen import Look, Seen
+from .columns import Features
 from .names import name_of
 from .plain import check_native
 from .turns import after_fork
 
-if TYPE_CHECKING:
-    from ..affine import AffineForm
-
 __all__ = ["AffineSteps"]
 
 _PROBES = 4
-"""Rows that a model predicts before its first step."""
-_ROWS = 16
-"""Rows by which columns are told apart."""
-_MOST_COMPARED = 2**20
+"""Rows that a model predicts one by one before its first step."""
 _MOST_COPIED = 2**17
 """Elements of x up to which laying a column of ones beside it costs less than an eager step."""
 _LAMBDA = 8.0
 """As in the check of an affine form: an excess over its bound is as unlikely as 1e-13."""
 _MOST_WAITS = 1024
+_DECADES = 3
+"""Up and down: how far the numbers of a probe go, so that a threshold shows."""
 
 _autocast = torch._C._is_any_autocast_enabled
 
@@ -63,7 +62,7 @@ class AffineSteps:
         model, loss_fn, optimizer = self._given
         hindrance = Reach(model).hindrance()
         if hindrance is not None:
-            raise ValueError(f"model: expected no hooks, got {hindrance}")
+            raise ValueError(f"model: expected no hooks or hidden state, got {hindrance}")
         loss = squared_error(loss_fn)
         if isinstance(loss, NotSquaredError):
             name = name_of(loss_fn)
@@ -133,60 +132,6 @@ def _not_native(model: Any, reason: str, seen: Seen | None) -> _NoStepError:
     )
 
 
-def _counted(count: int) -> Tensor:
-    return torch.arange(count, device="cpu")  # whatever the default device is
-
-
-class _Features:
-    """Columns of [x | 1], each times a number."""
-
-    def __init__(self, columns: Tensor, factors: Tensor, d: int) -> None:
-        self.columns, self.factors = columns, factors
-        self._row = np.ones(d + 1, dtype=factors.numpy().dtype)
-        in_order = torch.equal(columns, _counted(len(columns)))
-        straight = in_order and bool((factors == 1).all())
-        self._is_x, self._appends = straight and len(columns) == d, straight and len(columns) > d
-        self._ones = factors.new_empty(0, 1)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        n = len(x)
-        flat = x.reshape(n, -1)
-        if self._is_x:
-            return flat
-        if len(self._ones) != n:
-            self._ones = flat.new_ones(n, 1)
-        base = torch.cat((flat, self._ones), 1)
-        return base if self._appends else base[:, self.columns] * self.factors
-
-    def of_row(self, x: Tensor) -> Any:
-        """Those of a single row, as an array."""
-        self._row[:-1] = x.numpy().ravel()
-        return self._row[self.columns.numpy()] * self.factors.numpy()
-
-    @staticmethod
-    def of(form: AffineForm, x: Tensor) -> _Features | None:
-        """What a form's seem to be for this x, if they are such columns."""
-        n, q = form.features.shape
-        if not form.rowwise or form.offset is not None or n != len(x):
-            return None
-        flat = x.reshape(n, -1)
-        d = flat.shape[1]
-        if flat.shape == form.features.shape and torch.equal(flat, form.features):
-            return _Features(_counted(q), flat.new_ones(q), d)
-        base, found = flat.new_ones(min(n, _ROWS), d + 1), form.features[:_ROWS]
-        if base.numel() * q > _MOST_COMPARED:
-            return None
-        base[:, :-1] = flat[:_ROWS]
-        largest = base.abs().argmax(0)
-        by = found[largest] / base[largest, _counted(d + 1), None]
-        error = (found[:, None] - base[:, :, None] * by).abs()
-        same = (error <= 4 * torch.finfo(x.dtype).eps * found.abs()[:, None]).all(0)
-        if not bool(same.any(0).all()):
-            return None
-        columns = same.int().argmax(0)
-        return _Features(columns, by[columns, _counted(q)], d)
-
-
 class _Step:
     def __init__(
         self, model: Any, loss_fn: Any, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
@@ -200,7 +145,16 @@ class _Step:
             reach = Reach(one)
             hindrance = reach.hindrance()
             if hindrance is not None:
-                raise _NoStepError(f"{name}: expected plain modules, got {hindrance}", None)
+                raise _NoStepError(
+                    f"{name}: expected no hooks or hidden state, got {hindrance}", None
+                )
+            unwatched = reach.unwatched()
+            if one is loss_fn and reach.names and not isinstance(one, torch.nn.Module):
+                unwatched = "a tensor of its own, whose values may change from step to step"
+            if unwatched is not None:
+                raise _NoStepError(
+                    f"{name}: expected no hooks or hidden state, got {unwatched}", None
+                )
             reach.watch(seen)
         self._model, self._loss_fn = model, loss_fn
         held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -214,13 +168,16 @@ class _Step:
         if isinstance(form, NotAffine):
             # Of other numbers the model may be another, and so may its features below.
             raise _not_native(model, form.reason, seen if bool(x.isfinite().all()) else None)
-        features = _Features.of(form, x)
+        features = Features.of(form, x)
         if features is None:
             reason = f"its features are {', '.join(form.origin)}, and not columns of x"
+            if not form.rowwise:
+                reason = "a row of its prediction depends on other rows"
             raise _not_native(model, reason, None)
         if form.reads:
             raise _not_native(model, "it reads values of x, or of a constant", seen)
         self._features, self._parameters = features, form.parameters
+        self._held = held
         self._index, k_q = form.index.numpy(), form.index.shape
         self._outputs = k_q[0]
         self._error = torch.finfo(x.dtype).eps * (_LAMBDA * k_q[1] ** 0.5 + 32)
@@ -229,6 +186,7 @@ class _Step:
         self._zero = np.zeros(1, form.features.numpy().dtype)
         self._mean: bool | None = None
         self._known: set[torch.Size] = set()
+        self._counts = {len(x)}
         if not self._suits(x, y):
             raise _NoStepError(
                 "loss_fn: expected a squared error of a prediction and y of the same shape and "
@@ -239,7 +197,7 @@ class _Step:
         generator = torch.Generator().manual_seed(0)
         shape = _PROBES, *x.shape[1:]
         probes = torch.randn(shape, generator=generator, device="cpu").to(x.dtype)
-        if not all(map(self._predicts, probes.split(1))):
+        if not all(map(self._predicts, probes.split(1))) or not self._is_the_same(x):
             raise _not_native(model, "its prediction of another x is another function", None)
         for parameter in form.parameters:
             for kind in ("_backward_hooks", "_post_accumulate_grad_hooks"):
@@ -257,6 +215,10 @@ class _Step:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor | None:
         if not self._suits(x, y) or not self._predicts(x[:1]):
             return None
+        if len(x) not in self._counts:
+            if not self._is_the_same(x):
+                return None
+            self._counts.add(len(x))
         return self._native(self._features(x), y.reshape(len(x), self._outputs))
 
     def _suits(self, x: Tensor, y: Tensor) -> bool:
@@ -275,6 +237,29 @@ class _Step:
             self._mean = loss.mean
             self._known.add(y.shape)
         return True
+
+    def _is_the_same(self, x: Tensor) -> bool:
+        """Whether the model has the same form for as many rows as x, of numbers of any size."""
+        from ..affine import AffineForm, affine_form
+
+        generator = torch.Generator().manual_seed(len(x))
+        normal = torch.randn(2, *x.shape, generator=generator, dtype=x.dtype)
+        rows = normal[0] * 10 ** (_DECADES * torch.tanh(2 * normal[1]))
+        try:
+            form = affine_form(self._model, self._held, rows)
+        except Exception:  # a model that wants other rows
+            return False
+        if not isinstance(form, AffineForm) or not form.rowwise or form.offset is not None:
+            return False
+        expected = self._features(rows)
+        if form.reads or form.features.shape != expected.shape:
+            return False
+        error = (form.features - expected).abs()
+        return (
+            form.index.tolist() == self._index.tolist()
+            and [*map(id, form.parameters)] == [*map(id, self._parameters)]
+            and bool((error <= 8 * torch.finfo(x.dtype).eps * expected.abs()).all())
+        )
 
     def _predicts(self, row: Tensor) -> bool:
         """Whether the model's prediction of one row (1, …) is the formula's, to rounding."""

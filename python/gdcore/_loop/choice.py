@@ -22,7 +22,6 @@ from .eager_runner import EagerRunner
 from .explanation import Plan
 from .names import named_parameters
 from .native_model import Recognised, by_form, by_kernel, suits
-from .passes import MakeRunner
 from .plain import NotPlainError, check_native, is_stacked
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
@@ -97,11 +96,7 @@ class Chooser:
             "eager", str(reason), None, (), (), None, reason.where, None, epochs, number, batch_size
         )
         parameters = named_parameters(self._model, self._optimizer)
-
-        def runner(rows: Rows, batch_size: int | None = None) -> Runner:
-            return EagerRunner(self._eager_step, rows)
-
-        return Chosen(plan, parameters, runner, True)
+        return Chosen(plan, parameters, lambda rows, _: EagerRunner(self._eager_step, rows), True)
 
     def _native(self, rows: Rows, epochs: int, batch_size: int | None) -> "Chosen":
         batched = batch_size is not None
@@ -112,7 +107,7 @@ class Chooser:
         except NotPlainError as error:
             raise _NotFusedError(str(error)) from error
         self._check_optimizer()
-        seen = self._recognised(rows.x, in_batches=batch_size is not None)
+        seen = self._recognised(rows.x, _counts(rows.number, batch_size))
         mean = self._mean(rows.y, batch_size)
         device = seen.device
         on_cpu = device == _CPU  # asking for its type makes a string
@@ -152,7 +147,7 @@ class Chooser:
         problem = seen.problem(rows, mean)
         on_cuda = not on_cpu and method == "stepwise" and device.type == "cuda"
 
-        def runner(rows: Rows, batch_size: int | None = None) -> Runner:
+        def runner(_: Rows, __: int | None) -> Runner:
             if on_cuda:
                 return _cuda_runner(problem, self._optimizer)
             kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
@@ -190,10 +185,10 @@ class Chooser:
         why = "batches are read as they come, and recognised one by one"
         plan = Plan("as read", why, None, (), (), None, None, None, epochs, 0, None)
 
-        def runner(rows: Rows, batch_size: int | None = None) -> Runner:
+        def runner(rows: Rows, batch_size: int | None) -> Runner:
             nonlocal plan
             try:
-                made = self._native(rows, 1, batch_size or rows.number).runner(rows)
+                made = self._native(rows, 1, batch_size).runner(rows, batch_size)
             except _NotFusedError as reason:
                 if self._strict:
                     raise ValueError(str(reason)) from reason
@@ -219,7 +214,9 @@ class Chooser:
             raise _NotFusedError(f"loss_fn: {loss.reason}", loss.where)
         return loss.mean
 
-    def _recognised(self, x: Inputs, *, in_batches: bool) -> Recognised:
+    def _recognised(self, x: Inputs, counts: tuple[int, ...]) -> Recognised:
+        """What the model is, given all rows at once, or batches of so many."""
+        in_batches = bool(counts)
         native, said = None, None
         if isinstance(x, Tensor) and x.dim() > 0:
             try:
@@ -243,7 +240,7 @@ class Chooser:
             else:
                 if isinstance(form, NotAffine):
                     raise _NotFusedError(said or f"model: {form.reason}", form.where)
-        form = affine_form(self._model, held, x)
+        form = affine_form(self._model, held, x, counts)
         if isinstance(form, NotAffine):
             raise _NotFusedError(said or f"model: {form.reason}", form.where)
         if in_batches and not form.rowwise:
@@ -257,11 +254,17 @@ class Chosen(NamedTuple):
     plan: Plan
     parameters: dict[str, Tensor]
     """By name, in the order in which a runner records them."""
-    runner: MakeRunner
+    runner: Callable[[Rows, int | None], Runner]
+    """What takes batches of so many of them, or all at once."""
     steps_are_python: bool
     """Whether a runner's steps are to be made whole before Ctrl-C counts: it looks itself."""
     taken: Callable[[], Plan] | None = None
     """The plan of data that are read, with what the batches until now allowed."""
+
+
+def _counts(number: int, batch_size: int | None) -> tuple[int, ...]:
+    """Rows of a whole batch and of the last one; none where all rows come at once."""
+    return () if batch_size is None else tuple({batch_size, number % batch_size or batch_size})
 
 
 def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:

@@ -1,5 +1,6 @@
 """How a runner goes through the rows of an epoch: all at once, in batches, or as they are read."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -12,11 +13,7 @@ from .batches import Batches, Reader, Rows
 from .cost import Costs
 from .snapshot import Snapshot
 
-
-class MakeRunner(Protocol):
-    """Makes what trains on some rows, all at once or in batches of so many."""
-
-    def __call__(self, rows: Rows, batch_size: int | None = None) -> Runner: ...
+MakeRunner = Callable[[Rows, int | None], Runner]
 
 
 class Epochs(Protocol):
@@ -58,7 +55,7 @@ class FullBatch:
     at_most: int | None = None
 
     def __init__(self, rows: Rows, make: MakeRunner, costs: Costs | None) -> None:
-        self._runner = make(rows)
+        self._runner = make(rows, None)
         self._costs = costs
         self.work = _work(rows)
 
@@ -98,7 +95,9 @@ class InBatches:
         self._data, self._make = data, make
         self._tensors, self._optimizer, self._scheduler = tensors, optimizer, scheduler
         in_memory = isinstance(data, Batches)
-        self._runner: Runner | None = make(data.rows, data.batch_size) if in_memory else None  # type: ignore[union-attr]
+        self._runner: Runner | None = None
+        if isinstance(data, Batches):
+            self._runner = make(data.rows, data.batch_size)
         self.work = _work(data.rows) if in_memory else 1 << 62  # type: ignore[union-attr]
         given = {data.loader.generator, getattr(data.loader.sampler, "generator", None)}
         self._generators = [g for g in given if isinstance(g, torch.Generator)]

@@ -141,6 +141,7 @@ def disagreement(
     parameters: Sequence[Tensor],
     out: Tensor,
     steps: int,
+    counts: Sequence[int] = (),
     magnitude: NormalForm | None = None,
 ) -> tuple[str | None, bool]:
     """What differs between the model and its form, or None; and whether rows stand alone.
@@ -155,6 +156,7 @@ def disagreement(
         parameters: the trained ones, in θ's order.
         out: the prediction that was watched.
         steps: how many operations it took.
+        counts: of rows that the model will be given, beside the few and the single one.
         magnitude: the form with every constant's magnitude in its place; without it, the form's.
     """
     check = _Check(call, form, magnitude or form, parameters, out, steps)
@@ -173,6 +175,7 @@ def disagreement(
                     rowwise
                     and check.rows_agree(xs, min(n, _FEW if small else _MANY), True)
                     and check.rows_agree(xs, 1, False)
+                    and all(check.rows_agree(xs, count, True) for count in counts)
                 )
                 if rowwise:
                     break
