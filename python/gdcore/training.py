@@ -174,10 +174,10 @@ def fit(
     the same state. A loader over a plain ``TensorDataset`` is not read but replayed; any other is
     read once per epoch.
 
-    The model, the loss and x are looked at when the fit begins. What a callback changes of them
+    A native fit looks at the model and the loss when it begins. What a callback changes of them
     counts from the next fit: a hook, an attribute or the mode of the model, a tensor that it holds
-    besides its parameters; with ``"compressed"``, also data that are changed in place. Its changes
-    of parameters and of the optimizer's settings count at once. So does everything in an eager fit.
+    besides its parameters; so do data that are changed in place, under ``"compressed"`` or where
+    features were formed of them. Changed parameters and learning rates count at once.
 
     After an epoch's update come, where they are due: validation, the scheduler's step, the printed
     line, the callbacks. "Every k" means after epochs 0, k, 2k, ….
