@@ -104,7 +104,6 @@ def _check(settings: Settings, optimizer: torch.optim.Optimizer) -> None:
         raise TypeError(f"stop: expected what gdcore.stop_when returns, got {type(stop).__name__}")
     if settings.validation is None and settings.metrics:
         raise ValueError("metrics: expected with validation, got them without")
-    _check_watched(settings)
 
 
 def _check_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> None:
@@ -123,7 +122,7 @@ def _check_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> No
         raise ValueError("scheduler_interval: expected 'epoch' with ReduceLROnPlateau, got 'step'")
 
 
-def _check_watched(settings: Settings) -> None:
+def check_watched(settings: Settings) -> None:
     stop = settings.stop
     if stop is None or stop.watch is None:
         return

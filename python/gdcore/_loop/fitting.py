@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import events as _events
-from .arguments import Settings, checked
+from .arguments import Settings, check_watched, checked
 from .batches import Data, Reader, Rows, check_weight, data_of, in_memory, rows_of
 from .choice import Chooser, Chosen
 from .eager import Loss, trained_by
@@ -48,6 +48,7 @@ def fit(
     model: Any, loss_fn: Any, optimizer: torch.optim.Optimizer, data: Any, settings: Settings
 ) -> History:
     s = settings = checked(settings, optimizer)
+    check_watched(s)
     try:
         rows, chosen = choose(model, loss_fn, optimizer, data, s)
     except KeyboardInterrupt as error:  # while a model is recognised
