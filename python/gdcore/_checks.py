@@ -4,7 +4,9 @@ Fake tensors and tensors inside ``torch.func`` have shapes and dtypes but no mem
 checked here, in the words of ``csrc/bindings``; the tests compare the two.
 """
 
+import contextlib
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -30,6 +32,14 @@ def shape_text(shape: Sequence[Any]) -> str:
 
 def _fail(name: str, expected: str, shape: Sequence[Any], mend: str = "") -> None:
     raise ValueError(f"{name}: expected {expected}, got {shape_text(shape)}{mend}")
+
+
+def integer(name: str, value: Any) -> int:
+    """An int, or what stands for one as an index does; a bool does not."""
+    if not isinstance(value, (bool, Tensor)):
+        with contextlib.suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
 
 
 def tensors(names: Sequence[str], inputs: Sequence[object]) -> None:

@@ -62,9 +62,9 @@ def compress(x: Tensor, y: Tensor, weight: Tensor | None = None, bias: bool = Tr
         stand for.
 
     Raises:
-        TypeError: an argument that is not a tensor of float32 or float64.
-        ValueError: shapes that do not fit, no rows, a value that is not finite, a negative weight,
-            or no weight that is positive.
+        TypeError: an argument that is not a tensor of float32 or float64, or a bias not a bool.
+        ValueError: shapes that do not fit, no rows, no columns, a tensor that is not dense, a value
+            that is not finite, a negative weight, or no weight that is positive.
 
     Example:
         >>> x = torch.randn(1_000_000, 63)
@@ -80,7 +80,7 @@ def compress(x: Tensor, y: Tensor, weight: Tensor | None = None, bias: bool = Tr
         Golub and Van Loan, Matrix Computations, 5.3; Demmel et al., Communication-optimal parallel
         and sequential QR and LU factorizations, 2012.
     """
-    _check(x, y, weight)
+    _check(x, y, weight, bias)
     x, y, weight = x.detach(), y.detach(), None if weight is None else weight.detach()
     n, one = x.shape[0], 1 if bias else 0
     targets = y if y.dim() == 2 else y.unsqueeze(1)
@@ -116,7 +116,9 @@ def _ones_first(factor: Tensor) -> Tensor:
     return factor - (2 / squared) * along * (along.T @ factor) if size > 1 else factor
 
 
-def _check(x: Tensor, y: Tensor, weight: Tensor | None) -> None:
+def _check(x: Tensor, y: Tensor, weight: Tensor | None, bias: bool) -> None:
+    if not isinstance(bias, bool):
+        raise TypeError(f"bias: expected a bool, got {type(bias).__name__}")
     for name, tensor in (("x", x), ("y", y), ("weight", weight)):
         if tensor is None and name == "weight":
             continue
@@ -124,6 +126,8 @@ def _check(x: Tensor, y: Tensor, weight: Tensor | None) -> None:
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
         if tensor.device.type not in ("cpu", "cuda"):
             raise ValueError(f"{name}: expected a CPU tensor, got one on {tensor.device}")
+        if tensor.layout is not torch.strided:
+            raise ValueError(f"{name}: expected a dense tensor with storage, got {tensor.layout}")
         if tensor.device != x.device:
             raise ValueError(f"{name}: expected it on {x.device} as x, got one on {tensor.device}")
         if tensor.dtype not in _checks.NATIVE or tensor.dtype != x.dtype:
@@ -135,9 +139,14 @@ def _check(x: Tensor, y: Tensor, weight: Tensor | None) -> None:
     if y.dim() not in (1, 2) or y.shape[0] != shape[0]:
         n = shape[0]
         raise ValueError(f"y: expected shape ({n},) or ({n}, k) as x, got {tuple(y.shape)}")
+    columns = x.shape[1] + (y.shape[1] if y.dim() == 2 else 1)
+    if not bias and columns == 0:
+        raise ValueError("x: expected a column of x or y, or a bias, got none of them")
     if weight is None:
         return
     if weight.shape != x.shape[:1]:
         raise ValueError(f"weight: expected shape ({shape[0]},) as x, got {tuple(weight.shape)}")
+    if not weight.isfinite().all():
+        raise ValueError("weight: expected weights that are finite, got some that are not")
     if not (weight >= 0).all():
         raise ValueError("weight: expected weights that are not negative, got some that are")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ._loop import fitting as _fit
+from ._loop.arguments import Settings, check_objects, checked
 from ._loop.explanation import Plan
 from ._loop.turns import after_fork
 from ._recognition.models import LossFunction
@@ -64,8 +65,8 @@ def explain(
     Reference:
         The EXPLAIN of SQL databases.
     """
-    _fit.check_objects(model, loss_fn, optimizer)
-    settings = _fit.Settings(
+    check_objects(model, loss_fn, optimizer)
+    settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
         weight=weight,
@@ -73,6 +74,6 @@ def explain(
         stop=stop,
         method=method,
     )
-    _fit.check_settings(settings, optimizer)
+    settings = checked(settings, optimizer)
     with after_fork():
         return _fit.choose(model, loss_fn, optimizer, data, settings)[1].plan

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from . import _checks
 from ._native.problem import StopRule
 
 __all__ = ["Stop", "stop_when"]
@@ -76,9 +77,7 @@ def stop_when(
     if gradient_norm_below is not None and gradient_norm_below <= 0:
         raise ValueError(f"gradient_norm_below: expected more than 0, got {gradient_norm_below}")
     if no_improvement_for is not None:
-        if isinstance(no_improvement_for, bool) or not isinstance(no_improvement_for, int):
-            kind = type(no_improvement_for).__name__
-            raise TypeError(f"no_improvement_for: expected an int, got {kind}")
+        no_improvement_for = _checks.integer("no_improvement_for", no_improvement_for)
         if no_improvement_for < 1:
             raise ValueError(f"no_improvement_for: expected at least 1, got {no_improvement_for}")
     if watch is not None and not isinstance(watch, str):

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ._loop import fitting as _fit
 from ._loop.affine_step import AffineSteps
+from ._loop.arguments import Settings, check_objects
 from ._loop.batches import rows_of
 from ._loop.eager import EagerStep
 from ._loop.events import Callback
@@ -80,7 +81,7 @@ def train_step(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    _fit.check_objects(model, loss_fn, optimizer)
+    check_objects(model, loss_fn, optimizer)
     affine = AffineSteps(model, loss_fn, optimizer)
     if strict:  # what can be said without data is said at once
         try:
@@ -173,6 +174,11 @@ def fit(
     the same state. A loader over a plain ``TensorDataset`` is not read but replayed; any other is
     read once per epoch.
 
+    A native fit looks at the model and the loss when it begins. What a callback changes of them
+    counts from the next fit: a hook, an attribute or the mode of the model, a tensor that it holds
+    besides its parameters; so do data that are changed in place, under ``"compressed"`` or where
+    features were formed of them. Changed parameters and learning rates count at once.
+
     After an epoch's update come, where they are due: validation, the scheduler's step, the printed
     line, the callbacks. "Every k" means after epochs 0, k, 2k, ….
 
@@ -191,10 +197,11 @@ def fit(
         weight: how much each row counts, shape (n,), or each element of y: the mean is then
             ``Σ w r² / Σ w``.
         validation: ``(x, y)`` or ``(x, y, weight)``, on which the model is evaluated (in ``eval``
-            mode) after the update.
+            mode) after the update, and once, with the metrics, before the first step, unless its
+            call might leave something behind.
         validate_every: epochs between two evaluations.
         metrics: of the validation data: ``"mse"``, ``"r2"``, ``"mae"``, or functions of the
-            prediction and y, named as they are.
+            prediction and y that give one number, named as they are.
         max_grad_norm: scale each step's gradient down to this norm, as ``clip_grad_norm_`` does
             over all parameters of the optimizer.
         scheduler: any of ``torch.optim.lr_scheduler`` over this optimizer. ``ReduceLROnPlateau``
@@ -246,14 +253,14 @@ def fit(
     Reference:
         `gdcore.reference` for the formulas.
     """
-    _fit.check_objects(model, loss_fn, optimizer)
+    check_objects(model, loss_fn, optimizer)
     with turn_of(optimizer), after_fork():
         return _fit.fit(
             model,
             loss_fn,
             optimizer,
             data,
-            _fit.Settings(
+            Settings(
                 epochs=epochs,
                 batch_size=batch_size,
                 shuffle=shuffle,

@@ -79,6 +79,13 @@ CASES: dict[str, Case] = {
     "validate_every": (lambda s: {"validate_every": 0}, ValueError, "validate_every", ("1",)),
     "callback_every": (lambda s: {"callback_every": 0}, ValueError, "callback_every", ("1",)),
     "callbacks": (lambda s: {"callbacks": [3]}, TypeError, "callbacks", ("int",)),
+    "callbacks of an int": (lambda s: {"callbacks": 3}, TypeError, "callbacks", ("int",)),
+    "metrics of an int": (
+        lambda s: {"metrics": 3, "validation": (s.x, s.y)},
+        TypeError,
+        "metrics",
+        ("names or functions", "int"),
+    ),
     "progress": (lambda s: {"progress": 1}, TypeError, "progress", ("bool", "int")),
     "strict": (lambda s: {"strict": None}, TypeError, "strict", ("bool",)),
     "record_steps": (lambda s: {"record_steps": 1}, TypeError, "record_steps", ("bool",)),

@@ -97,6 +97,8 @@ LOADERS: dict[str, Callable[[Dataset[Any]], Loader]] = {
     "a subset": sampled(lambda d: SubsetRandomSampler(range(0, ROWS, 2)), drop_last=True),
     "weighted": sampled(lambda d: WeightedRandomSampler([1.0 + i for i in range(ROWS)], 30)),
     "backwards": sampled(lambda d: list(reversed(range(ROWS)))),
+    "from the end": sampled(lambda d: [0, -1, 5, -3, 2, -ROWS]),
+    "tensors": sampled(lambda d: torch.arange(ROWS - 1, -1, -1)),
     "a batch sampler": lambda d: DataLoader(
         d,
         batch_sampler=BatchSampler(RandomSampler(d), 6, drop_last=True),  # type: ignore[arg-type]

@@ -20,9 +20,13 @@ from torch.utils.data import (
     default_collate,
 )
 
+from .. import _checks
 from .._native.shuffle import Order, Shuffled, rows_in, shuffled, skip
 
 Inputs = Tensor | tuple[Tensor, ...]
+
+_SIZED = (SequentialSampler, RandomSampler)
+"""Samplers that give as many rows as they say."""
 
 
 class Rows(NamedTuple):
@@ -75,6 +79,16 @@ def per_element(rows: Rows) -> Tensor | None:
     return weight.unsqueeze(1).expand(rows.number, y.numel() // rows.number).reshape(y.shape)
 
 
+def check_weight(weight: Tensor | None, name: str = "weight", *, all_rows: bool = True) -> None:
+    """That weights, where they are plain values, are finite, and of all rows not all of them 0."""
+    if weight is None or type(weight) not in _checks.PLAIN or weight.is_meta or weight.is_sparse:
+        return
+    if not bool(weight.isfinite().all()):
+        raise ValueError(f"{name}: expected weights that are finite, got some that are not")
+    if all_rows and not bool(weight.any()):
+        raise ValueError(f"{name}: expected at least one weight that is not 0, got none")
+
+
 def _check_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
@@ -88,10 +102,11 @@ class Batches:
         self.loader = loader
         assert loader.batch_size is not None
         self.batch_size: int = loader.batch_size
-        if loader.drop_last and len(loader) == 0:
+        sampler = loader.sampler
+        if loader.drop_last and isinstance(sampler, _SIZED) and len(sampler) < self.batch_size:
             raise ValueError(
-                f"batch_size: expected at most {rows.number}, all rows, with drop_last, "
-                f"got {self.batch_size}"
+                f"batch_size: expected at most {len(sampler)}, all rows of an epoch, with "
+                f"drop_last, got {self.batch_size}"
             )
 
     def order(self) -> Order | None:
@@ -104,18 +119,23 @@ class Batches:
         sampler = loader.sampler
         if type(sampler) is SequentialSampler and len(sampler) == rows and not left_out:
             return None
-        order = _drawn(sampler)
+        order = _drawn(sampler, rows)
+        least = self.batch_size if loader.drop_last else 1
+        if len(order) < least:
+            raise ValueError(
+                f"sampler: expected to give at least {least} of the rows, got {len(order)}"
+            )
         if loader.drop_last:
             count = len(order) - len(order) % self.batch_size
             order = order.first(count) if isinstance(order, Shuffled) else order[:count]
         return order
 
 
-def _drawn(sampler: Any) -> Order:
+def _drawn(sampler: Any, rows: int) -> Order:
     if type(sampler) is SequentialSampler:
         return torch.arange(len(sampler), device="cpu")
     if type(sampler) is not RandomSampler or sampler.replacement:
-        return torch.tensor(list(sampler), dtype=torch.int64, device="cpu")
+        return _listed(list(sampler), rows)
     n, wanted = len(sampler.data_source), sampler.num_samples
     generator, own = sampler.generator, sampler.generator is None
     if generator is None:
@@ -127,6 +147,21 @@ def _drawn(sampler: Any) -> Order:
     elif not own:  # the sampler draws one more, and takes none of it
         skip(n, generator)
     return parts[0] if len(parts) == 1 else torch.cat([rows_in(part) for part in parts])
+
+
+def _listed(given: list[Any], rows: int) -> Tensor:
+    """Indices as a dataset of tensors takes them: integers, the negative ones from the end."""
+    indices = given
+    if not set(map(type, given)) <= {int}:
+        indices = [_index(each) for each in given]
+    order = torch.tensor(indices, dtype=torch.int64, device="cpu")
+    return order.where(order >= 0, order + rows)
+
+
+def _index(given: Any) -> int:
+    if isinstance(given, Tensor) and not given.dtype.is_floating_point and given.dim() == 0:
+        given = given.item()
+    return _checks.integer("sampler", given)
 
 
 class Reader:
@@ -145,6 +180,7 @@ class Reader:
         elements = 0
         for batch in self.loader:
             rows = rows_of(batch)
+            check_weight(rows.weight, all_rows=False)
             fits = held and rows.number <= held[0].number and held[-1].number == held[0].number
             if held and (not fits or elements >= most):
                 yield _joined(held), held[0].number
@@ -171,6 +207,11 @@ def _joined(held: list[Rows]) -> Rows:
 
 
 Data = Rows | Batches | Reader
+
+
+def in_memory(data: Data) -> Rows | None:
+    """All rows; None where they are read."""
+    return data.rows if isinstance(data, Batches) else data if isinstance(data, Rows) else None
 
 
 def data_of(data: Any, batch_size: Any, shuffle: Any, generator: Any, weight: Any) -> Data:
@@ -225,6 +266,7 @@ def _of_loader(loader: "DataLoader[Any]") -> Data:
     picks = (
         type(loader) is DataLoader
         and type(dataset) is TensorDataset
+        and vars(dataset).keys() == {"tensors"}
         and loader.collate_fn is default_collate
         and type(loader.batch_sampler) is BatchSampler
         and loader.batch_sampler.sampler is loader.sampler
