@@ -243,7 +243,7 @@ class _Step:
         from ..affine import AffineForm, affine_form
 
         generator = torch.Generator().manual_seed(len(x))
-        normal = torch.randn(2, *x.shape, generator=generator, dtype=x.dtype)
+        normal = torch.randn(2, *x.shape, generator=generator, dtype=x.dtype, device="cpu")
         rows = normal[0] * 10 ** (_DECADES * torch.tanh(2 * normal[1]))
         try:
             form = affine_form(self._model, self._held, rows)
