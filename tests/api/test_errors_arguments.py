@@ -23,7 +23,7 @@ def fit(case: Case, data: Any = None, **options: Any) -> gdcore.History:
         )
 
 
-NOT_COUNTS = [1.0, True, False, "3", None, np.int64(3), torch.tensor(3)]
+NOT_COUNTS = [1.0, True, False, "3", None, np.bool_(True), np.float64(3), torch.tensor(3)]
 
 
 @pytest.mark.parametrize("count", NOT_COUNTS, ids=repr)
