@@ -10,9 +10,10 @@ from torch.optim import lr_scheduler
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .training_cases import line
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 EPOCHS = 23
 SCHEDULERS: dict[str, Any] = {

@@ -10,10 +10,11 @@ from torch import Tensor
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .plain_torch import absolute_legendre
 from .rounding import Formula, assert_within_rounding, compare
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 DTYPES = (torch.float32, torch.float64)
 
