@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -174,21 +175,28 @@ def of_machine() -> list[Limit]:
     return [limit for limit in found if limit is not None]
 
 
-def measure_machine(effort: Effort) -> list[tuple[Limit, Spread]]:
+class Rate(NamedTuple):
+    """A limit as it was measured: its unit in a second, by round."""
+
+    limit: Limit
+    samples: Sequence[float]
+
+
+def measure_machine(effort: Effort) -> list[Rate]:
     """Each limit with its rate, measured in turns."""
     limits = of_machine()
     short = replace(effort, least_rounds=5, most_rounds=9)
     samples, _ = interleave([limit.run for limit in limits], short)
     return [
-        (limit, Spread.of([limit.amount / seconds for seconds in taken]))
+        Rate(limit, [limit.amount / seconds for seconds in taken])
         for limit, taken in zip(limits, samples, strict=True)
     ]
 
 
-def rates_text(rates: Sequence[tuple[Limit, Spread]]) -> list[str]:
-    """One line for each limit."""
-    return [
-        f"{limit.name}: {rate.median / 1e9:.1f} G{limit.unit}/s "
-        f"({rate.q25 / 1e9:.1f} to {rate.q75 / 1e9:.1f})"
-        for limit, rate in rates
-    ]
+def rates_text(rates: Sequence[Rate]) -> list[str]:
+    """One line for each limit: median and quartiles."""
+    lines = []
+    for limit, samples in rates:
+        median, q25, q75 = (rate / 1e9 for rate in Spread.of(samples))
+        lines.append(f"{limit.name}: {median:.1f} G{limit.unit}/s ({q25:.1f} to {q75:.1f})")
+    return lines

@@ -163,15 +163,21 @@ def _adam(p: Array, g: Array, steps: int) -> tuple[Array, Array]:
 
 def case(sizes: Sequence[int], kind: Kind) -> Case:
     work = Work.random(sizes, kind)
-    contenders = [_torch_like(work, name, make) for name, make in kind.contenders.items()]
-    if kind.optimizer == "SGD":
-        momentum = kind.options["momentum"]
-        contenders += [_by_hand(work, momentum), _in_numpy(work, momentum)]
+    contenders = contenders_of(work)
     expected = work.expected(CHECKED_STEPS)
     checks = [Check(contenders, CHECKED_STEPS, expected, f"at step {CHECKED_STEPS}")]
     arrays = (2 + work.kind.states) * work.array_bytes
     limit = limits.copy(work.array_bytes) if limits.past_cache(arrays) else None
     return Case(contenders, checks, "step", limit=limit, work=work.moved_bytes)
+
+
+def contenders_of(work: Work) -> list[Contender]:
+    """gdcore's first."""
+    contenders = [_torch_like(work, name, make) for name, make in work.kind.contenders.items()]
+    if work.kind.optimizer == "SGD":
+        momentum = work.kind.options["momentum"]
+        contenders += [_by_hand(work, momentum), _in_numpy(work, momentum)]
+    return contenders
 
 
 def peer_name(name: str) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import limits
-from case import FLOOR, Limit
+from case import FLOOR
 from goals import Result
 from table import Table, aligned, digits, time_text
-from timing import Measured, Row, Spread
+from timing import Measured, Row
 
 LOST = "▼"
 # The order of columns; what is not here comes where it first appears, before these.
@@ -140,9 +140,7 @@ def goals_text(results: Sequence[Result], quick: bool) -> list[str]:
     return ["## Goals", "", *note, *aligned(rows), ""]
 
 
-def machine_text(
-    machine: dict[str, Any], rates: Sequence[tuple[Limit, Spread]], quick: bool
-) -> list[str]:
+def machine_text(machine: dict[str, Any], rates: Sequence[limits.Rate], quick: bool) -> list[str]:
     """What the run was measured on, and how to read the tables."""
     cache = machine["last_level_cache_bytes"]
     known = "of unknown size" if cache is None else f"{cache / 2**20:.0f} MiB"

@@ -67,8 +67,6 @@ def shares(measured: Sequence[Measured], file: Path) -> None:
         axes.plot([100 * share.q25, 100 * share.q75], [y, y], color="C0", linewidth=2)
         axes.text(1, y, f" {100 * share.median:.0f} % of {bound.name}", va="center", fontsize=7)
     axes.axvline(100, color="black", linewidth=1)
-    # More than the limit means that its own measurement was disturbed: the number is enough.
-    axes.set_xlim(0, 130)
     axes.set_xlabel("% of the limit in the same rounds")
     name_cases(axes, [m for m, _ in bounded])
     figure.savefig(file, dpi=150)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from case import Limit
 from goals import Result
+from limits import Rate
 from table import Table
 from timing import Measured, Row, Spread
 
@@ -20,7 +20,7 @@ def as_json(
     tables: Sequence[Table],
     results: Sequence[Result],
     machine: dict[str, Any],
-    rates: Sequence[tuple[Limit, Spread]],
+    rates: Sequence[Rate],
     *,
     quick: bool,
     seconds: float,
@@ -29,7 +29,14 @@ def as_json(
     return {
         "format": FORMAT,
         "machine": machine,
-        "limits": {limit.name: {"unit": limit.unit, **rate._asdict()} for limit, rate in rates},
+        "limits": {
+            limit.name: {
+                "unit": limit.unit,
+                "samples": list(samples),
+                **Spread.of(samples)._asdict(),
+            }
+            for limit, samples in rates
+        },
         "quick": quick,
         "seconds": seconds,
         "cases": [_case(m) for m in measured],

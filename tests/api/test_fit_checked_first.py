@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 import gdcore
 
@@ -151,6 +151,18 @@ def test_weights(what: str, method: str, batch_size: int | None) -> None:
     refuses(nn.Linear(3, 1), ValueError, "weight", said, data=(X, Y, weight), **options)
 
 
+@pytest.mark.parametrize("method", ["auto", "stepwise", "compressed"])
+def test_weights_that_cancel(method: str) -> None:
+    """A mean would be divided by their sum; a sum is not."""
+    weight = torch.tensor([1.0, -1.0]).repeat(10)
+    refuses(nn.Linear(3, 1), ValueError, "weight", "cancel", weight=weight, method=method)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    summed = nn.MSELoss(reduction="sum")
+    history = gdcore.fit(model, summed, optimizer, (X, Y), epochs=3, weight=weight)
+    assert history.loss.isfinite().all()
+
+
 def test_weights_that_are_read() -> None:
     weight = torch.ones(20)
     weight[13] = math.nan
@@ -164,6 +176,10 @@ SAMPLERS: dict[str, tuple[Any, type[Exception], str]] = {
     "tensors of bools": ([torch.tensor(True)], TypeError, "bool"),
     "tensors of floats": ([torch.tensor(1.0)], TypeError, "Tensor"),
     "none": ([], ValueError, "0"),
+    "past the last row": ([3, 20], ValueError, "from 0 to 19, got 20"),
+    "before the first": ([0, -21], ValueError, "from 0 to 19, got -21"),
+    "of more rows": (RandomSampler(range(30)), ValueError, "from 0 to 19, got 2"),  # type: ignore[arg-type]
+    "of more rows in order": (SequentialSampler(range(30)), ValueError, "got 20"),  # type: ignore[arg-type]
     "too few for a batch": ([1, 2, 3], ValueError, "at least 4 of the rows, got 3"),
 }
 
@@ -174,11 +190,6 @@ def test_samplers(what: str) -> None:
     last = what == "too few for a batch"
     loader = DataLoader(TensorDataset(X, Y), 4, sampler=sampler, drop_last=last)
     undoes(kind, "sampler", got, data=loader)
-
-
-def test_rows_before_the_first() -> None:
-    loader = DataLoader(TensorDataset(X, Y), 2, sampler=[0, -21])
-    undoes(ValueError, "order", "19", data=loader)
 
 
 def test_integers_of_other_libraries() -> None:

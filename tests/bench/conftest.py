@@ -51,7 +51,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(stepwise, "TINY_EPOCHS", 3000)
     monkeypatch.setattr(stepwise, "CURVE_EPOCHS", 20)
     monkeypatch.setattr(threads, "POINTS", 20_000)
-    monkeypatch.setattr(neighbour, "QUICK_SIZES", ((32, 10),))
+    monkeypatch.setattr(neighbour, "QUICK_STEPS", ((32, 10),))
     monkeypatch.setattr(neighbour, "SECONDS", 0.02)
     stand_in = Table("memory", "nothing", [["contender", "added"]], figures={"gdcore.fit adds": 1})
     monkeypatch.setitem(run.TABLES, "memory", lambda quick: stand_in)

@@ -46,7 +46,7 @@ sent = time.monotonic() + 0.5
 try:
     compress(x, y)
 except Stopped:
-    assert time.monotonic() - sent < 1.0, time.monotonic() - sent
+    assert time.monotonic() - sent < 5.0, time.monotonic() - sent
 else:
     raise AssertionError("not stopped")
 assert torch.get_num_threads() == threads

@@ -251,7 +251,7 @@ runner = StepwiseRunner(p, torch.optim.SGD(p.parameters, lr=0.01))
 signal.setitimer(signal.ITIMER_REAL, 0.3)
 sent = time.monotonic() + 0.3
 ran = runner.run(1, order=order, batch_size=4)
-assert answered - sent < 1.0 and time.monotonic() - answered < 1.0  # busy as it may be
+assert answered - sent < 5.0 and time.monotonic() - answered < 5.0  # busy as it may be
 assert ran.outcome == "interrupted" and isinstance(ran.raised, Stopped), ran
 assert ran.epochs == 0 and 0 < ran.updates == len(ran.step_losses) < 5_000_000, ran
 other = StepwiseRunner(q, torch.optim.SGD(q.parameters, lr=0.01))

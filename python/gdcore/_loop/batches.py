@@ -89,6 +89,14 @@ def check_weight(weight: Tensor | None, name: str = "weight", *, all_rows: bool 
         raise ValueError(f"{name}: expected at least one weight that is not 0, got none")
 
 
+def check_divisor(weight: Tensor | None) -> None:
+    """That a mean, which is divided by the weights' sum, has one."""
+    if weight is not None and float(weight.sum(dtype=torch.float64)) == 0:
+        raise ValueError(
+            "weight: expected a sum that is not 0, for a mean, got weights that cancel"
+        )
+
+
 def _check_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
@@ -120,6 +128,7 @@ class Batches:
         if type(sampler) is SequentialSampler and len(sampler) == rows and not left_out:
             return None
         order = _drawn(sampler, rows)
+        _check_within(order, rows)
         least = self.batch_size if loader.drop_last else 1
         if len(order) < least:
             raise ValueError(
@@ -149,13 +158,23 @@ def _drawn(sampler: Any, rows: int) -> Order:
     return parts[0] if len(parts) == 1 else torch.cat([rows_in(part) for part in parts])
 
 
+def _check_within(order: Order, rows: int) -> None:
+    """That a loader's dataset holds what its sampler, which may be of a longer one, gives."""
+    if isinstance(order, Shuffled):
+        outside = [] if order.n <= rows else [order.n - 1]
+    else:
+        outside = order[(order < 0) | (order >= rows)][:1].tolist()
+    if outside:
+        raise ValueError(f"sampler: expected rows from 0 to {rows - 1}, got {outside[0]}")
+
+
 def _listed(given: list[Any], rows: int) -> Tensor:
     """Indices as a dataset of tensors takes them: integers, the negative ones from the end."""
     indices = given
     if not set(map(type, given)) <= {int}:
         indices = [_index(each) for each in given]
     order = torch.tensor(indices, dtype=torch.int64, device="cpu")
-    return order.where(order >= 0, order + rows)
+    return order.where((order >= 0) | (order < -rows), order + rows)
 
 
 def _index(given: Any) -> int:

@@ -15,7 +15,7 @@ from .._recognition.losses import NotSquaredError, squared_error_on
 from .._recognition.models import recognise_model
 from .._seen import Look
 from . import cuda_cost as _cuda_cost
-from .batches import Batches, Data, Inputs, Rows
+from .batches import Batches, Data, Inputs, Rows, check_divisor
 from .cost import Costs, choose
 from .eager import EagerStep
 from .eager_runner import EagerRunner
@@ -109,6 +109,8 @@ class Chooser:
         self._check_optimizer()
         seen = self._recognised(rows.x, _counts(rows.number, batch_size))
         mean = self._mean(rows.y, batch_size)
+        if mean and not batched:
+            check_divisor(rows.weight)
         device = seen.device
         on_cpu = device == _CPU  # asking for its type makes a string
         _check_device(rows, device)
