@@ -76,14 +76,15 @@ GDCORE_INLINE void add_products(const Rows<T>& x, Index count, const T* residual
   Index o = 0;
   for (; o + 2 <= k; o += 2) {
     Index c = 0;
-    T* first = gradient + o * stride;
-    for (; c + lanes <= d; c += lanes) add_two_outputs(x, count, residual + o, padded, c, first, first + stride);
+    T* even = gradient + o * stride;
+    for (; c + lanes <= d; c += lanes) add_two_outputs(x, count, residual + o, padded, c, even, even + stride);
     if (c == d) continue;
+    const Mask<T> mask = first<T>(d - c);
     for (Index i = 0; i < count; i += 4) {
-      const Rows<T> rest = {x.data + i * x.stride + c, x.stride, 0};
+      const Rows<T> rest = {x.data + i * x.stride, x.stride, 0};
       const Index rows = count - i < 4 ? count - i : 4;
-      add_rows<T>(rest, rows, residual + i * padded + o, padded, d - c, first + c);
-      add_rows<T>(rest, rows, residual + i * padded + o + 1, padded, d - c, first + stride + c);
+      add_columns<T, 1, 1>(rest, rows, residual + i * padded + o, padded, c, even, &mask);
+      add_columns<T, 1, 1>(rest, rows, residual + i * padded + o + 1, padded, c, even + stride, &mask);
     }
   }
   for (Index i = 0; o < k && i < count; i += 4) {

@@ -5,8 +5,8 @@
 
 /// How far ahead of the products rows are prefetched, where at least one whole row fits: less than a page.
 inline constexpr Index kPrefetchBytes = 3072;
-/// Rows of fewer bytes are in a second-level cache after the first pass: nothing is gained by fetching them.
-inline constexpr Index kNearBytes = Index{1} << 18;
+/// Rows of fewer bytes are in a cache after the first pass: nothing is gained by fetching them.
+inline constexpr Index kNearBytes = Index{1} << 22;
 
 /// Rows whose columns are neighbours.
 template <class T>
@@ -28,71 +28,78 @@ GDCORE_INLINE Rows<T> contiguous_rows(const Matrix<const T>& x, Index row, Index
   return {buffer, stride, 0};
 }
 
-/// gradient[c] += Σᵢ residual[i · step] · row i [c] over P packs of columns from `c` on, the rows summed first.
-template <class T, int P>
-GDCORE_INLINE void add_columns(const Rows<T>& x, Index count, const T* residual, Index step, Index c, T* gradient) {
-  Pack<T> sum[P] = {};
+/// Sums that are added to side by side, so that none waits for its last addition: half of the registers.
+inline constexpr int kSumsAtOnce = kRegisters < 8 ? 8 / kRegisters : 1;
+
+/// gradient[c] += Σᵢ residual[i · step] · row i [c] over P packs of columns from `c` on, of RUNS times `count` rows,
+/// the rows of each run summed first. Where there is a mask, it is of the last columns.
+template <class T, int P, int RUNS>
+GDCORE_INLINE void add_columns(const Rows<T>& x, Index count, const T* residual, Index step, Index c, T* gradient,
+                               const Mask<T>* mask = nullptr) {
+  Pack<T> sum[RUNS][P] = {};
   for (Index i = 0; i < count; ++i) {
-    const Pack<T> r = broadcast(residual[i * step]);
-    for (int p = 0; p < P; ++p) sum[p] = fma(load(x.data + i * x.stride + c + p * kLanes<T>), r, sum[p]);
+    for (int run = 0; run < RUNS; ++run) {
+      const Index row = run * count + i;
+      const Pack<T> r = broadcast(residual[row * step]);
+      for (int p = 0; p < P; ++p) {
+        const T* const from = x.data + row * x.stride + c + p * kLanes<T>;
+        sum[run][p] = fma(mask == nullptr ? load(from) : load_masked(from, *mask), r, sum[run][p]);
+      }
+    }
   }
   for (int p = 0; p < P; ++p) {
     T* to = gradient + c + p * kLanes<T>;
-    store(to, load(to) + sum[p]);
+    Pack<T> all = load(to);
+    for (int run = 0; run < RUNS; ++run) all = all + sum[run][p];
+    store(to, all);
   }
 }
 
-/// The same over all d columns: eight registers of them at a time.
-template <class T>
-GDCORE_INLINE void add_rows(const Rows<T>& x, Index count, const T* residual, Index step, Index d, T* gradient) {
-  constexpr int packs = kRegisters < 8 ? 8 / kRegisters : 1;
-  Index c = 0;
-  for (; c + packs * kLanes<T> <= d; c += packs * kLanes<T>) {
-    add_columns<T, packs>(x, count, residual, step, c, gradient);
-  }
-  for (; c + kLanes<T> <= d; c += kLanes<T>) add_columns<T, 1>(x, count, residual, step, c, gradient);
-  if (c == d) return;
-  Pack<T> sum = zero<T>();
-  for (Index i = 0; i < count; ++i) {
-    sum = fma(load_first(x.data + i * x.stride + c, d - c), broadcast(residual[i * step]), sum);
-  }
-  store(gradient + c, load(gradient + c) + sum);
-}
-
-/// The same for one pack of columns of RUNS whole runs of rows: each is a chain of sums, and they go side by side.
-template <class T, int RUNS>
-GDCORE_INLINE void add_runs(const Rows<T>& x, const T* residual, Index c, T* gradient) {
-  Pack<T> sum[RUNS] = {};
-  for (Index i = 0; i < kWideRun; ++i) {
-    for (int run = 0; run < RUNS; ++run) {
-      const Index row = run * kWideRun + i;
-      sum[run] = fma(load(x.data + row * x.stride + c), broadcast(residual[row]), sum[run]);
+/// The same over the columns from `c` on, as many packs and runs at a time as there are registers for.
+template <class T, int P, int RUNS>
+GDCORE_INLINE void add_packs(const Rows<T>& x, Index count, const T* residual, Index step, Index c, Index d,
+                             T* gradient) {
+  constexpr int runs = kSumsAtOnce / P < RUNS ? kSumsAtOnce / P : RUNS;
+  for (; c + P * kLanes<T> <= d; c += P * kLanes<T>) {
+    for (Index row = 0; row < RUNS * count; row += runs * count) {
+      add_columns<T, P, runs>({x.data + row * x.stride, x.stride, 0}, count, residual + row * step, step, c, gradient);
     }
   }
-  Pack<T> all = load(gradient + c);
-  for (int run = 0; run < RUNS; ++run) all = all + sum[run];
-  store(gradient + c, all);
+  if constexpr (P > 1) return add_packs<T, P / 2, RUNS>(x, count, residual, step, c, d, gradient);
+  if (c == d) return;
+  const Mask<T> mask = first<T>(d - c);
+  for (Index row = 0; row < RUNS * count; row += runs * count) {
+    add_columns<T, 1, runs>({x.data + row * x.stride, x.stride, 0}, count, residual + row * step, step, c, gradient,
+                            &mask);
+  }
 }
 
-/// gradient[c] += Σᵢ residual[i] · row i [c] over all d columns of a block of rows, each run of them summed first.
+/// gradient[c] += Σᵢ residual[i · step] · row i [c] over all d columns, the rows summed first.
 template <class T>
+static void add_rows(const Rows<T>& x, Index count, const T* residual, Index step, Index d, T* gradient) noexcept {
+  add_packs<T, kSumsAtOnce, 1>(x, count, residual, step, 0, d, gradient);
+}
+
+/// gradient[c] += Σᵢ residual[i] · row i [c] over all d columns of a block of rows, each run of them summed first: as
+/// many runs side by side as divide the block.
+template <class T, int RUNS = kRowGroup / kWideRun>
 GDCORE_INLINE void add_block(const Rows<T>& x, Index rows, const T* residual, Index d, T* gradient) {
-  constexpr Index lanes = kLanes<T>;
-  constexpr int runs = kRowGroup / kWideRun;
   Index row = 0;
-  // One pack of columns fills no more than two registers: its runs wait for nothing of each other.
-  for (; d == lanes && row + kRowGroup <= rows; row += kRowGroup) {
-    add_runs<T, runs>({x.data + row * x.stride, x.stride, 0}, residual + row, 0, gradient);
-  }
-  for (; row < rows; row += kWideRun) {
-    const Index run = rows - row < kWideRun ? rows - row : kWideRun;
-    add_rows<T>({x.data + row * x.stride, x.stride, 0}, run, residual + row, 1, d, gradient);
+  for (; row < rows; row += RUNS * kWideRun) {
+    const Rows<T> from = {x.data + row * x.stride, x.stride, 0};
+    if constexpr (RUNS == 1) {
+      add_rows(from, rows - row < kWideRun ? rows - row : kWideRun, residual + row, 1, d, gradient);
+    } else if (row + RUNS * kWideRun <= rows) {
+      add_packs<T, kSumsAtOnce, RUNS>(from, kWideRun, residual + row, 1, 0, d, gradient);
+    } else {
+      return add_block<T, RUNS / 2>(from, rows - row, residual + row, d, gradient);
+    }
   }
 }
 
 /// dx = Σₒ residual[o] · weight[o], the residuals already scaled; even and odd outputs in a chain each.
 template <class T>
-GDCORE_INLINE void row_gradient(const T* weight, const T* residual, Index d, Index k, T* dx) {
+static void row_gradient(const T* weight, const T* residual, Index d, Index k, T* dx) noexcept {
   constexpr Index lanes = kLanes<T>;
   for (Index c = 0; c < d; c += lanes) {
     const Index count = d - c < lanes ? d - c : lanes;
@@ -112,13 +119,21 @@ GDCORE_INLINE void row_gradient(const T* weight, const T* residual, Index d, Ind
 
 /// sums += gradient, and gradient = 0.
 template <class T>
-GDCORE_INLINE void flush(T* gradient, Index d, Index k, Index stride, double* sums) {
+static void flush(T* gradient, Index d, Index k, Index stride, double* sums) noexcept {
   for (Index o = 0; o < k; ++o) {
     for (Index j = 0; j < d; ++j) {
       sums[o * d + j] += static_cast<double>(gradient[o * stride + j]);
       gradient[o * stride + j] = 0;
     }
   }
+}
+
+/// Fetches what lies `ahead` of four rows, from `row` on: in the order of memory, where products jump from row to row,
+/// which the hardware's own prefetching does not follow.
+template <class T>
+GDCORE_INLINE void fetch(const Rows<T>& x, Index row) {
+  const T* const next = x.data + (row + x.ahead) * x.stride;
+  for (Index j = 0; j < 4 * x.stride; j += kLanes<T>) __builtin_prefetch(next + j);
 }
 
 /// x · weight of four rows, from `row` on; beyond `count` the first is taken again, and its product is not used.
@@ -129,11 +144,6 @@ GDCORE_INLINE Four<T> four_products(const Rows<T>& x, Index row, Index count, co
   for (Index i = 0; i < 4; ++i) rows[i] = x.data + (row + (i < count ? i : 0)) * x.stride;
   Pack<T> dot[4] = {};
   Index c = 0;
-  // In the order of memory: the loads below jump from row to row, which the hardware's own prefetching does not follow.
-  if (x.ahead > 0) {
-    const T* next = rows[0] + x.ahead * x.stride;
-    for (Index j = 0; j < 4 * x.stride; j += lanes) __builtin_prefetch(next + j);
-  }
   for (; c + lanes <= d; c += lanes) {
     const Pack<T> w = load(weight + c);
     for (int i = 0; i < 4; ++i) dot[i] = fma(load(rows[i] + c), w, dot[i]);
@@ -167,16 +177,11 @@ GDCORE_INLINE Four<T> four_residuals(const Four<T>& dot, double bias, const T* t
   return r;
 }
 
-/// Residuals of a block of rows for one output, times their weights where there are any.
+/// Residuals, times their weights where there are any, of rows whose products stand in their place; less than four at
+/// the end.
 template <class T>
-GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight, double bias, Index d, const T* target,
-                                   Index target_row, const T* loss_weight, Index loss_weight_row, T* residual,
-                                   RowSums& sums) {
-  // Two loops, so that neither waits for what the other computes: the chain from a product to its residual is long.
-  for (Index row = 0; row < rows; row += 4) {
-    const Four<T> dot = four_products(x, row, rows - row < 4 ? rows - row : 4, weight, d);
-    __builtin_memcpy(residual + row, &dot, sizeof(dot));
-  }
+static void any_residuals(double bias, Index rows, const T* target, Index target_row, const T* loss_weight,
+                          Index loss_weight_row, T* residual, RowSums& sums) noexcept {
   for (Index row = 0; row < rows; row += 4) {
     const Index count = rows - row < 4 ? rows - row : 4;
     const T* const weights = loss_weight == nullptr ? nullptr : loss_weight + row * loss_weight_row;
@@ -187,9 +192,43 @@ GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight
 }
 
 template <class T>
-static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
+static void last_products(const Rows<T>& x, Index row, Index count, const T* weight, Index d, T* product) noexcept {
+  const Four<T> dot = four_products(x, row, count, weight, d);
+  __builtin_memcpy(product, &dot, sizeof(dot));
+}
+
+/// Residuals of a block of rows for one output, times their weights where there are any.
+template <class T>
+GDCORE_INLINE void block_residuals(const Rows<T>& x, Index rows, const T* weight, double bias, Index d, const T* target,
+                                   Index target_row, const T* loss_weight, Index loss_weight_row, T* residual,
+                                   RowSums& sums) {
+  // Whole fours have loops of their own, in which little is left to decide. And no product waits for a residual: the
+  // chain from the one to the other is long.
+  Index row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    if (x.ahead > 0) fetch(x, row);
+    const Four<T> dot = four_products(x, row, 4, weight, d);
+    __builtin_memcpy(residual + row, &dot, sizeof(dot));
+  }
+  if (row < rows) last_products(x, row, rows - row, weight, d, residual + row);
+  row = 0;
+  if (target_row == 1 && loss_weight == nullptr) {
+    for (; row + 4 <= rows; row += 4) {
+      const Four<T> r = four_residuals<T>(four(residual + row, 1, 4), bias, target + row, 1, nullptr, 0, 4, sums);
+      __builtin_memcpy(residual + row, &r, sizeof(r));
+    }
+  }
+  if (row == rows) return;
+  const T* const weights = loss_weight == nullptr ? nullptr : loss_weight + row * loss_weight_row;
+  any_residuals(bias, rows - row, target + row * target_row, target_row, weights, loss_weight_row, residual + row,
+                sums);
+}
+
+/// D: the columns where they are known, or 0.
+template <class T, Index D>
+static void linear_mse_rows(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
                             T* scratch) noexcept {
-  const Index d = a.columns;
+  const Index d = D > 0 ? D : a.columns;
   const Index k = a.outputs;
   const Index stride = (d + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
   const Index row_bytes = d * static_cast<Index>(sizeof(T));
@@ -237,5 +276,21 @@ static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, 
   for (Index o = 0; o < k; ++o) {
     sums[0] += total(row_sums[o].squares);
     if (a.bias) sums[1 + k * d + o] += total(row_sums[o].residuals);
+  }
+}
+
+template <class T>
+static void linear_mse_wide(const LinearMse<T>& a, const T* theta, Index begin, Index end, double* sums,
+                            T* scratch) noexcept {
+  // Loops of a length that is known are faster.
+  switch (a.columns) {
+    case 16:
+      return linear_mse_rows<T, 16>(a, theta, begin, end, sums, scratch);
+    case 32:
+      return linear_mse_rows<T, 32>(a, theta, begin, end, sums, scratch);
+    case 64:
+      return linear_mse_rows<T, 64>(a, theta, begin, end, sums, scratch);
+    default:
+      return linear_mse_rows<T, 0>(a, theta, begin, end, sums, scratch);
   }
 }

@@ -260,13 +260,18 @@ GDCORE_INLINE Pack<T> keep_first(const Pack<T>& p, Index count) {
   return kept;
 }
 
-/// The first `count` elements and zeros; reads nothing beyond them.
+/// The elements of the mask's lanes, and zeros; reads nothing else.
 template <class T>
-GDCORE_INLINE Pack<T> load_first(const T* from, Index count) {
-  const Mask<T> mask = first<T>(count);
+GDCORE_INLINE Pack<T> load_masked(const T* from, const Mask<T>& mask) {
   Pack<T> p;
   for (int i = 0; i < kRegisters; ++i) p.r[i] = masked_load(from + i * Pack<T>::kPerRegister, mask.r[i]);
   return p;
+}
+
+/// The first `count` elements and zeros; reads nothing beyond them.
+template <class T>
+GDCORE_INLINE Pack<T> load_first(const T* from, Index count) {
+  return load_masked(from, first<T>(count));
 }
 
 /// Writes the first `count` lanes and nothing beyond them.
