@@ -50,6 +50,11 @@ class Change(NamedTuple):
         return abs(math.log(self.factor)) > ERRORS * self.error
 
     @property
+    def visible(self) -> float:
+        """The least part of the ratio whose loss would have counted as moved."""
+        return 1 - math.exp(-ERRORS * self.error)
+
+    @property
     def regressed(self) -> bool:
         return self.moved and self.factor < 1 - TOLERANCE
 
@@ -179,4 +184,9 @@ def text(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     regressed = sum(one.regressed for one in moved)
     counted = f"{len(found)} cases judged: {len(moved)} moved beyond noise, "
     lines += [f"{counted}{regressed} of them lost more than {100 * TOLERANCE:.0f} %.", ""]
+    seen = [
+        f"{100 * part:.0f} % in {sum(one.visible <= part for one in found)}"
+        for part in (TOLERANCE, 0.2, 0.5)
+    ]
+    lines += [f"By the noise of both runs a loss would have been seen of {', '.join(seen)}.", ""]
     return lines + unjudged_text(old, new)

@@ -18,9 +18,9 @@ Predict = Callable[[Any, Any], Any]
 
 
 def linear(parameters: Any, x: Any) -> Any:
-    """``nn.Linear``: weight (k, d) and bias (k,)."""
+    """``nn.Linear``: weight (k, d) and bias (k,). A line by ``*``, which XLA does faster."""
     weight, bias = parameters
-    return x @ weight.T + bias
+    return x * weight + bias if weight.shape == (1, 1) else x @ weight.T + bias
 
 
 def polynomial(parameters: Any, x: Any) -> Any:

@@ -66,7 +66,8 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(built))
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     found.multiply_adds.argtypes, found.multiply_adds.restype = [integer, pointer], integer
-    found.plain_sum.argtypes, found.plain_sum.restype = [pointer, integer], ctypes.c_float
+    found.plain_sum.argtypes = [pointer, integer, integer]
+    found.plain_sum.restype = ctypes.c_float
     found.row_sums.argtypes = [pointer, pointer, integer, integer]
     found.row_sums.restype = ctypes.c_float
     return found
@@ -79,10 +80,13 @@ def read(size: float) -> Limit:
 
 
 def copy(size: float) -> Limit:
-    """``copy_`` of so many bytes; what is read and what is written are both counted."""
+    """``copy_`` of so many bytes: they are read, and written where they have to be fetched first.
+
+    All three are counted, as an update's are, which writes what it has read.
+    """
     source = torch.ones(max(1, round(size / 4)))
-    target = torch.empty_like(source)
-    return Limit(COPY, "B", 8 * source.numel(), functools.partial(target.copy_, source))
+    target = torch.ones_like(source)
+    return Limit(COPY, "B", 12 * source.numel(), functools.partial(target.copy_, source))
 
 
 def multiply_adds() -> Limit | None:
@@ -101,9 +105,10 @@ def cached_read(size: float) -> Limit | None:
     if compiled is None:
         return None
     values = torch.ones(max(1, round(size / 4)))
+    times = max(1, MEBIBYTE // values.numel())
     # The partial holds the tensor beside its address.
-    run = functools.partial(_sum_of, compiled, values)
-    return Limit(CACHED, "B", 4 * values.numel(), run)
+    run = functools.partial(_sum_of, compiled, values, times)
+    return Limit(CACHED, "B", 4 * values.numel() * times, run)
 
 
 def reading(size: float) -> Limit | None:
@@ -124,8 +129,8 @@ def cores_for(elements: float) -> int:
     return torch.get_num_threads() if elements >= SERIAL_ELEMENTS else 1
 
 
-def _sum_of(compiled: ctypes.CDLL, values: Tensor) -> float:
-    found: float = compiled.plain_sum(values.data_ptr(), values.numel())
+def _sum_of(compiled: ctypes.CDLL, values: Tensor, times: int) -> float:
+    found: float = compiled.plain_sum(values.data_ptr(), values.numel(), times)
     return found
 
 
@@ -144,14 +149,22 @@ def random_rows(x: Tensor) -> Limit | None:
 
 
 def products(x: Tensor, outputs: int) -> Limit:
-    """The two matrix products of a step by ``torch.mm``, x · w and rᵀ · x, into given memory."""
+    """The two matrix products of a step by ``torch.mm`` into given memory: x · w, and rᵀ · x or its
+    transpose, whichever is faster here."""
     n, d = x.shape
     weight, residual = torch.ones(d, outputs), torch.ones(n, outputs)
     prediction, gradient = torch.empty(n, outputs), torch.empty(outputs, d)
+    transposed = torch.empty(d, outputs)
+    forms = [
+        functools.partial(torch.mm, residual.T, x, out=gradient),
+        functools.partial(torch.mm, x.T, residual, out=transposed),
+    ]
+    samples, _ = interleave(forms, Effort(0.0, 0.0, 5, 5))
+    form = forms[min(range(len(forms)), key=lambda i: min(samples[i]))]
 
     def run() -> None:
         torch.mm(x, weight, out=prediction)
-        torch.mm(residual.T, x, out=gradient)
+        form()
 
     return Limit(PRODUCT, "FMA", 2 * n * d * outputs, run)
 

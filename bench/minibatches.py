@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from agreement import SUM_FACTOR, UNIT_ROUNDOFF, Expected, Outcome, outcome
 from available import SCIKIT_LEARN, installed, missing
 from case import Case, Check, Contender, Limit, Planned
 from linear import Problem
-from loops import FIT
+from loops import BY_HAND, FIT
 
 SUITE = "minibatches"
+INDEXED = "eager, indexed"
 SEED = 5
 LR = 0.01
 PEERS, QUICK_PEERS, LARGE = (100_000, 16), (10_000, 16), (1_000_000, 16)
@@ -94,6 +95,55 @@ def eager(p: Problem, batch: int) -> Contender:
     return Contender("eager", run, lambda _: outcome(None, *model.parameters()), reset)
 
 
+def eager_indexed(p: Problem, batch: int) -> Contender:
+    """The usual step over ``x[rows]``, in the loader's order but without the loader."""
+    return _by_index(INDEXED, p, batch, True, LR, _autograd_step)
+
+
+def by_hand(p: Problem, batch: int, shuffled: bool = True, lr: float = LR) -> Contender:
+    """Formulas under ``no_grad`` over ``x[rows]``."""
+    return _by_index(BY_HAND, p, batch, shuffled, lr, _step_by_hand)
+
+
+def _autograd_step(
+    model: nn.Linear, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, lr: float
+) -> None:
+    loss = nn.functional.mse_loss(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def _step_by_hand(
+    model: nn.Linear, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, lr: float
+) -> None:
+    error = torch.addmm(model.bias, x, model.weight.T).sub_(y)
+    model.weight.sub_(error.T @ x, alpha=2 * lr / len(x))
+    model.bias.sub_(error.sum(0), alpha=2 * lr / len(x))
+
+
+def _by_index(
+    name: str, p: Problem, batch: int, shuffled: bool, lr: float, step: Callable[..., None]
+) -> Contender:
+    model = p.model()
+    start = p.model().state_dict()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+
+    def run() -> None:
+        if shuffled:
+            for rows in drawn(len(p.x)).split(batch):
+                step(model, optimizer, p.x[rows], p.y[rows], lr)
+        else:
+            for x, y in zip(p.x.split(batch), p.y.split(batch), strict=True):
+                step(model, optimizer, x, y, lr)
+
+    def reset() -> None:
+        model.load_state_dict(start)
+
+    return Contender(name, run, lambda _: outcome(None, *model.parameters()), reset)
+
+
 def by_scikit_learn(p: Problem) -> list[Contender]:
     """``SGDRegressor.partial_fit``: one shuffled epoch, whose batches hold one row each."""
     if not installed(SCIKIT_LEARN):
@@ -125,6 +175,13 @@ def order(n: int, shuffled: bool) -> np.ndarray[Any, Any]:
     )
     rows: np.ndarray[Any, Any] = next(iter(drawn))
     return rows
+
+
+def drawn(n: int) -> Tensor:
+    """The same rows without a loader, which draws a seed for its workers first."""
+    source = generator()
+    torch.empty((), dtype=torch.int64).random_(generator=source)
+    return torch.randperm(n, generator=source)
 
 
 def batches(rows: np.ndarray[Any, Any], batch: int) -> list[np.ndarray[Any, Any]]:
@@ -173,10 +230,11 @@ def near_best(p: Problem) -> Expected:
 def case(batch: int, size: tuple[int, int]) -> Case:
     p = Problem.random(*size, seed=size[0])
     index = torch.arange(len(p.x))
-    drawn = [rows.numpy() for rows, _ in loader(index, index, batch)]
-    same, near = [fit(p, batch), eager(p, batch)], by_scikit_learn(p)
+    given = [rows.numpy() for rows, _ in loader(index, index, batch)]
+    same = [fit(p, batch), eager(p, batch), eager_indexed(p, batch), by_hand(p, batch)]
+    near = by_scikit_learn(p)
     checks = [
-        Check(same, 1, expected_epoch(p, drawn), "after an epoch"),
+        Check(same, 1, expected_epoch(p, given), "after an epoch"),
         Check(near, 1, near_best(p), "after an epoch"),
     ]
     return Case([*same, *near], checks, "epoch", missing=missing(SCIKIT_LEARN))
@@ -196,9 +254,9 @@ def large_case(batch: int, shuffled: bool) -> Case:
     start to the best away from where it should, for s = 0.02 more than rounding explains.
     """
     p = large()
-    drawn = batches(order(len(p.x), shuffled), batch)
-    lr = 1 / len(drawn)
-    contenders = [fit(p, batch, shuffled, lr)]
+    given = batches(order(len(p.x), shuffled), batch)
+    lr = 1 / len(given)
+    contenders = [fit(p, batch, shuffled, lr), by_hand(p, batch, shuffled, lr)]
     limit: Limit | None = limits.random_rows(p.x) if shuffled else limits.read(p.read_bytes)
-    checks = [Check(contenders, 1, expected_epoch(p, drawn, lr), "after an epoch")]
+    checks = [Check(contenders, 1, expected_epoch(p, given, lr), "after an epoch")]
     return Case(contenders, checks, "epoch", limit=limit, work=p.read_bytes)

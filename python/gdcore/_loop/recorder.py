@@ -10,6 +10,8 @@ from .explanation import Plan
 from .history import History
 from .history_source import Source
 
+_CPU = torch.device("cpu")
+
 
 class Recorder:
     """Takes note of what runs did."""
@@ -46,7 +48,7 @@ class Recorder:
         self._rates: list[tuple[list[float], int]] = []
 
     def add(self, ran: Ran, rates: list[float]) -> None:
-        count = len(ran.losses)
+        count = ran.losses.shape[0]  # less time than `len`
         self._losses.append(ran.losses)
         self.epochs += count
         if self._rates and self._rates[-1][0] == rates:
@@ -117,7 +119,7 @@ def _rates(runs: list[tuple[list[float], int]]) -> Tensor:
     """The rate of every epoch; of each group, where there are several."""
     if len(runs) == 1 and len(runs[0][0]) == 1:  # the usual case takes neither time nor memory
         (rate,), count = runs[0]
-        return torch.full((), rate, dtype=torch.float64, device="cpu").expand(count)
+        return torch.full((), rate, dtype=torch.float64, device=_CPU).expand(count)
     groups = len(runs[0][0]) if runs else 1
     table = torch.tensor([rates for rates, _ in runs], dtype=torch.float64, device="cpu")
     counts = torch.tensor([count for _, count in runs], dtype=torch.int64, device="cpu")

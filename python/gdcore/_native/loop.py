@@ -51,6 +51,7 @@ def training_of(
     return _ops.training(problem.kernel, problem.flat, parameters, mean, rule, fresh, index)
 
 
+_CPU = torch.device("cpu")
 _OVERFLOW = {torch.float32: float.fromhex("0x1.ffffffp127"), torch.float64: float("inf")}
 """The smallest number that is infinite in a dtype."""
 
@@ -86,7 +87,7 @@ class NativeLoop:
         rows = problem.x.shape[0] if order is None else len(order)
         steps = -(-rows // batch_size) if batch_size is not None else epochs
         dtype = problem.x.dtype
-        losses = torch.empty(steps, dtype=dtype, device="cpu")
+        losses = torch.empty(steps, dtype=dtype, device=_CPU)
         size = sum(parameter.numel() for parameter in problem.parameters)
         count = -(-epochs // record_every) if record_every and not batches else 0
         records = torch.empty((count, size), dtype=dtype, device="cpu") if record_every else None
@@ -119,7 +120,15 @@ class NativeLoop:
             return ran
         if records is not None:
             records = records[: -(-updates // record_every)]
-        return Ran(losses[:done], None, records, done, outcome, raised, updates)
+        return Ran(
+            losses if done == steps else losses[:done],
+            None,
+            records,
+            done,
+            outcome,
+            raised,
+            updates,
+        )
 
     def _rule_for(self, stop: StopRule | None, batches: bool) -> Any:
         if stop is None:

@@ -13,6 +13,7 @@ __all__ = ["curvature_bound", "largest_stable_lr", "surely_stable"]
 
 _BLOCK_ELEMENTS = 2**16
 _DEVICE_BLOCK_ELEMENTS = 2**24
+_EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
 _FEW = 2**12
 """Places that Python looks at in less time than torch sorts them."""
 
@@ -28,13 +29,16 @@ def _blocks(x: Tensor) -> Iterable[Tensor]:
 
 def _squares(x: Tensor) -> float:
     """Σ x², rounded up: a block's sum is off by at most its size times ε."""
+    norm: Any
+    if x.is_cpu and (size := x.numel()) <= _BLOCK_ELEMENTS:  # nothing beside it: it counts here
+        norm = torch.linalg.vector_norm(x)
+        return float(norm.item() ** 2 * (1 + size * _EPS[x.dtype]))
     total = 0.0
     # A device's double costs nothing beside its memory, and its blocks are too large for a float.
-    dtype = None if x.is_cpu else torch.float64
-    eps = torch.finfo(dtype or x.dtype).eps
+    dtype = x.dtype if x.is_cpu else torch.float64
     for block in _blocks(x):
-        norm: Any = torch.linalg.vector_norm(block, dtype=dtype)
-        total += float(norm) ** 2 * (1 + block.numel() * eps)
+        norm = torch.linalg.vector_norm(block, dtype=dtype)
+        total += norm.item() ** 2 * (1 + block.numel() * _EPS[dtype])
     return total
 
 
@@ -47,9 +51,7 @@ def _squares_of_powers(x: Tensor, size: int) -> float:
         for _ in range(size - 1):
             value.mul_(square).add_(1)
         total += float(value.sum())
-    return total * (
-        1 + (size + min(x.numel(), _DEVICE_BLOCK_ELEMENTS)) * torch.finfo(torch.float64).eps
-    )
+    return total * (1 + (size + min(x.numel(), _DEVICE_BLOCK_ELEMENTS)) * _EPS[torch.float64])
 
 
 def _are_apart(places: Tensor) -> bool:
