@@ -178,13 +178,13 @@ def time_calls(run: Callable[[], Any], calls: int) -> float:
             gc.enable()
 
 
-def calls_for(run: Callable[[], Any], seconds: float) -> int:
-    """How many calls take about so many seconds."""
+def calls_for(run: Callable[[], Any], seconds: float) -> tuple[int, float]:
+    """How many calls take about so many seconds; and how long one takes."""
     calls, taken = 1, time_calls(run, 1)
     while taken < seconds / 4:
         calls *= 2
         taken = time_calls(run, calls)
-    return max(1, round(calls * seconds / taken))
+    return max(1, round(calls * seconds / taken)), taken / calls
 
 
 def interleave(
@@ -201,11 +201,12 @@ def interleave(
     """
     started = time.perf_counter() if started is None else started
     guesses = [*known, *[0.0] * (len(runs) - len(known))]
-    short = [guess < LONG_CALL for guess in guesses]
-    calls = [
-        calls_for(run, effort.sample_seconds) if tried else 1
-        for run, tried in zip(runs, short, strict=True)
+    tried = [
+        calls_for(run, effort.sample_seconds) if guess < LONG_CALL else (1, guess)
+        for run, guess in zip(runs, guesses, strict=True)
     ]
+    calls = [count for count, _ in tried]
+    short = [seconds < LONG_CALL for _, seconds in tried]
     samples: list[list[float]] = [[] for _ in runs]
     for done in range(effort.most_rounds):
         late = time.perf_counter() - started > effort.case_seconds

@@ -114,7 +114,8 @@ def test_small_reading_is_by_as_many_cores_as_a_step_takes() -> None:
     assert small is not None
     assert larger is not None
     assert (small.name, larger.name) == (limits.CACHED, limits.CACHED)
-    assert (small.amount, larger.amount) == (2**18, 2**21)
+    # So often that a call does not count: a small one sixteen times, half of the other four times.
+    assert (small.amount, larger.amount) == (16 * 2**18, 4 * 2**21)
     large = limits.reading(2**23)
     assert large is not None
     assert (large.name, large.amount) == (limits.READ, 2**23)
