@@ -1,20 +1,22 @@
 """A lesson's own versions, as `python -m gdcore lessons` runs them: fused, by autograd, by hand.
 
-They record what the lesson prints, which the other cases of the suite leave out.
+They record what the lesson prints, which the other cases of the suite leave out. Loops are timed
+for their first 200 epochs and counted for all.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 from agreement import DisagreementError
 from case import Case, Contender
 from gdcore.lessons import LESSONS
-from gdcore.lessons.lesson import Version
+from gdcore.lessons.lesson import Settings, Version
 from gdcore.lessons.measure import train
 from gdcore.lessons.running import Request, run_lesson
-from loops import BY_HAND
+from loops import BY_HAND, FEW
 
 CONTENDERS = {
     "fused": "gdcore, fused",
@@ -44,12 +46,16 @@ def case(name: str) -> Case:
         if outcome.disagreement is not None:
             raise DisagreementError(f"{CONTENDERS[backend]}: {outcome.disagreement}")
 
-    def run(version: Version) -> Any:
-        return train(version, report.settings)
+    whole = report.settings
+    few = replace(whole, epochs=min(FEW, whole.epochs))
 
-    contenders = [
-        Contender(words, functools.partial(run, lesson.versions[backend]))
-        for backend, words in CONTENDERS.items()
-        if backend in lesson.versions
-    ]
+    def run(version: Version, settings: Settings) -> Any:
+        return train(version, settings)
+
+    contenders = []
+    for backend, words in CONTENDERS.items():
+        if backend in lesson.versions:
+            settings = whole if backend == "fused" else few
+            timed = functools.partial(run, lesson.versions[backend], settings)
+            contenders.append(Contender(words, timed, units=settings.epochs / whole.epochs))
     return Case(contenders, checks=(), unit="run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from available import JAX, installed
@@ -33,7 +34,9 @@ def contenders(quick: bool) -> list[str]:
 def table(quick: bool) -> Table:
     """Every contender at one size."""
     n, d = QUICK_SIZE if quick else SIZE
-    added = {name: measured(name, n, d) for name in contenders(quick)}
+    names = contenders(quick)
+    with ThreadPoolExecutor(2) as two:  # each in a process of its own
+        added = dict(zip(names, two.map(lambda name: measured(name, n, d), names), strict=True))
     rows = [["contender", "added"], *([name, f"{digits(mb)} MB"] for name, mb in added.items())]
     heading = f"({n}, {d}) float32: {4 * n * (d + 1) / 1e6:.0f} MB of data, {EPOCHS} epochs"
     notes = [

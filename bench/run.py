@@ -58,7 +58,7 @@ TABLES: dict[str, Callable[[bool], Table]] = {
 SUMMARISED = (small_models.SUITE, recognised.CHOICE)
 GOALS = "goals"
 # Seconds of a whole run; a part of the suites takes a part of them.
-FULL_SECONDS, QUICK_SECONDS = 270.0, 45.0
+FULL_SECONDS, QUICK_SECONDS = 240.0, 45.0
 FOLDER = Path(__file__).parents[1] / "build" / "bench"
 
 

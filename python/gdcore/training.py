@@ -191,7 +191,8 @@ def fit(
             ``TensorDataset`` of these; another ``Dataset`` (with ``batch_size``) or a
             ``DataLoader`` that gives them.
         epochs: how many times all rows are gone through.
-        batch_size: rows of a batch; all rows at once where it is None.
+        batch_size: rows of a batch; all rows at once where it is None. The rows of a shuffled batch
+            are gathered first: a large one takes as much memory as its rows.
         shuffle: draw the rows of the batches in random order, anew each epoch.
         generator: draws them; torch's default one where it is None.
         weight: how much each row counts, shape (n,), or each element of y: the mean is then
