@@ -31,7 +31,7 @@ SUITE = "neighbour"
 STEPS = ((32, 10), (10_000, 10), (100_000, 64), (1_000_000, 1), (1_000_000, 8))
 QUICK_STEPS = ((32, 10), (100_000, 64))
 FITS = {(256, 64): 50, (100_000, 64): 5}
-ROUNDS, SECONDS = 4, 0.12
+ROUNDS, SECONDS = 3, 0.12
 MEAN, TAIL = "the neighbour slows a mean by", "the neighbour slows a 99th percentile by"
 SPIN = "while True: pass"
 
