@@ -33,4 +33,4 @@ def cases(quick: bool) -> Iterator[Planned]:
         yield Planned(SUITE, name, functools.partial(case, EPOCHS, loops))
     for name in () if quick else lesson_versions.names():
         build = functools.partial(lesson_versions.case, name)
-        yield Planned(SUITE, f"{name}, the lesson's versions", build, weight=0.5)
+        yield Planned(SUITE, f"{name}, the lesson's versions", build, weight=0.2)

@@ -57,8 +57,8 @@ TABLES: dict[str, Callable[[bool], Table]] = {
 }
 SUMMARISED = (small_models.SUITE, recognised.CHOICE)
 GOALS = "goals"
-# Seconds until a case has its least rounds only, and those take a while; a part of the suites takes a
-# part of them.
+# Seconds until a case has its least rounds only, which go on for a while; a part of the suites
+# takes a part of them.
 FULL_SECONDS, QUICK_SECONDS = 195.0, 45.0
 FOLDER = Path(__file__).parents[1] / "build" / "bench"
 
