@@ -55,7 +55,7 @@ GDCORE_INLINE void add_columns(const Rows<T>& x, Index count, const T* residual,
   }
 }
 
-/// The same over the columns from `c` on, as many packs and runs at a time as there are registers for.
+/// The same over all columns from `c` on, as many packs and runs at a time as there are registers for.
 template <class T, int P, int RUNS>
 GDCORE_INLINE void add_packs(const Rows<T>& x, Index count, const T* residual, Index step, Index c, Index d,
                              T* gradient) {
@@ -191,6 +191,7 @@ static void any_residuals(double bias, Index rows, const T* target, Index target
   }
 }
 
+/// The products of less than four rows, the last of a block. Rare, and therefore not inlined.
 template <class T>
 static void last_products(const Rows<T>& x, Index row, Index count, const T* weight, Index d, T* product) noexcept {
   const Four<T> dot = four_products(x, row, count, weight, d);

@@ -120,15 +120,9 @@ class NativeLoop:
             return ran
         if records is not None:
             records = records[: -(-updates // record_every)]
-        return Ran(
-            losses if done == steps else losses[:done],
-            None,
-            records,
-            done,
-            outcome,
-            raised,
-            updates,
-        )
+        if done < steps:
+            losses = losses[:done]
+        return Ran(losses, None, records, done, outcome, raised, updates)
 
     def _rule_for(self, stop: StopRule | None, batches: bool) -> Any:
         if stop is None:

@@ -21,23 +21,19 @@ _FEW = 2**12
 def _blocks(x: Tensor) -> Iterable[Tensor]:
     """Rows of x: no copy of all of them, and Ctrl-C is answered in between."""
     elements = _BLOCK_ELEMENTS if x.is_cpu else _DEVICE_BLOCK_ELEMENTS
-    rows = max(elements * x.shape[0] // x.numel(), 1)
-    if rows >= x.shape[0]:
+    if x.numel() <= elements:
         return (x,)
+    rows = max(elements * x.shape[0] // x.numel(), 1)
     return (x[start : start + rows] for start in range(0, x.shape[0], rows))
 
 
 def _squares(x: Tensor) -> float:
     """Σ x², rounded up: a block's sum is off by at most its size times ε."""
-    norm: Any
-    if x.is_cpu and (size := x.numel()) <= _BLOCK_ELEMENTS:  # nothing beside it: it counts here
-        norm = torch.linalg.vector_norm(x)
-        return float(norm.item() ** 2 * (1 + size * _EPS[x.dtype]))
     total = 0.0
     # A device's double costs nothing beside its memory, and its blocks are too large for a float.
     dtype = x.dtype if x.is_cpu else torch.float64
     for block in _blocks(x):
-        norm = torch.linalg.vector_norm(block, dtype=dtype)
+        norm: Any = torch.linalg.vector_norm(block, dtype=dtype)
         total += norm.item() ** 2 * (1 + block.numel() * _EPS[dtype])
     return total
 
