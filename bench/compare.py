@@ -3,32 +3,35 @@
 Machines and days differ, and a time moves with them; a ratio to what ran in the same rounds hardly
 does. For each case and each contender the logarithm of the ratio, round by round, has a median
 with a standard error in both runs. A case's change is the median of its contenders' changes: one
-contender that moved by itself moves no case. A case moved where its change is beyond
-`ERRORS` standard errors, and is a regression where it has also lost more than `TOLERANCE`.
+contender that moved by itself moves no case. A suite's change is the mean of its cases', the whole
+run's the mean of its suites'; their errors are smaller, and what all cases have lost a little of
+shows there first. Whichever of the three is beyond `ERRORS` standard errors has moved, and is a
+regression where it has also lost more than `TOLERANCE`.
 
-The quartiles of fewer than `FEW_ROUNDS` rounds say little. There the standard error is taken to be
-the whole range: of three rounds of a normal distribution, three ranges are exceeded as seldom as
-three true standard errors (Student's t with the freedom of both runs). Of fewer than `LEAST_ROUNDS`
-nothing is said.
+Few rounds hardly tell their own deviation. It is drawn towards the deviation that is usual in the
+run, as if `USUAL` rounds more had shown it (Smyth 2004, https://doi.org/10.2202/1544-6115.1027).
+Of fewer than `LEAST_ROUNDS` nothing is said.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from table import aligned, digits
-from timing import Spread
 
 TOLERANCE = 0.10
-ERRORS = 3.0
-# Of a normal distribution: the quartiles' distance, and the median's error over the mean's.
-QUARTILES, MEDIAN = 1.349, 1.2533
+# Of the two hundred things that a whole run judges, normal noise moves one in ten runs.
+ERRORS = 3.5
+# The error of a normal distribution's median over that of its mean.
+MEDIAN = 1.2533
 # No run tells its own slow drift: nothing smaller than this counts as moved.
-LEAST_NOISE = 0.01
-FEW_ROUNDS, LEAST_ROUNDS = 5, 3
+LEAST_NOISE = 0.015
+USUAL, LEAST_ROUNDS = 4, 3
+WHOLE = "everything"
 # Where these differ, ratios move without a change of gdcore's.
 MACHINE = ("cpu", "usable_cores", "torch_threads", "gdcore_threads", "gdcore_instruction_set")
 
@@ -36,7 +39,11 @@ Key = tuple[str, str]
 
 
 class Change(NamedTuple):
-    """A case's ratios, new over old, with the standard error of its logarithm."""
+    """Ratios, new over old, with the standard error of the logarithm.
+
+    Args:
+        name: The case; empty for all cases of the suite.
+    """
 
     suite: str
     name: str
@@ -58,26 +65,43 @@ class Change(NamedTuple):
     def regressed(self) -> bool:
         return self.moved and self.factor < 1 - TOLERANCE
 
-
-def log_ratio(peer: Sequence[float], ours: Sequence[float]) -> tuple[float, float]:
-    """The median over rounds, and its standard error."""
-    logs = [math.log(a / b) for a, b in zip(peer, ours, strict=True)]
-    spread = Spread.of(logs)
-    if len(logs) < FEW_ROUNDS:
-        error = max(logs) - min(logs)
-    else:
-        error = MEDIAN * (spread.q75 - spread.q25) / QUARTILES / math.sqrt(len(logs))
-    return spread.median, max(error, LEAST_NOISE)
+    @property
+    def where(self) -> str:
+        return f"{self.suite}, {self.name}" if self.name else f"{self.suite}, mean"
 
 
-def peers(case: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Of each contender that is not gdcore's."""
+def log_ratios(case: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Of each contender that is not gdcore's, round by round."""
     ours, *others = case["rows"]
     return {
-        row["contender"]: log_ratio(row["samples"], ours["samples"])
+        row["contender"]: [
+            math.log(a / b) for a, b in zip(row["samples"], ours["samples"], strict=True)
+        ]
         for row in others
         if not row["contender"].startswith("gdcore")
     }
+
+
+def usual_variance(run: Mapping[str, Any]) -> float:
+    """From round to round, in the middle of all ratios of a run."""
+    found = [
+        statistics.variance(logs)
+        for case in run["cases"]
+        if rounds(case) >= LEAST_ROUNDS
+        for logs in log_ratios(case).values()
+    ]
+    return statistics.median(found) if found else 0.0
+
+
+def peers(case: Mapping[str, Any], usual: float) -> dict[str, tuple[float, float]]:
+    """The median logarithm of each contender's ratio, and its standard error."""
+    found = {}
+    for name, logs in log_ratios(case).items():
+        free = len(logs) - 1
+        variance = (USUAL * usual + free * statistics.variance(logs)) / (USUAL + free)
+        error = MEDIAN * math.sqrt(variance / len(logs))
+        found[name] = statistics.median(logs), max(error, LEAST_NOISE)
+    return found
 
 
 def check(old: Mapping[str, Any], *, format: int, quick: bool) -> None:
@@ -102,19 +126,43 @@ def rounds(case: Mapping[str, Any]) -> int:
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """Of every case that can be judged: both runs have it, with a contender and with rounds."""
     before, found = by_key(old), []
+    usual = usual_variance(old), usual_variance(new)
     for key, case in by_key(new).items():
         if why_unjudged(before.get(key), case) is not None:
             continue
-        was, now = peers(before[key]), peers(case)
-        # The contender in the middle stands for the case, the lower one of two in the middle.
+        was, now = peers(before[key], usual[0]), peers(case, usual[1])
         both = [name for name in now if name in was]
-        moved = sorted(both, key=lambda name: now[name][0] - was[name][0])
-        middle = moved[(len(moved) - 1) // 2]
-        (old_log, old_error), (new_log, new_error) = was[middle], now[middle]
-        error = math.hypot(old_error, new_error)
-        change = math.exp(new_log - old_log)
-        found.append(Change(*key, change, error, math.exp(old_log), math.exp(new_log)))
+        moved = statistics.median(now[name][0] - was[name][0] for name in both)
+        # All have gdcore's noise in common, so that several are hardly surer than one.
+        error = statistics.median(math.hypot(was[name][1], now[name][1]) for name in both)
+        before_log = statistics.median(was[name][0] for name in both)
+        ratios = math.exp(before_log), math.exp(before_log + moved)
+        found.append(Change(*key, math.exp(moved), error, *ratios))
     return found
+
+
+def means(cases: Sequence[Change]) -> list[Change]:
+    """Of each suite with several cases that could be judged, and of several suites."""
+    suites = {one.suite: [other for other in cases if other.suite == one.suite] for one in cases}
+    each = [mean(suite, found) for suite, found in suites.items()]
+    found = [one for one in each if len(suites[one.suite]) > 1]
+    return [*found, mean(WHOLE, each)] if len(each) > 1 else found
+
+
+def mean(name: str, parts: Sequence[Change]) -> Change:
+    """The geometric mean of changes whose errors have nothing to do with one another."""
+    error = max(math.hypot(*(one.error for one in parts)) / len(parts), math.sqrt(2) * LEAST_NOISE)
+    factor, old, new = (
+        statistics.geometric_mean(values)
+        for values in zip(*((one.factor, one.old, one.new) for one in parts), strict=True)
+    )
+    return Change(name, "", factor, error, old, new)
+
+
+def judged(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """The cases, the suites and the whole."""
+    cases = changes(old, new)
+    return [*cases, *means(cases)]
 
 
 def why_unjudged(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str | None:
@@ -125,7 +173,7 @@ def why_unjudged(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -
         return "only in the new run"
     if min(rounds(old), rounds(new)) < LEAST_ROUNDS:
         return f"fewer than {LEAST_ROUNDS} rounds"
-    if not peers(old).keys() & peers(new).keys():
+    if not log_ratios(old).keys() & log_ratios(new).keys():
         return "no peer in both runs"
     return None
 
@@ -169,7 +217,8 @@ def machine_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def text(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What moved, the worst first; then what is not judged."""
-    found = changes(old, new)
+    cases = changes(old, new)
+    found = [*cases, *means(cases)]
     moved = sorted((one for one in found if one.moved), key=lambda one: one.factor)
     lines = ["## Compared", "", *machine_text(old, new)]
     if moved:
@@ -178,15 +227,16 @@ def text(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             noise = f"± {100 * ERRORS * one.error:.0f} %"
             by = f"{100 * (one.factor - 1):+.0f} %"
             verdict = "**regression**" if one.regressed else ""
-            case = f"{one.suite}, {one.name}"
-            rows.append([case, digits(one.old), digits(one.new), by, noise, verdict])
+            rows.append([one.where, digits(one.old), digits(one.new), by, noise, verdict])
         lines += [*aligned(rows), ""]
     regressed = sum(one.regressed for one in moved)
-    counted = f"{len(found)} cases judged: {len(moved)} moved beyond noise, "
+    counted = f"{len(cases)} cases judged, and {len(found) - len(cases)} means: "
+    counted += f"{len(moved)} moved beyond noise, "
     lines += [f"{counted}{regressed} of them lost more than {100 * TOLERANCE:.0f} %.", ""]
     seen = [
-        f"{100 * part:.0f} % in {sum(one.visible <= part for one in found)}"
+        f"{100 * part:.0f} % in {sum(one.visible <= part for one in cases)} cases"
         for part in (TOLERANCE, 0.2, 0.5)
     ]
+    seen += [f"{100 * one.visible:.0f} % of {one.suite}" for one in found[len(cases) :]]
     lines += [f"By the noise of both runs a loss would have been seen of {', '.join(seen)}.", ""]
     return lines + unjudged_text(old, new)

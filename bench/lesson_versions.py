@@ -1,7 +1,7 @@
 """A lesson's own versions, as `python -m gdcore lessons` runs them: fused, by autograd, by hand.
 
 They record what the lesson prints, which the other cases of the suite leave out. Loops are timed
-for their first 200 epochs and counted for all.
+for their first 100 epochs and counted for all.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ NUMPY = "NumPy"
 STEPWISE = {"method": "stepwise"}
 # Epochs of trainings that would take too long with all of theirs: so many that the making of model
 # and optimizer does not weigh.
-FEW = 200
+FEW = 100
 EAGER: dict[str, dict[str, bool]] = {
     "eager": {},
     "foreach": {"foreach": True},

@@ -23,7 +23,7 @@ from loops import BY_HAND, FEW, FIT, Training
 SUITE, CHOICE = "recognised", "choice"
 FUNCTIONS, FUNCTION_EPOCHS = 10, 2000
 LONG, LONG_EPOCHS, LONG_FEW = (100_000, 64), 1000, 3
-CHOICES, METHODS = 40, ("compressed", "stepwise", "eager")
+CHOICES, NATIVE, EAGERLY = 40, ("compressed", "stepwise"), "method='eager'"
 
 
 def function_name(index: int, n: int, d: int) -> str:
@@ -92,14 +92,17 @@ def long_case() -> Case:
 
 def choice_case(n: int, d: int, epochs: int, seed: int) -> Case:
     """The method that a fit chooses beside every one that it could have chosen."""
-    p = Problem.random(n, d, seed)
+    p, few = Problem.random(n, d, seed), min(epochs, FEW)
     training = Training(p.model, nn.MSELoss(), p.x, p.y, p.lr)
-    contenders = [
-        Contender(name, replace(training, options=options).fit(epochs))
-        for name, options in (
-            (FIT, {}),
-            *((f"method={method!r}", {"method": method}) for method in METHODS),
-        )
+
+    def contender(name: str, epochs: int, **options: Any) -> Contender:
+        return Contender(name, replace(training, options=options).fit(epochs))
+
+    native = [contender(f"method={method!r}", epochs, method=method) for method in NATIVE]
+    native = [contender(FIT, epochs), *native]
+    eager = contender(EAGERLY, few, method="eager")
+    checks = [
+        Check(native, 1, expected_long(p, epochs), f"at epoch {epochs}"),
+        Check([eager], 1, expected_long(p, few), f"at epoch {few}"),
     ]
-    checks = [Check(contenders, 1, expected_long(p, epochs), f"at epoch {epochs}")]
-    return Case(contenders, checks, "run")
+    return Case([*native, replace(eager, units=few / epochs)], checks, "run")

@@ -203,7 +203,7 @@ def main(given: Sequence[str] | None = None) -> int:
     regressed = False
     if old is not None:
         show(compare.text(old, found), kept)
-        regressed = any(one.regressed for one in compare.changes(old, found))
+        regressed = any(one.regressed for one in compare.judged(old, found))
     options.out.mkdir(parents=True, exist_ok=True)
     drawn = pictures.save(run.measured, options.out)
     show([f"{len(run.measured)} cases in {seconds:.0f} s; page, pictures: {options.out}"], kept)

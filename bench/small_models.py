@@ -1,6 +1,6 @@
 """Thirty random small lines and planes, each trained from a new model for 2 000 epochs.
 
-What is not gdcore's is timed for 200 of them and counted tenfold.
+What is not gdcore's is timed for 100 of them and counted twentyfold.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,24 @@ def a_run(
         "quick": False,
         "cases": [{"suite": "suite", "name": "case", "rows": rows}],
     }
+
+
+def joined(runs: Sequence[Any], suite: str = "suite") -> Any:
+    """The cases of several runs in one, as cases of one suite."""
+    cases = [
+        {**run["cases"][0], "suite": suite, "name": f"case {index}"}
+        for index, run in enumerate(runs)
+    ]
+    return {**runs[0], "cases": cases}
+
+
+def noisy(ours: float, first_seed: int, cases: int = 25) -> Any:
+    seeds = range(first_seed, first_seed + cases)
+    return joined([a_run(ours, noise=0.2, rounds=3, seed=seed) for seed in seeds])
+
+
+def of_means(old: Any, new: Any) -> dict[str, compare.Change]:
+    return {one.suite: one for one in compare.means(compare.changes(old, new))}
 
 
 def change(old: Any, new: Any) -> compare.Change:
@@ -92,6 +111,41 @@ def test_three_rounds_that_are_twice_as_slow_are_a_regression(rounds: int) -> No
     assert change(a_run(1.0, rounds=rounds), a_run(2.0, rounds=rounds)).regressed
 
 
+def test_what_no_case_shows_by_itself_its_suite_shows() -> None:
+    old, new = noisy(1.0, 0), noisy(1.3, 1000)
+    assert not any(one.regressed for one in compare.changes(old, new))
+    assert of_means(old, new)["suite"].regressed
+    assert of_means(old, new)["suite"].factor == pytest.approx(1 / 1.3, rel=0.1)
+    assert any(one.regressed for one in compare.judged(old, new))
+
+
+def test_what_no_suite_shows_by_itself_the_whole_shows() -> None:
+    def of_suites(ours: float, seed: int) -> Any:
+        runs = [noisy(ours, seed + 100 * number, cases=8) for number in range(12)]
+        cases = [{**one, "suite": f"{at}"} for at, run in enumerate(runs) for one in run["cases"]]
+        return {**runs[0], "cases": cases}
+
+    found = of_means(of_suites(1.0, 0), of_suites(1.2, 5000))
+    assert found.pop(compare.WHOLE).regressed
+    assert sum(one.regressed for one in found.values()) < len(found) / 2
+
+
+def test_unchanged_suites_are_hardly_ever_a_regression() -> None:
+    pairs = [(noisy(1.0, 100 * pair), noisy(1.0, 100 * pair + 50)) for pair in range(200)]
+    assert sum(one.regressed for old, new in pairs for one in of_means(old, new).values()) <= 1
+
+
+def test_a_case_alone_has_no_mean_beside_it() -> None:
+    assert of_means(a_run(), a_run()) == {}
+
+
+def test_few_rounds_that_agree_by_chance_have_the_usual_deviation() -> None:
+    """Three rounds without any noise among cases with 20 %."""
+    calm, others = a_run(noise=0.0, rounds=3), [a_run(noise=0.2, seed=s) for s in range(20)]
+    alone, among = joined([calm]), joined([calm, *others])
+    assert compare.changes(among, among)[0].error > 4 * compare.changes(alone, alone)[0].error
+
+
 def test_two_rounds_are_too_few_to_judge() -> None:
     old, new = a_run(1.0), a_run(5.0, rounds=2)
     assert compare.changes(old, new) == []
@@ -112,7 +166,8 @@ def test_what_is_not_judged_is_said() -> None:
         "- no peer in both runs: suite, alone",
     ):
         assert line in text
-    assert "1 cases judged: 0 moved beyond noise, 0 of them lost more than 10 %." in text
+    judged = "1 cases judged, and 0 means: 0 moved beyond noise, 0 of them lost more than 10 %."
+    assert judged in text
 
 
 def test_another_machine_is_warned_of() -> None:
