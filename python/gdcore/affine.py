@@ -18,14 +18,13 @@ from torch import Tensor
 from ._recognition.normal import NormalForm, normal_form
 from ._recognition.reach import Reach
 from ._recognition.shapes import NoRuleError
+from ._recognition.suitable import PLAIN, unsuitable
 from ._recognition.terms import Affine
-from ._recognition.trace import Neither, RefusedError, Tracer, Watcher
+from ._recognition.trace import Neither, RefusedError, Tracer
 from ._recognition.verify import disagreement
+from ._recognition.watcher import Watcher
 
 __all__ = ["AffineForm", "NotAffine", "affine_form"]
-
-_PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
-_DTYPES = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +42,8 @@ class AffineForm:
         origin: what the groups of columns of the features are.
         reads: whether Python saw values of x or of constants on the way, and may do something else
             for other values.
+        moves: whether the features are numbers of x in other places, times constants, so that they
+            are so for every other x too.
     """
 
     names: tuple[str, ...]
@@ -54,6 +55,7 @@ class AffineForm:
     rowwise: bool
     origin: tuple[str, ...]
     reads: bool
+    moves: bool
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def affine_form(
     """
     xs = x if isinstance(x, tuple) else (x,)
     trained = list({id(p): p for p in parameters if p.requires_grad}.values())
-    problem = _unsuitable(trained, xs)
+    problem = unsuitable(trained, xs)
     if problem is not None:
         return NotAffine(problem)
     reach = Reach(model)
@@ -123,50 +125,6 @@ def affine_form(
         reach.restore()
 
 
-def _unsuitable(trained: Sequence[Tensor], xs: Sequence[Tensor]) -> str | None:
-    """Why the tensors cannot be handled, whatever the model does with them."""
-    if not trained:
-        return "no trained parameter requires grad"
-    device, dtype = trained[0].device, trained[0].dtype
-    if torch.is_inference_mode_enabled():
-        return "inference mode is on"
-    if torch.is_autocast_enabled(device.type):
-        return "autocast is on"
-    for tensor in (*trained, *xs):
-        if type(tensor) not in _PLAIN:
-            return f"a tensor of the subclass {type(tensor).__name__}"
-        if tensor.layout is not torch.strided:
-            return f"a tensor of layout {tensor.layout}"
-        if tensor.device != device:
-            return f"tensors on {device} and on {tensor.device}"
-    memories = set()
-    for parameter in trained:
-        if parameter.dtype != dtype or dtype not in _DTYPES:
-            return "parameters that are not all float32 or all float64"
-        if not parameter.is_leaf:
-            return "a parameter that is itself computed from others"
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            return "a hook on a parameter, which the native loop would not run"
-        if not _dense(parameter):
-            return "a parameter that is a strided view"
-        memories.add(parameter.untyped_storage()._cdata)
-    if len(memories) != len(trained):
-        return "parameters that share memory"
-    if any(one.dim() == 0 or one.numel() == 0 for one in xs):
-        return "x has no rows"
-    if any(parameter.numel() == 0 for parameter in trained):
-        return "a parameter without elements"
-    return None
-
-
-def _dense(tensor: Tensor) -> bool:
-    """Whether every element has a place of its own, without gaps."""
-    if tensor.is_contiguous():
-        return True
-    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    return tensor.detach().permute(order).is_contiguous()
-
-
 def _recognised(
     model: Callable[..., Tensor],
     trained: list[Tensor],
@@ -175,7 +133,7 @@ def _recognised(
     reach: Reach,
     counts: Sequence[int],
 ) -> AffineForm | NotAffine:
-    tracer = Tracer(trained, names)
+    tracer = Tracer(trained, xs, names)
     out: Any = None
     grads = [parameter.grad for parameter in trained]
     try:
@@ -194,7 +152,7 @@ def _recognised(
         return NotAffine("the forward itself changes grad")
     if tracer.refusal is not None:
         return NotAffine(*tracer.refusal)
-    if type(out) not in _PLAIN:
+    if type(out) not in PLAIN:
         return NotAffine(f"the prediction is a {type(out).__name__}, not a tensor")
     if out.dtype != trained[0].dtype:
         return NotAffine(f"a prediction of {out.dtype} from parameters of {trained[0].dtype}")
@@ -240,11 +198,12 @@ def _verified(
     if any(_overlap(part, parameter) for part in parts for parameter in trained):
         return NotAffine("a parameter's memory is read past autograd")
     given = lambda few: model(*few), xs, form, trained, out, len(tracer.alive), counts
-    problem, rowwise = disagreement(*given)
+    thorough = bool(counts) and tracer.input.computed
+    problem, rowwise = disagreement(*given, thorough=thorough)
     if problem is not None:
         magnitude = _magnitude(model, trained, xs)
         if magnitude is not None and len(magnitude.features) == len(form.features):
-            problem, rowwise = disagreement(*given, magnitude)
+            problem, rowwise = disagreement(*given, magnitude, thorough=thorough)
     if problem is not None:
         return NotAffine(problem)
     return AffineForm(
@@ -254,9 +213,10 @@ def _verified(
         index=form.positions,
         offset=form.offset,
         shape=out.shape,
-        rowwise=rowwise,
+        rowwise=rowwise and not tracer.input.read,
         origin=form.origin,
         reads=tracer.reads,
+        moves=not tracer.input.computed,
     )
 
 
@@ -264,7 +224,7 @@ def _magnitude(
     model: Callable[..., Tensor], trained: list[Tensor], xs: tuple[Tensor, ...]
 ) -> NormalForm | None:
     """The form with magnitudes for constants: it bounds the terms of sums that cancel."""
-    tracer = Tracer(trained, {}, absolute=True)
+    tracer = Tracer(trained, xs, {}, absolute=True)
     try:
         with tracer, Watcher(tracer):
             out = model(*xs)

@@ -52,8 +52,8 @@ def train_step(
     Args:
         model: any module or function of x. Natively ``nn.Linear``, ``Sequential(Linear, Flatten)``
             and the models of `gdcore.nn`; and whatever is affine in its parameters with columns of
-            x, and a constant, for features, while x has at most 2¹⁷ elements: it predicts one row
-            before each step, so that no change of it is overlooked.
+            x, and a constant, for features, and does nothing else with x, while x has at most 2¹⁷
+            elements: it predicts one row before each step, so that no change of it is overlooked.
         loss_fn: any function of the prediction and y. Natively ``nn.MSELoss``, ``F.mse_loss``,
             gdcore's, mean or sum, or a function that computes one of these.
         optimizer: natively SGD, RMSprop, Adam or AdamW, torch's or `gdcore.optim`'s; else any.
@@ -211,7 +211,7 @@ def fit(
         scheduler_interval: step the scheduler after each ``"epoch"`` or after each ``"step"``.
         callbacks: called as ``callback(epoch, loss, model)``, with the parameters after the update
             and the loss before it. One that returns True ends the fit. They may change learning
-            rates and parameters.
+            rates and parameters, and add groups of them to the optimizer.
         callback_every: epochs between two calls.
         progress: show a bar, with tqdm.
         log_every: print ``Epoch  100/1999 W: 1.746, b: 0.578 Cost: 0.048171`` every so many epochs.

@@ -98,6 +98,16 @@ def replaces_parameter_data(x: Tensor) -> Tensor:
     return x @ W
 
 
+def replaces_buffer_data(x: Tensor) -> Tensor:
+    BUFFER.data = BUFFER.data + 1
+    return x @ W + BUFFER[0]
+
+
+def replaces_x_data(x: Tensor) -> Tensor:
+    x.data = x.data * 2
+    return x @ W
+
+
 def sets_grad(x: Tensor) -> Tensor:
     W.grad = None
     return x @ W
@@ -113,6 +123,8 @@ def sets_grad(x: Tensor) -> Tensor:
         writes_parameter,
         writes_parameter_data,
         replaces_parameter_data,
+        replaces_buffer_data,
+        replaces_x_data,
         sets_grad,
     ],
 )
@@ -122,6 +134,15 @@ def test_writes(model: Callable[[Tensor], Tensor]) -> None:
     assert torch.equal(x, X)
     assert torch.equal(BUFFER, held)
     assert W.data_ptr() == data
+
+
+def test_memory_of_its_own_may_be_replaced() -> None:
+    def model(x: Tensor) -> Tensor:
+        ones = x.new_ones(2)
+        ones.data = ones.data * 2
+        return x @ W + ones
+
+    assert isinstance(affine_form(model, [W], X), AffineForm)
 
 
 def test_reading_grad() -> None:

@@ -81,7 +81,9 @@ def test_why_not() -> None:
     assert plan(loss=nn.L1Loss()).why.startswith("loss_fn: ")
     assert plan(method="eager").why == "it was asked for"
     centred = plan(lambda x: (x - x.mean(0)) @ W + B, batch_size=8)
-    assert "depends on other rows" in centred.why
+    trained = torch.ones(40, requires_grad=True)
+    assert plan(weight=trained).why.startswith("weight: expected one that does not require grad")
+    assert "not known to depend on one row of x alone" in centred.why
     with pytest.raises(ValueError, match=r"^method: expected the full batch"):
         plan(method="compressed", batch_size=8)
     with pytest.raises(ValueError, match=r"^y: expected the prediction's shape \(40, 1\)"):

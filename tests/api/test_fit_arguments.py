@@ -104,6 +104,18 @@ CASES: dict[str, Case] = {
         "scheduler",
         ("another",),
     ),
+    "scheduler_interval, by itself": (
+        lambda s: {"scheduler_interval": None},
+        ValueError,
+        "scheduler_interval",
+        ("None",),
+    ),
+    "validation with other weights": (
+        lambda s: {"validation": (s.x, s.y, torch.ones(4))},
+        ValueError,
+        "validation",
+        ("weight", "(4,)"),
+    ),
     "scheduler_interval": (
         lambda s: {"scheduler": StepLR(s.optimizer, 1), "scheduler_interval": "batch"},
         ValueError,

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -214,6 +215,53 @@ def test_a_callback_that_returns_true_ends_the_fit(eager: bool) -> None:
     assert called == [0, 4, 8], "all of them are called"
     assert torch.equal(other.fit(9).loss, history.loss)
     assert all(map(torch.equal, setup.state(), other.state()))
+
+
+@WAY
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [
+        (np.True_, True),
+        (torch.tensor(True), True),
+        (torch.tensor([True]), True),
+        (np.False_, False),
+        (torch.tensor(False), False),
+        (1, False),
+        (torch.tensor(1.0), False),
+        ("stop", False),
+        (None, False),
+    ],
+)
+def test_what_is_true_is_true_whoever_says_it(answer: object, ends: bool, eager: bool) -> None:
+    history = Setup(eager).fit(callbacks=lambda *_: answer)
+    assert len(history.loss) == (1 if ends else EPOCHS)
+
+
+@WAY
+def test_a_callback_may_add_parameters_to_the_optimizer(eager: bool) -> None:
+    """With another rate; the history knows none of them before."""
+    setup, other = Setup(eager), Setup(eager)
+    ends = []
+    for one, cut in ((setup, False), (other, True)):
+        bias = one.model.get_parameter("bias").requires_grad_(False)
+        one.optimizer = torch.optim.SGD([one.model.get_parameter("weight")], lr=0.1)
+
+        def add(one: Setup = one, bias: Tensor = bias) -> None:
+            bias.requires_grad_(True)
+            one.optimizer.add_param_group({"params": [bias], "lr": 0.01})
+
+        if cut:
+            first = one.fit(4)
+            add()
+            losses = torch.cat([first.loss, one.fit(EPOCHS - 4).loss])
+        else:
+            history = one.fit(callbacks=lambda epoch, *_: add() if epoch == 3 else None)
+            losses = history.loss
+            assert history.lr[:4, 0].eq(0.1).all()
+            assert history.lr[:4, 1].isnan().all()
+            assert history.lr[4:].tolist() == [[0.1, 0.01]] * (EPOCHS - 4)
+        ends.append((losses, *(p.detach() for p in one.model.parameters())))
+    assert all(map(torch.equal, *ends))
 
 
 @WAY

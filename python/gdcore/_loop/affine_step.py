@@ -1,17 +1,17 @@
 """Native steps of a model that is affine in its parameters, with x itself as its features.
 
-Which model that is, only its own forward says; so the steps follow it. Whatever the model reaches
-is watched, and before each update the model predicts the first row, which has to be the formula's.
-Where it is not, or something was replaced, the model is looked at afresh. That rows do not depend
-on one another shows only where there are several, and may hold for so many and no more: so every
-new number of rows is tried before it is stepped with.
+Which model that is, only its own forward says; so the steps follow it. The forward was seen to do
+no more with x than moving and scaling its numbers, so that it does the same with others. Whatever
+the model reaches is watched, and before each update the model predicts a row without zeros, which
+has to be the formula's. Where it is not, or something was replaced, the model is looked at afresh.
+That rows do not depend on one another shows only where there are several, and may hold for so many
+and no more: so every new number of rows is tried before it is stepped with.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,17 +21,18 @@ from .._native.optimizers import recognise_optimizer
 from .._seen import Look, Seen
 from .columns import Features
 from .names import name_of
+from .native_model import NOT_ALONE
 from .plain import check_native
+from .probe import Probe
 from .turns import after_fork
+
+if TYPE_CHECKING:
+    from ..affine import AffineForm
 
 __all__ = ["AffineSteps"]
 
-_PROBES = 4
-"""Rows that a model predicts one by one before its first step."""
 _MOST_COPIED = 2**17
 """Elements of x up to which laying a column of ones beside it costs less than an eager step."""
-_LAMBDA = 8.0
-"""As in the check of an affine form: an excess over its bound is as unlikely as 1e-13."""
 _MOST_WAITS = 1024
 _DECADES = 3
 """Up and down: how far the numbers of a probe go, so that a threshold shows."""
@@ -168,22 +169,27 @@ class _Step:
         if isinstance(form, NotAffine):
             # Of other numbers the model may be another, and so may its features below.
             raise _not_native(model, form.reason, seen if bool(x.isfinite().all()) else None)
-        features = Features.of(form, x)
-        if features is None:
-            reason = f"its features are {', '.join(form.origin)}, and not columns of x"
-            if not form.rowwise:
-                reason = "a row of its prediction depends on other rows"
-            raise _not_native(model, reason, None)
         if form.reads:
             raise _not_native(model, "it reads values of x, or of a constant", seen)
+        if not form.moves:
+            raise _not_native(model, "it computes with x before parameters meet it", seen)
+        if not form.rowwise:
+            raise _not_native(model, NOT_ALONE, None)
+        # Another x, without equal columns or columns of zeros: a tensor that the model holds may be
+        # what looked like x.
+        self._held, rows = held, _rows_like(x)
+        again = self._form_of(rows)
+        if again is None:
+            raise _not_native(model, "its prediction of another x is another function", None)
+        form = again
+        features = Features.of(form, rows)
+        if features is None:
+            reason = f"its features are {', '.join(form.origin)}, and not columns of x"
+            raise _not_native(model, reason, None)
         self._features, self._parameters = features, form.parameters
-        self._held = held
-        self._index, k_q = form.index.numpy(), form.index.shape
-        self._outputs = k_q[0]
-        self._error = torch.finfo(x.dtype).eps * (_LAMBDA * k_q[1] ** 0.5 + 32)
+        self._index, self._outputs = form.index, len(form.index)
         self._dtype, self._tails = x.dtype, (x.shape[1:], form.shape[1:])
-        self._one = torch.Size((1, *form.shape[1:]))
-        self._zero = np.zeros(1, form.features.numpy().dtype)
+        self._probe = Probe(self._features, form, x)
         self._mean: bool | None = None
         self._known: set[torch.Size] = set()
         self._counts = {len(x)}
@@ -193,11 +199,7 @@ class _Step:
                 f"dtype, got {name_of(loss_fn)} and y of shape {tuple(y.shape)}",
                 None,
             )
-        # Another x: a tensor that the model holds may be what looked like x.
-        generator = torch.Generator().manual_seed(0)
-        shape = _PROBES, *x.shape[1:]
-        probes = torch.randn(shape, generator=generator, device="cpu").to(x.dtype)
-        if not all(map(self._predicts, probes.split(1))) or not self._is_the_same(x):
+        if not self._probe.agrees(model):
             raise _not_native(model, "its prediction of another x is another function", None)
         for parameter in form.parameters:
             for kind in ("_backward_hooks", "_post_accumulate_grad_hooks"):
@@ -213,7 +215,7 @@ class _Step:
         self._native = _ops.step(training, seen.watch, optimizer, check_native)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor | None:
-        if not self._suits(x, y) or not self._predicts(x[:1]):
+        if not self._suits(x, y) or not self._probe.agrees(self._model):
             return None
         if len(x) not in self._counts:
             if not self._is_the_same(x):
@@ -240,40 +242,35 @@ class _Step:
 
     def _is_the_same(self, x: Tensor) -> bool:
         """Whether the model has the same form for as many rows as x, of numbers of any size."""
-        from ..affine import AffineForm, affine_form
-
-        generator = torch.Generator().manual_seed(len(x))
-        normal = torch.randn(2, *x.shape, generator=generator, dtype=x.dtype, device="cpu")
-        rows = normal[0] * 10 ** (_DECADES * torch.tanh(2 * normal[1]))
-        try:
-            form = affine_form(self._model, self._held, rows)
-        except Exception:  # a model that wants other rows
-            return False
-        if not isinstance(form, AffineForm) or not form.rowwise or form.offset is not None:
-            return False
-        expected = self._features(rows)
-        if form.reads or form.features.shape != expected.shape:
+        rows = _rows_like(x)
+        form, expected = self._form_of(rows), self._features(rows)
+        if form is None or form.features.shape != expected.shape:
             return False
         error = (form.features - expected).abs()
         return (
-            form.index.tolist() == self._index.tolist()
+            torch.equal(form.index, self._index)
             and [*map(id, form.parameters)] == [*map(id, self._parameters)]
             and bool((error <= 8 * torch.finfo(x.dtype).eps * expected.abs()).all())
         )
 
-    def _predicts(self, row: Tensor) -> bool:
-        """Whether the model's prediction of one row (1, …) is the formula's, to rounding."""
-        with torch.no_grad():
-            out = self._model(row)
-        if type(out) is not Tensor or out.dtype != self._dtype or out.shape != self._one:
-            return False
-        values = [p.detach().numpy().ravel() for p in self._parameters]
-        weights = np.concatenate((*values, self._zero))[self._index]
-        features = self._features.of_row(row)
-        with np.errstate(all="ignore"):  # what is not finite does not agree
-            error = out.detach().numpy().ravel() - weights @ features
-            allowed = self._error * (np.abs(weights) @ np.abs(features))
-            return bool((np.abs(error) <= allowed).all())
+    def _form_of(self, rows: Tensor) -> AffineForm | None:
+        """What the model is for these rows, if it is what a step can follow."""
+        from ..affine import AffineForm, affine_form
+
+        try:
+            form = affine_form(self._model, self._held, rows)
+        except Exception:  # a model that wants other rows
+            return None
+        if not isinstance(form, AffineForm) or form.offset is not None:
+            return None
+        return form if form.rowwise and form.moves and not form.reads else None
+
+
+def _rows_like(x: Tensor) -> Tensor:
+    """As many rows, of numbers of any size, and always the same."""
+    generator = torch.Generator().manual_seed(len(x))
+    normal = torch.randn(2, *x.shape, generator=generator, dtype=x.dtype, device="cpu")
+    return normal[0] * 10 ** (_DECADES * torch.tanh(2 * normal[1]))
 
 
 class _Objective(NamedTuple):

@@ -97,6 +97,9 @@ def _check(settings: Settings, optimizer: torch.optim.Optimizer) -> None:
             raise TypeError(f"max_grad_norm: expected a number, got {type(norm).__name__}")
         if not norm > 0:
             raise ValueError(f"max_grad_norm: expected more than 0, got {norm}")
+    if settings.scheduler_interval not in ("epoch", "step"):
+        got = repr(settings.scheduler_interval)
+        raise ValueError(f"scheduler_interval: expected 'epoch' or 'step', got {got}")
     if settings.scheduler is not None:
         _check_scheduler(settings, optimizer)
     stop = settings.stop
@@ -114,9 +117,6 @@ def _check_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> No
         )
     if scheduler.optimizer is not optimizer:
         raise ValueError("scheduler: expected one over this optimizer, got another's")
-    if settings.scheduler_interval not in ("epoch", "step"):
-        got = repr(settings.scheduler_interval)
-        raise ValueError(f"scheduler_interval: expected 'epoch' or 'step', got {got}")
     plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     if plateau and settings.scheduler_interval == "step":
         raise ValueError("scheduler_interval: expected 'epoch' with ReduceLROnPlateau, got 'step'")

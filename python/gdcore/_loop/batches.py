@@ -64,8 +64,9 @@ def rows_of(data: Any, weight: Any = None, name: str = "data") -> Rows:
         first = x[0] if isinstance(x, tuple) else x
         raise ValueError(f"{name}: expected at least one row, got x of shape {tuple(first.shape)}")
     if weight is not None and weight.shape != y.shape and weight.shape != (rows.number,):
+        what = "weight: expected" if name == "data" else f"{name}: expected a weight of"
         raise ValueError(
-            f"weight: expected shape ({rows.number},), one for each row, or y's {tuple(y.shape)}, "
+            f"{what} shape ({rows.number},), one for each row, or y's {tuple(y.shape)}, "
             f"got {tuple(weight.shape)}"
         )
     return rows

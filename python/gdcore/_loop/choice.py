@@ -21,7 +21,7 @@ from .eager import EagerStep
 from .eager_runner import EagerRunner
 from .explanation import Plan
 from .names import named_parameters
-from .native_model import Recognised, by_form, by_kernel, suits
+from .native_model import NOT_ALONE, Recognised, by_form, by_kernel, suits
 from .plain import NotPlainError, check_native, is_stacked
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
@@ -104,6 +104,8 @@ class Chooser:
             batch_size = None  # one batch of all rows: as it is, but in an order of its own
         try:
             check_native(rows.x, rows.y)
+            if rows.weight is not None and rows.weight.requires_grad:
+                raise NotPlainError("weight: expected one that does not require grad, got one")
         except NotPlainError as error:
             raise _NotFusedError(str(error)) from error
         self._check_optimizer()
@@ -246,7 +248,7 @@ class Chooser:
         if isinstance(form, NotAffine):
             raise _NotFusedError(said or f"model: {form.reason}", form.where)
         if in_batches and not form.rowwise:
-            raise _NotFusedError("model: a row of its prediction depends on other rows")
+            raise _NotFusedError(f"model: {NOT_ALONE}")
         return by_form(form)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +26,6 @@ class Features:
 
     def __init__(self, columns: Tensor, factors: Tensor, d: int) -> None:
         self.columns, self.factors = columns, factors
-        self._row = np.ones(d + 1, dtype=factors.numpy().dtype)
         in_order = torch.equal(columns, _counted(len(columns)))
         straight = in_order and bool((factors == 1).all())
         self._is_x, self._appends = straight and len(columns) == d, straight and len(columns) > d
@@ -42,11 +40,6 @@ class Features:
             self._ones = flat.new_ones(n, 1)
         base = torch.cat((flat, self._ones), 1)
         return base if self._appends else base[:, self.columns] * self.factors
-
-    def of_row(self, x: Tensor) -> Any:
-        """Those of a single row, as an array."""
-        self._row[:-1] = x.numpy().ravel()
-        return self._row[self.columns.numpy()] * self.factors.numpy()
 
     @staticmethod
     def of(form: AffineForm, x: Tensor) -> Features | None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -78,6 +80,13 @@ def _digits(values: Tensor, most: int = 8) -> str:
 def calling(callbacks: Sequence[Callback], model: Any, every: int) -> Event:
     def action(epoch: int, loss: float) -> bool:
         answers = [callback(epoch, loss, model) for callback in callbacks]
-        return any(answer is True for answer in answers)
+        return any(map(_is_true, answers))
 
     return Event(every, action, whole=False)
+
+
+def _is_true(answer: Any) -> bool:
+    """PyTorch's and NumPy's truth is one, too; a number, or any other object, is none."""
+    if isinstance(answer, Tensor):
+        return answer.dtype is torch.bool and bool(answer.all())
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)

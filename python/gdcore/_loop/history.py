@@ -32,7 +32,7 @@ class History:
         record_every: epochs between two records, or None.
         seconds: wall time of the training loop.
         lr: the learning rate of each epoch's update, float64: shape (epochs,), or (epochs, groups)
-            where the optimizer has several groups.
+            where the optimizer has several groups; NaN for one that a callback had not yet added.
         plan: the way that the fit was run, and why; as text: ``str(history.plan)``.
         step_loss: the loss of each step, with ``record_steps=True``, else None.
         validation: the loss of the validation data, as ``"loss"``, and each of the metrics, in

@@ -16,7 +16,9 @@ from .batches import Rows, per_element
 if TYPE_CHECKING:
     from ..affine import AffineForm
 
-__all__ = ["Recognised", "by_form", "by_kernel", "suits"]
+__all__ = ["NOT_ALONE", "Recognised", "by_form", "by_kernel", "suits"]
+
+NOT_ALONE = "a row of its prediction is not known to depend on one row of x alone, as batches need"
 
 
 class Recognised(NamedTuple):

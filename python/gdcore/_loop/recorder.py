@@ -120,8 +120,10 @@ def _rates(runs: list[tuple[list[float], int]]) -> Tensor:
     if len(runs) == 1 and len(runs[0][0]) == 1:  # the usual case takes neither time nor memory
         (rate,), count = runs[0]
         return torch.full((), rate, dtype=torch.float64, device=_CPU).expand(count)
-    groups = len(runs[0][0]) if runs else 1
-    table = torch.tensor([rates for rates, _ in runs], dtype=torch.float64, device="cpu")
+    groups = max((len(rates) for rates, _ in runs), default=1)
+    missing = float("nan")  # the rate of a group that a callback added later
+    rows = [rates + [missing] * (groups - len(rates)) for rates, _ in runs]
+    table = torch.tensor(rows, dtype=torch.float64, device="cpu")
     counts = torch.tensor([count for _, count in runs], dtype=torch.int64, device="cpu")
     values = table.reshape(-1, groups).repeat_interleave(counts, 0)
     return values.squeeze(1) if values.shape[1] == 1 else values

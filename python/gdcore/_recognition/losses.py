@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .. import functional, nn
 from .reach import Reach, hindrance_in
-from .trace import RefusedError, Tracer, Watcher
+from .trace import RefusedError, Tracer
+from .watcher import Watcher
 
 __all__ = ["NotSquaredError", "SquaredError", "squared_error", "squared_error_on"]
 
@@ -153,7 +154,7 @@ def _residuals(
 def _watched(
     loss_fn: LossFunction, prediction: Tensor, target: Tensor, reach: Reach
 ) -> Tensor | NotSquaredError:
-    tracer = Tracer([prediction], {})
+    tracer = Tracer([prediction], (), {})
     loss: Any = None
     try:
         with tracer, Watcher(tracer):

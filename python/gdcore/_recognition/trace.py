@@ -1,8 +1,7 @@
 """One real forward, watched: which tensors depend on the trained parameters, and how.
 
 A dispatch mode sits below autograd and sees the operations that really run, whatever Python code
-called them: closures, parametrisations, in-place forms. A function mode above it sees the ways in
-which values leave PyTorch unnoticed (``tolist``, ``numpy``). What cannot be repeated by a formula
+called them: closures, parametrisations, in-place forms. What cannot be repeated by a formula
 (random numbers, writes to what was there before, a parameter's value read by Python) ends the
 forward before it happens.
 """
@@ -16,15 +15,15 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .operations import Operation
+from .provenance import Provenance, memory_of
 from .rules import Rules, why_not
 from .shapes import NoRuleError
 from .terms import Affine, leaf
 
-__all__ = ["Neither", "RefusedError", "Tracer", "Watcher", "source_line"]
+__all__ = ["Neither", "RefusedError", "Tracer", "source_line"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _INNER = (os.path.dirname(torch.__file__) + os.sep, _PACKAGE + os.sep)
@@ -64,16 +63,15 @@ def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _memory(tensor: Tensor) -> int:
-    memory: int = tensor.untyped_storage()._cdata
-    return memory
-
-
 class Tracer(TorchDispatchMode):
     """Labels the results of operations, and refuses what a formula could not repeat."""
 
     def __init__(
-        self, parameters: Sequence[Tensor], names: dict[int, str], absolute: bool = False
+        self,
+        parameters: Sequence[Tensor],
+        xs: Sequence[Tensor],
+        names: dict[int, str],
+        absolute: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.absolute = absolute
@@ -84,11 +82,12 @@ class Tracer(TorchDispatchMode):
         """The names of the operations that ran."""
         self.reads = False
         """Whether Python saw the value of a tensor, so that it may do something else for others."""
+        self.input = Provenance(xs)
         self.names = names
         """What to call a constant, by its id."""
         self.alive: list[Tensor] = list(parameters)
         self._parameters = {id(parameter) for parameter in parameters}
-        self._trained = {_memory(parameter) for parameter in parameters}
+        self._trained = {memory_of(parameter) for parameter in parameters}
         self._created: dict[int, list[int]] = {}
         self._constants: set[int] = set()
         self._used: list[tuple[Tensor, int]] = []
@@ -106,7 +105,7 @@ class Tracer(TorchDispatchMode):
         """None for a constant."""
         found = self.labels.get(id(tensor))
         if found is None:
-            if _memory(tensor) in self._trained:
+            if memory_of(tensor) in self._trained:
                 return Neither("a parameter's memory is read past autograd", source_line())
             if tensor.grad_fn is not None and id(tensor) not in self._constants:
                 return Neither("a value with a gradient, computed out of sight", source_line())
@@ -117,6 +116,10 @@ class Tracer(TorchDispatchMode):
             if tensor._backward_hooks:
                 return Neither("a hook on a tensor", source_line())
         return found
+
+    def has_made(self, tensor: Tensor) -> bool:
+        """Whether the forward itself has made a tensor's memory."""
+        return memory_of(tensor) in self._created
 
     def captured_unchanged(self) -> bool:
         """Whether no constant that became a feature was written to afterwards."""
@@ -141,6 +144,7 @@ class Tracer(TorchDispatchMode):
         if kwargs:
             given += _tensors(list(kwargs.values()))
         labels = {id(t): label for t in given if (label := self.label(t)) is not None}
+        from_input = self.input.follow(operation, args, given, bool(labels))
         if labels and (operation.reads or operation.sized_by_value):
             self.refuse("Python reads a value that depends on trained parameters")
         if (
@@ -157,11 +161,13 @@ class Tracer(TorchDispatchMode):
         if labels and not all(isinstance(o, Tensor) for o in _flat(out)):
             self.refuse("Python reads a value that depends on trained parameters")
         self._record(operation, func, args, kwargs, labels, out)
+        if from_input:
+            self.input.made(_tensors(_flat(out)), {tensor.dtype for tensor in given})
         return out
 
     def _check_write(self, target: Any, labels: dict[int, Any]) -> None:
         for tensor in _tensors([target]):
-            memory = _memory(tensor)
+            memory = memory_of(tensor)
             if memory in self._trained:
                 self.refuse("the forward writes to a parameter")
             if memory not in self._created:
@@ -182,7 +188,7 @@ class Tracer(TorchDispatchMode):
         results = list(_tensors(_flat(out)))
         self.alive += results
         for result in results:
-            memory = _memory(result)
+            memory = memory_of(result)
             if not operation.is_view and not operation.written:
                 self._created.setdefault(memory, [])
             if memory in self._created:
@@ -269,34 +275,3 @@ class Tracer(TorchDispatchMode):
 
 def _flat(out: Any) -> Sequence[Any]:
     return out if isinstance(out, (list, tuple)) else (out,)
-
-
-_LEAVING = """
-    tolist numpy __array__ __dlpack__ data_ptr storage untyped_storage _typed_storage __repr__
-    __format__ __deepcopy__ __reduce_ex__
-"""
-_ESCAPES = frozenset(_LEAVING.split())
-_CHANGES = {"__set__", "requires_grad_", "set_"}
-_GRAD: Any = vars(torch._C.TensorBase)["grad"].__get__
-
-
-class Watcher(TorchFunctionMode):
-    """Sees values leave PyTorch by ways that dispatch no operation."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        super().__init__()
-        self.tracer = tracer
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in _ESCAPES and args:
-            self.tracer.reads = True
-            if self.tracer.label(args[0]) is not None:
-                self.tracer.refuse(f"{name}() of a value that depends on trained parameters")
-        elif name == "__get__" and func == _GRAD and self.tracer.label(args[0]) is not None:
-            self.tracer.refuse("the forward reads a parameter's grad")
-        elif name in _CHANGES and args and self.tracer.label(args[0]) is not None:
-            self.tracer.refuse("the forward changes a parameter")
-        return func(*args, **(kwargs or {}))

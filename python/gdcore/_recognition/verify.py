@@ -29,6 +29,10 @@ _SMALL = 2**16
 """Features up to which every check is made on all rows."""
 _FEW = 5
 _MANY = 64
+_ALONE = 8
+_HUGE = 1e4
+_COARSE = 1e-3
+"""A row that depends on others differs by far more than by rounding."""
 
 Call = Callable[[tuple[Tensor, ...]], Tensor]
 
@@ -133,6 +137,31 @@ class _Check:
             return False
         return self.value_agrees(out, rows) and (not gradient or self.gradient_agrees(out, rows))
 
+    def rows_stand_alone(self, xs: tuple[Tensor, ...]) -> bool:
+        """Whether a few rows, one of them huge, are predicted as each of them by itself is.
+
+        A threshold of something that is made of all rows is passed by the huge one.
+        """
+        n = len(self.form.features)
+        rows = torch.randint(n, (_ALONE,), generator=self.random, device=self.theta.device)
+        for sign in (1, -1):
+            given = tuple(x[rows] for x in xs)
+            for one in given:
+                if one.is_floating_point():
+                    one[_ALONE // 2] = sign * _HUGE * (one[_ALONE // 2].abs() + 1)
+            try:
+                together = self.call(given)
+                alone = [self.call(tuple(x[i : i + 1] for x in given)) for i in range(_ALONE)]
+                each = torch.cat(alone)
+            except Exception:  # a model that wants all its rows
+                return False
+            if together.shape != each.shape:
+                return False
+            together, each = together.detach(), each.detach()
+            if not torch.allclose(together, each, rtol=_COARSE, atol=0.0, equal_nan=True):
+                return False
+        return True
+
 
 def disagreement(
     call: Call,
@@ -143,6 +172,8 @@ def disagreement(
     steps: int,
     counts: Sequence[int] = (),
     magnitude: NormalForm | None = None,
+    *,
+    thorough: bool = False,
 ) -> tuple[str | None, bool]:
     """What differs between the model and its form, or None; and whether rows stand alone.
 
@@ -158,6 +189,7 @@ def disagreement(
         steps: how many operations it took.
         counts: of rows that the model will be given, beside the few and the single one.
         magnitude: the form with every constant's magnitude in its place; without it, the form's.
+        thorough: whether rows have to stand alone for other x too.
     """
     check = _Check(call, form, magnitude or form, parameters, out, steps)
     if not bool(check.row_norms.isfinite().all()):
@@ -176,6 +208,7 @@ def disagreement(
                     and check.rows_agree(xs, min(n, _FEW if small else _MANY), True)
                     and check.rows_agree(xs, 1, False)
                     and all(check.rows_agree(xs, count, True) for count in counts)
+                    and (not thorough or check.rows_stand_alone(xs))
                 )
                 if rowwise:
                     break
