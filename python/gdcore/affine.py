@@ -38,7 +38,8 @@ class AffineForm:
         index: (k, q), positions in θ, or -1.
         offset: (n, k), or None where it is zero.
         shape: the prediction's own; its elements, row-major, are (n, k).
-        rowwise: whether row i of the prediction depends on row i of x only.
+        stack: how many rows of the features, and of the (n, k) elements, belong to each row of x,
+            where those of row i depend on row i of x alone; 0 where they may depend on others.
         origin: what the groups of columns of the features are.
         reads: whether Python saw values of x or of constants on the way, and may do something else
             for other values.
@@ -52,10 +53,15 @@ class AffineForm:
     index: Tensor
     offset: Tensor | None
     shape: torch.Size
-    rowwise: bool
+    stack: int
     origin: tuple[str, ...]
     reads: bool
     moves: bool
+
+    @property
+    def rowwise(self) -> bool:
+        """Whether row i of the features depends on row i of x only."""
+        return self.stack == 1
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,8 @@ def affine_form(
         parameters: those that the optimizer holds; others are constants, as are those that do not
             require grad.
         x: the input, with rows along its first dimension.
-        counts: numbers of rows that the model will be given at once, as batches of x: ``rowwise``
-            is tried with so many too.
+        counts: numbers of rows that the model will be given at once, as batches of x: that rows
+            stand alone is tried with so many too.
 
     Returns:
         The form, for this x and the parameters' present shapes, or the reason why there is none.
@@ -199,11 +205,11 @@ def _verified(
         return NotAffine("a parameter's memory is read past autograd")
     given = lambda few: model(*few), xs, form, trained, out, len(tracer.alive), counts
     thorough = bool(counts) and tracer.input.computed
-    problem, rowwise = disagreement(*given, thorough=thorough)
+    problem, stack = disagreement(*given, thorough=thorough)
     if problem is not None:
         magnitude = _magnitude(model, trained, xs)
         if magnitude is not None and len(magnitude.features) == len(form.features):
-            problem, rowwise = disagreement(*given, magnitude, thorough=thorough)
+            problem, stack = disagreement(*given, magnitude, thorough=thorough)
     if problem is not None:
         return NotAffine(problem)
     return AffineForm(
@@ -213,7 +219,7 @@ def _verified(
         index=form.positions,
         offset=form.offset,
         shape=out.shape,
-        rowwise=rowwise and not tracer.input.read,
+        stack=0 if tracer.input.read else stack,
         origin=form.origin,
         reads=tracer.reads,
         moves=not tracer.input.computed,

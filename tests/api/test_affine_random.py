@@ -130,7 +130,7 @@ def test_a_wrong_rule_is_caught(verified: bool, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_trace, "_operations", {})
     monkeypatch.setitem(_affine_rules._NAMES, "mul", wrong_mul)
     if not verified:
-        monkeypatch.setattr("gdcore.affine.disagreement", lambda *a, **options: (None, True))
+        monkeypatch.setattr("gdcore.affine.disagreement", lambda *a, **options: (None, 1))
     found = affine_form(lambda x: (x * w * w).sum(1), [w], x)
     assert isinstance(found, AffineForm) is not verified
     if not verified:

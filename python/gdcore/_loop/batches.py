@@ -98,6 +98,19 @@ def check_divisor(weight: Tensor | None) -> None:
         )
 
 
+def counts_of(number: int, batch_size: int | None, in_order: bool) -> tuple[int, ...]:
+    """How many rows a model is given at once: those of a whole batch and of the last one.
+
+    None where all come at once, as they lie; what depends on several of them is then the same for
+    every epoch.
+    """
+    if batch_size is None or (batch_size >= number and in_order):
+        return ()
+    if batch_size >= number:
+        return (number,)
+    return tuple({batch_size, number % batch_size or batch_size})
+
+
 def _check_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
@@ -118,17 +131,22 @@ class Batches:
                 f"drop_last, got {self.batch_size}"
             )
 
+    @property
+    def lie_in_order(self) -> bool:
+        """Whether every epoch takes all rows as they lie."""
+        sampler, rows = self.loader.sampler, self.rows.number
+        left_out = self.loader.drop_last and rows % self.batch_size
+        return type(sampler) is SequentialSampler and len(sampler) == rows and not left_out
+
     def order(self) -> Order | None:
         """The rows of the next epoch; None for all as they lie. Draws what an epoch of the loader
         draws.
         """
         loader, rows = self.loader, self.rows.number
         torch.empty((), dtype=torch.int64, device="cpu").random_(generator=loader.generator)
-        left_out = rows % self.batch_size if loader.drop_last else 0
-        sampler = loader.sampler
-        if type(sampler) is SequentialSampler and len(sampler) == rows and not left_out:
+        if self.lie_in_order:
             return None
-        order = _drawn(sampler, rows)
+        order = _drawn(loader.sampler, rows)
         _check_within(order, rows)
         least = self.batch_size if loader.drop_last else 1
         if len(order) < least:

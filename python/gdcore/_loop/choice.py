@@ -15,7 +15,7 @@ from .._recognition.losses import NotSquaredError, squared_error_on
 from .._recognition.models import recognise_model
 from .._seen import Look
 from . import cuda_cost as _cuda_cost
-from .batches import Batches, Data, Inputs, Rows, check_divisor
+from .batches import Batches, Data, Inputs, Rows, check_divisor, counts_of
 from .cost import Costs, choose
 from .eager import EagerStep
 from .eager_runner import EagerRunner
@@ -23,6 +23,7 @@ from .explanation import Plan
 from .names import named_parameters
 from .native_model import NOT_ALONE, Recognised, by_form, by_kernel, suits
 from .plain import NotPlainError, check_native, is_stacked
+from .stacked import StackedRunner
 
 METHODS = ("auto", "compressed", "stepwise", "eager")
 
@@ -82,7 +83,8 @@ class Chooser:
         try:
             if rows is None:
                 return self._as_it_comes(epochs)
-            return self._native(rows, epochs, batch_size)
+            in_order = not isinstance(data, Batches) or data.lie_in_order
+            return self._native(rows, epochs, batch_size, in_order)
         except _NotFusedError as reason:
             if self._strict:
                 raise ValueError(str(reason)) from reason
@@ -98,10 +100,14 @@ class Chooser:
         parameters = named_parameters(self._model, self._optimizer)
         return Chosen(plan, parameters, lambda rows, _: EagerRunner(self._eager_step, rows), True)
 
-    def _native(self, rows: Rows, epochs: int, batch_size: int | None) -> "Chosen":
+    def _native(
+        self, rows: Rows, epochs: int, batch_size: int | None, in_order: bool = True
+    ) -> "Chosen":
+        """In batches of which each has the rows that follow those of the last, or others."""
         batched = batch_size is not None
+        counts = counts_of(rows.number, batch_size, in_order)
         if batch_size is not None and batch_size >= rows.number:
-            batch_size = None  # one batch of all rows: as it is, but in an order of its own
+            batch_size = None
         try:
             check_native(rows.x, rows.y)
             if rows.weight is not None and rows.weight.requires_grad:
@@ -109,7 +115,7 @@ class Chooser:
         except NotPlainError as error:
             raise _NotFusedError(str(error)) from error
         self._check_optimizer()
-        seen = self._recognised(rows.x, _counts(rows.number, batch_size))
+        seen = self._recognised(rows.x, counts)
         mean = self._mean(rows.y, batch_size)
         if mean and not batched:
             check_divisor(rows.weight)
@@ -117,7 +123,8 @@ class Chooser:
         on_cpu = device == _CPU  # asking for its type makes a string
         _check_device(rows, device)
         model = choose if on_cpu else _cuda_cost.choose
-        costs = model(*seen.shape, seen.outputs, epochs, batch_size, seen.dtype)
+        size = None if batch_size is None else batch_size * seen.stack
+        costs = model(*seen.shape, seen.outputs, epochs, size, seen.dtype)
         if not seen.affine:
             costs = costs._replace(compressed=None)
             if self._method == "compressed":
@@ -152,11 +159,13 @@ class Chooser:
         on_cuda = not on_cpu and method == "stepwise" and device.type == "cuda"
 
         def runner(_: Rows, __: int | None) -> Runner:
+            made: Runner
             if on_cuda:
-                return _cuda_runner(problem, self._optimizer)
-            kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
-            made: Runner = kind(problem, self._optimizer, max_grad_norm=self._max_grad_norm)
-            return made
+                made = _cuda_runner(problem, self._optimizer)
+            else:
+                kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
+                made = kind(problem, self._optimizer, max_grad_norm=self._max_grad_norm)
+            return StackedRunner(made, seen.stack) if batched and seen.stack != 1 else made
 
         return Chosen(plan, dict(zip(seen.names, seen.parameters, strict=True)), runner, on_cuda)
 
@@ -247,7 +256,7 @@ class Chooser:
         form = affine_form(self._model, held, x, counts)
         if isinstance(form, NotAffine):
             raise _NotFusedError(said or f"model: {form.reason}", form.where)
-        if in_batches and not form.rowwise:
+        if in_batches and form.stack == 0:
             raise _NotFusedError(f"model: {NOT_ALONE}")
         return by_form(form)
 
@@ -264,11 +273,6 @@ class Chosen(NamedTuple):
     """Whether a runner's steps are to be made whole before Ctrl-C counts: it looks itself."""
     taken: Callable[[], Plan] | None = None
     """The plan of data that are read, with what the batches until now allowed."""
-
-
-def _counts(number: int, batch_size: int | None) -> tuple[int, ...]:
-    """Rows of a whole batch and of the last one; none where all rows come at once."""
-    return () if batch_size is None else tuple({batch_size, number % batch_size or batch_size})
 
 
 def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:

@@ -33,6 +33,8 @@ class Recognised(NamedTuple):
     affine: bool
     dtype: torch.dtype
     problem: Callable[[Rows, bool], Problem]
+    stack: int = 1
+    """Rows of the shape that belong to each row of x; 0 where they may depend on several."""
 
     @property
     def device(self) -> torch.device:
@@ -110,4 +112,5 @@ def by_form(form: AffineForm) -> Recognised:
         True,
         features.dtype,
         problem,
+        form.stack,
     )

@@ -152,6 +152,12 @@ class InBatches:
             number = rows.number if order is None else len(order)
             parts.append((number, runner.run(1, order=order, batch_size=batch_size)))
             return parts[-1][1].outcome == "finished"
+        if order is None and batch_size >= rows.number:
+            parts.append((rows.number, runner.run(1, batch_size=batch_size)))
+            if parts[-1][1].outcome != "finished":
+                return False
+            self._scheduler.step()
+            return True
         if order is None:
             order = torch.arange(rows.number, device="cpu")
         for batch in rows_in(order).split(batch_size):

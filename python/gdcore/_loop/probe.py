@@ -35,7 +35,9 @@ class Probe:
         self._shape, self._dtype = torch.Size((1, *form.shape[1:])), x.dtype
         self._error = torch.finfo(x.dtype).eps * (_LAMBDA * q**0.5 + 32)
         self._zero = np.zeros(1, self._features.dtype)
-        self._signs = torch.rand(self._shape, generator=generator, dtype=x.dtype) + 0.5
+        self._signs = (
+            torch.rand(self._shape, generator=generator, dtype=x.dtype, device="cpu") + 0.5
+        )
         count = sum(p.numel() for p in form.parameters)
         products = np.outer(self._signs.numpy().ravel(), self._features)
         self._gradient, self._magnitude = np.zeros((2, count + 1), self._features.dtype)

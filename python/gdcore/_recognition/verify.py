@@ -48,12 +48,13 @@ class _Check:
         parameters: Sequence[Tensor],
         out: Tensor,
         steps: int,
+        inputs: int,
     ) -> None:
         self.call = call
         self.form = form
         self.magnitude = magnitude
         self.parameters = parameters
-        self.shape = out.shape
+        self.shape, self.inputs = out.shape, inputs
         features, index = form.features, form.positions
         n, q = features.shape
         k = index.shape[0]
@@ -123,8 +124,8 @@ class _Check:
 
     def rows_agree(self, xs: tuple[Tensor, ...], count: int, gradient: bool) -> bool:
         """Whether the model, given a few rows in another order, predicts the form's rows."""
-        n = len(self.form.features)
-        device = self.theta.device
+        n, device = self.inputs, self.theta.device
+        stack = len(self.form.features) // n
         if n > _SMALL:
             rows = torch.randint(n, (count,), generator=self.random, device=device)
         else:
@@ -135,6 +136,8 @@ class _Check:
             return False
         if out.shape != (self.shape[0] // n * len(rows), *self.shape[1:]) or not out.requires_grad:
             return False
+        if stack > 1:
+            rows = (rows[:, None] * stack + torch.arange(stack, device=device)).reshape(-1)
         return self.value_agrees(out, rows) and (not gradient or self.gradient_agrees(out, rows))
 
     def rows_stand_alone(self, xs: tuple[Tensor, ...]) -> bool:
@@ -142,8 +145,9 @@ class _Check:
 
         A threshold of something that is made of all rows is passed by the huge one.
         """
-        n = len(self.form.features)
-        rows = torch.randint(n, (_ALONE,), generator=self.random, device=self.theta.device)
+        rows = torch.randint(
+            self.inputs, (_ALONE,), generator=self.random, device=self.theta.device
+        )
         for sign in (1, -1):
             given = tuple(x[rows] for x in xs)
             for one in given:
@@ -174,8 +178,9 @@ def disagreement(
     magnitude: NormalForm | None = None,
     *,
     thorough: bool = False,
-) -> tuple[str | None, bool]:
-    """What differs between the model and its form, or None; and whether rows stand alone.
+) -> tuple[str | None, int]:
+    """What differs between the model and its form, or None; and how many rows of features belong to
+    each row of x, 0 where the prediction of a row may depend on others.
 
     At one random point all rows are compared, at a second a few of them and a single one; all
     again where rows do not stand alone. Then once more at the parameters' own values.
@@ -191,21 +196,24 @@ def disagreement(
         magnitude: the form with every constant's magnitude in its place; without it, the form's.
         thorough: whether rows have to stand alone for other x too.
     """
-    check = _Check(call, form, magnitude or form, parameters, out, steps)
+    inputs = xs[0].shape[0]
+    check = _Check(call, form, magnitude or form, parameters, out, steps, inputs)
     if not bool(check.row_norms.isfinite().all()):
-        return "x, or what is made of it, is not finite", False
+        return "x, or what is made of it, is not finite", 0
     if not check.value_agrees(out):
-        return "the prediction differs from the affine formula", False
+        return "the prediction differs from the affine formula", 0
     n = len(form.features)
     small = form.features.numel() <= _SMALL
-    rowwise = bool(out.shape) and all(x.shape[0] == n for x in xs)
+    rowwise = bool(out.shape) and n % inputs == 0 and all(x.shape[0] == inputs for x in xs)
+    if n > inputs:
+        rowwise = rowwise and out.shape[0] == inputs
     try:
         for point in range(2):
             check.draw()
             if point:
                 rowwise = (
                     rowwise
-                    and check.rows_agree(xs, min(n, _FEW if small else _MANY), True)
+                    and check.rows_agree(xs, min(inputs, _FEW if small else _MANY), True)
                     and check.rows_agree(xs, 1, False)
                     and all(check.rows_agree(xs, count, True) for count in counts)
                     and (not thorough or check.rows_stand_alone(xs))
@@ -214,9 +222,9 @@ def disagreement(
                     break
             again = call(xs)
             if again.shape != out.shape or not check.value_agrees(again):
-                return "the prediction at other parameter values differs from the formula", False
+                return "the prediction at other parameter values differs from the formula", 0
             if not again.requires_grad or not check.gradient_agrees(again):
-                return "the gradient differs from the affine formula's (detach, or a hook?)", False
+                return "the gradient differs from the affine formula's (detach, or a hook?)", 0
     finally:
         check.restore()
     if rowwise and not small:
@@ -224,4 +232,4 @@ def disagreement(
     else:
         again = call(xs)
         same = again.shape == out.shape and check.value_agrees(again)
-    return None if same else "a second call gives another prediction", rowwise
+    return None if same else "a second call gives another prediction", rowwise * n // inputs
