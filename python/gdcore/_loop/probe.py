@@ -31,6 +31,7 @@ class Probe:
         row = torch.rand((1, *x.shape[1:]), generator=generator, dtype=x.dtype, device="cpu") + 0.5
         self._row, self._parameters = row, form.parameters
         self._features = features(row)[0].numpy()
+        self._sizes = np.abs(self._features)
         self._index, q = form.index.numpy(), form.index.shape[1]
         self._shape, self._dtype = torch.Size((1, *form.shape[1:])), x.dtype
         self._error = torch.finfo(x.dtype).eps * (_LAMBDA * q**0.5 + 32)
@@ -53,14 +54,15 @@ class Probe:
             return False
         if type(out) is not Tensor or out.dtype != self._dtype or out.shape != self._shape:
             return False
-        values = np.concatenate([*(p.detach().numpy().ravel() for p in self._parameters)])
-        weights = np.concatenate((values, self._zero))[self._index]
+        values = [p.detach().numpy().ravel() for p in self._parameters]
+        theta = np.concatenate((*values, self._zero))
+        weights = theta[self._index]
         with np.errstate(all="ignore"):  # what is not finite does not agree
             error = out.detach().numpy().ravel() - weights @ self._features
-            allowed = self._error * (np.abs(weights) @ np.abs(self._features))
+            allowed = self._error * (np.abs(weights) @ self._sizes)
             if not (np.abs(error) <= allowed).all():
                 return False
-        return bool(values.all()) or self._slopes_agree(out)
+        return bool(theta[:-1].all()) or self._slopes_agree(out)
 
     def _slopes_agree(self, out: Tensor) -> bool:
         try:
