@@ -12,6 +12,10 @@ from agreement import Expected, Outcome, as_returned
 FLOOR = "floor"
 
 
+# What begins with this is gdcore's, too.
+OURS = "gdcore"
+
+
 def nothing() -> None:
     """What a contender without state does to start again."""
 

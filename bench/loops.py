@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gdcore
 from agreement import Array, Model, expected_descent
-from case import Case, Check, Contender, Limit
+from case import OURS, Case, Check, Contender, Limit
 
 Run = Callable[[], Any]
 
@@ -133,7 +133,7 @@ def descent_case(
     expected = expected_descent(model, y, start, lr=lr, mean=mean, steps=steps)
 
     def whole(one: Contender) -> bool:
-        return short == epochs or one.name.startswith("gdcore")
+        return short == epochs or one.name.startswith(OURS)
 
     timed = [one for one in contenders(epochs) if whole(one)]
     if short < epochs:

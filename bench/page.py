@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import limits
-from case import FLOOR
+from case import FLOOR, OURS
 from goals import Result
 from table import Table, aligned, digits, time_text
 from timing import Measured, Row
@@ -43,7 +43,7 @@ def columns(measured: Iterable[Measured]) -> list[str]:
 
 def lost(row: Row) -> bool:
     """Whether a peer is faster than gdcore."""
-    peer = row.contender != FLOOR and not row.contender.startswith("gdcore")
+    peer = row.contender != FLOOR and not row.contender.startswith(OURS)
     return peer and row.ratio.median < 1
 
 

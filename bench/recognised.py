@@ -15,7 +15,7 @@ import gdcore
 import jax_peer
 from agreement_outputs import expected_long
 from available import JAX, missing
-from case import Case, Check, Contender, Planned
+from case import OURS, Case, Check, Contender, Planned
 from linear import Problem
 from linear_loops import fit_case, loop_contenders
 from loops import BY_HAND, FEW, FIT, Training
@@ -23,7 +23,7 @@ from loops import BY_HAND, FEW, FIT, Training
 SUITE, CHOICE = "recognised", "choice"
 FUNCTIONS, FUNCTION_EPOCHS = 10, 2000
 LONG, LONG_EPOCHS, LONG_FEW = (100_000, 64), 1000, 3
-CHOICES, NATIVE, EAGERLY = 40, ("compressed", "stepwise"), "method='eager'"
+CHOICES, NATIVE, EAGERLY = 40, ("compressed", "stepwise"), f"{OURS}, method='eager'"
 
 
 def function_name(index: int, n: int, d: int) -> str:
@@ -98,7 +98,7 @@ def choice_case(n: int, d: int, epochs: int, seed: int) -> Case:
     def contender(name: str, epochs: int, **options: Any) -> Contender:
         return Contender(name, replace(training, options=options).fit(epochs))
 
-    native = [contender(f"method={method!r}", epochs, method=method) for method in NATIVE]
+    native = [contender(f"{OURS}, method={method!r}", epochs, method=method) for method in NATIVE]
     native = [contender(FIT, epochs), *native]
     eager = contender(EAGERLY, few, method="eager")
     checks = [

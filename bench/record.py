@@ -39,7 +39,7 @@ def as_json(
         },
         "quick": quick,
         "seconds": seconds,
-        "cases": [_case(m) for m in measured],
+        "cases": [as_case(m) for m in measured],
         "tables": [
             {"suite": t.suite, "figures": dict(t.figures), "samples": dict(t.samples)}
             for t in tables
@@ -59,7 +59,7 @@ def as_json(
     }
 
 
-def _case(m: Measured) -> dict[str, Any]:
+def as_case(m: Measured) -> dict[str, Any]:
     return {
         "suite": m.suite,
         "name": m.name,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import accuracy
 import compare
@@ -23,6 +23,7 @@ import machine
 import memory
 import minibatches
 import neighbour
+import old_run
 import optim
 import page
 import pictures
@@ -174,9 +175,8 @@ def main(given: Sequence[str] | None = None) -> int:
     described, quick = machine.describe(), options.quick
     old = None
     if options.compare is not None:
-        old = json.loads(options.compare.read_text())
         try:
-            compare.check(old, format=record.FORMAT, quick=quick)
+            old = old_run.read(options.compare, format=record.FORMAT, quick=quick)
         except ValueError as error:
             print(f"--compare: {error}", file=sys.stderr)
             return 2
@@ -200,19 +200,35 @@ def main(given: Sequence[str] | None = None) -> int:
         quick=quick,
         seconds=seconds,
     )
-    regressed = False
-    if old is not None:
-        show(compare.text(old, found), kept)
-        regressed = any(one.regressed for one in compare.judged(old, found))
     options.out.mkdir(parents=True, exist_ok=True)
-    drawn = pictures.save(run.measured, options.out)
-    show([f"{len(run.measured)} cases in {seconds:.0f} s; page, pictures: {options.out}"], kept)
-    kept += ["", *(f"![{picture.stem}]({picture.name})" for picture in drawn)]
-    (options.out / "page.md").write_text("\n".join(kept) + "\n")
     for file in (options.out / "results.json", options.json):
         if file is not None:
             record.write(found, file)
+    regressed = False
+    if old is not None:
+        again = measured_again(old, found, planned, quick)
+        show(compare.text(old, found, again), kept)
+        regressed = bool(compare.regressions(old, found, again))
+    drawn = pictures.save(run.measured, options.out)
+    pictured = ", pictures" if drawn else ""
+    show([f"{len(run.measured)} cases in {seconds:.0f} s; page{pictured}: {options.out}"], kept)
+    kept += ["", *(f"![{picture.stem}]({picture.name})" for picture in drawn)]
+    (options.out / "page.md").write_text("\n".join(kept) + "\n")
     return 1 if regressed else 0
+
+
+def measured_again(
+    old: dict[str, Any], found: dict[str, Any], planned: Sequence[Planned], quick: bool
+) -> dict[str, Any] | None:
+    """The run with those cases measured again that seem to have lost; None where none has."""
+    suspected = compare.suspects(old, found)
+    again = [one for one in planned if (one.suite, one.name) in suspected]
+    if not again:
+        return None
+    print(f"Measuring {len(again)} cases again that seem to have lost …", flush=True)
+    effort = QUICK if quick else FULL
+    cases = {(one.suite, one.name): record.as_case(measure(one, effort)) for one in again}
+    return {**found, "cases": [cases.get((c["suite"], c["name"]), c) for c in found["cases"]]}
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from torch import nn
 
 import gdcore
 from agreement import DisagreementError, Outcome
-from case import Case, Contender, Planned
+from case import OURS, Case, Contender, Planned
 from linear import Problem
 from loops import FIT, STEPWISE, Training
 
 SUITE = "threads"
-ONE_THREAD = "one thread"
+ONE_THREAD = f"{OURS}, one thread"
 THREADS = torch.get_num_threads()
 
 # Arithmetic bounds a curve, and products with many outputs.
