@@ -27,7 +27,7 @@ EPOCHS = {
     (1_000_000, 1): 20,
     (1_000_000, 64): 3,
 }
-# Compiling takes seconds, so only where a step is short and where it is long.
+# Compiling takes seconds, so only where a step is short.
 COMPILED = ((32, 10),)
 LARGEST_QUICK = 200_000
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MARKERS = "o^vDsP*Xh"
 ROW_INCHES = 0.22
+# Per cent.
+MOST_SHOWN = 130
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -65,8 +67,12 @@ def shares(measured: Sequence[Measured], file: Path) -> None:
         share = bound.share
         axes.barh(y, 100 * share.median, color="C0", alpha=0.6)
         axes.plot([100 * share.q25, 100 * share.q75], [y, y], color="C0", linewidth=2)
-        axes.text(1, y, f" {100 * share.median:.0f} % of {bound.name}", va="center", fontsize=7)
+        # Beside the axes, where nothing is drawn.
+        said = f"{100 * share.median:.0f} % of {bound.name}"
+        axes.text(1.01, y, said, va="center", fontsize=7, transform=axes.get_yaxis_transform())
     axes.axvline(100, color="black", linewidth=1)
+    # A limit that was disturbed makes a share of any size.
+    axes.set_xlim(0, MOST_SHOWN)
     axes.set_xlabel("% of the limit in the same rounds")
     name_cases(axes, [m for m, _ in bounded])
     figure.savefig(file, dpi=150)

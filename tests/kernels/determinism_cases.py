@@ -179,8 +179,17 @@ def compress(n: int, d: int) -> Case:
     return case
 
 
-def fit(make: Callable[[], torch.nn.Module], *shapes: tuple[int, ...], **options: Any) -> Case:
-    """A whole fit, with momentum: the losses, and the parameters at the end."""
+def momentum(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
+
+
+def fit(
+    make: Callable[[], torch.nn.Module],
+    *shapes: tuple[int, ...],
+    optimizer_of: Callable[[Any], torch.optim.Optimizer] = momentum,
+    **options: Any,
+) -> Case:
+    """A whole fit: the losses, and the parameters at the end."""
     options = {"epochs": 6, "method": "stepwise", **options}
 
     def case(dtype: torch.dtype) -> Run:
@@ -189,7 +198,7 @@ def fit(make: Callable[[], torch.nn.Module], *shapes: tuple[int, ...], **options
         def run(order: Tensor | None) -> Results:
             torch.manual_seed(0)
             model = make().to(dtype)
-            optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+            optimizer = optimizer_of(model.parameters())
             data = in_order(order, x, y)
             history = gdcore.fit(model, torch.nn.MSELoss(), optimizer, data, **options)
             return history.loss, *(p.detach() for p in model.parameters())
@@ -197,6 +206,32 @@ def fit(make: Callable[[], torch.nn.Module], *shapes: tuple[int, ...], **options
         return run
 
     return case
+
+
+def steps(n: int, d: int) -> Case:
+    """Single steps, of a model that is known by what it does."""
+
+    def case(dtype: torch.dtype) -> Run:
+        x, y = random(dtype, (n, d), (n, 1))
+
+        def run(order: Tensor | None) -> Results:
+            torch.manual_seed(0)
+            model = affine(d).to(dtype)
+            step = gdcore.train_step(
+                model, torch.nn.MSELoss(), torch.optim.Adam(model.parameters(), 0.01), strict=True
+            )
+            rows, targets = in_order(order, x, y)
+            losses = torch.stack([step(rows, targets) for _ in range(4)])
+            return losses, *(p.detach() for p in model.parameters())
+
+        return run
+
+    return case
+
+
+def affine(d: int) -> torch.nn.Module:
+    """No kernel of its own has this name: features, and places that they belong to."""
+    return torch.nn.Sequential(torch.nn.Linear(d, 1))
 
 
 # Rows (0 where a result's elements do not depend on each other) and what runs on them.
@@ -233,6 +268,22 @@ CASES: dict[str, tuple[int, Case]] = {
     "compress, wide": (20_001, compress(20_001, 60)),
     "fit of a line": (80_001, fit(lambda: nn.LinearRegression(1), (80_001, 1), (80_001, 1))),
     "fit of a plane": (8_001, fit(lambda: nn.LinearRegression(65), (8_001, 65), (8_001, 1))),
+    "fit of features": (
+        8_001,
+        fit(lambda: affine(65), (8_001, 65), (8_001, 1), optimizer_of=torch.optim.Adam),
+    ),
+    "steps of features": (26_001, steps(26_001, 5)),
+    "fit in shuffled batches, gathered beside it": (
+        30_001,
+        fit(
+            lambda: nn.LinearRegression(8),
+            (30_001, 8),
+            (30_001, 1),
+            batch_size=64,
+            shuffle=True,
+            epochs=2,
+        ),
+    ),
     "fit of many outputs": (
         2_601,
         fit(lambda: nn.LinearRegression(20, 16), (2_601, 20), (2_601, 16)),
