@@ -165,12 +165,12 @@ def main(given: Sequence[str] | None = None) -> int:
     options = arguments(given)
     planned = plan(options.suite, options.case, options.quick)
     suites = plan_tables(options.suite, options.case, options.quick)
-    if options.list:
-        print("\n".join([*(f"{one.suite}: {one.name}" for one in planned), *suites]))
-        return 0
     if not planned and not suites:
         print("no case has that in its name; --list shows them all", file=sys.stderr)
         return 2
+    if options.list:
+        print("\n".join([*(f"{one.suite}: {one.name}" for one in planned), *suites]))
+        return 0
     started, kept = time.perf_counter(), list[str]()
     described, quick = machine.describe(), options.quick
     old = None
