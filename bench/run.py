@@ -12,6 +12,7 @@ from typing import Any
 
 import accuracy
 import compare
+import compare_page
 import compression
 import goals
 import insight
@@ -96,6 +97,10 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parsed = parser.parse_args(given)
     if parsed.json is not None and not parsed.json.absolute().parent.is_dir():
         parser.error(f"--json: no directory {parsed.json.absolute().parent}")
+    if parsed.json is not None and parsed.json.is_dir():
+        parser.error(f"--json: expected a file, got the directory {parsed.json}")
+    if parsed.out.exists() and not parsed.out.is_dir():
+        parser.error(f"--out: expected a directory, got the file {parsed.out}")
     if parsed.compare is not None and not parsed.compare.is_file():
         parser.error(f"--compare: no file {parsed.compare}")
     return parsed
@@ -207,7 +212,7 @@ def main(given: Sequence[str] | None = None) -> int:
     regressed = False
     if old is not None:
         again = measured_again(old, found, planned, quick)
-        show(compare.text(old, found, again), kept)
+        show(compare_page.text(old, found, again), kept)
         regressed = bool(compare.regressions(old, found, again))
     drawn = pictures.save(run.measured, options.out)
     pictured = ", pictures" if drawn else ""

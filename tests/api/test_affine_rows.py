@@ -66,10 +66,14 @@ def test_a_row_that_stands_alone(name: str) -> None:
 
 
 def test_rows_of_integers() -> None:
-    table = nn.Embedding(5, 1, dtype=torch.float64)
-    x = torch.arange(40).reshape(-1, 1) % 5
-    form = affine_form(lambda x: table(x)[:, 0], [table.weight], x, (COUNT,))
-    assert not isinstance(form, AffineForm) or form.shape == (40, 1)
+    """Classes as features are rows; places in a table are no features at all."""
+    x = torch.arange(40) % 3
+    given = of(lambda x: F.one_hot(x, 3).double() @ W, x, (COUNT,))
+    assert given.rowwise
+    found = of(lambda x: F.one_hot(x).double() @ W, x, (COUNT,))
+    assert found.stack == 0, "how many classes there are is read from x"
+    table = of(lambda x: W[x], x, (COUNT,))
+    assert (table.stack, tuple(table.features.shape), table.shape) == (0, (1, 1), (40, 1))
 
 
 @pytest.mark.parametrize("name", DEPENDENT)

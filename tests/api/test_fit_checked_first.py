@@ -207,7 +207,6 @@ def test_integers_of_other_libraries() -> None:
         fit(model, optimizer, epochs=np.bool_(True))
 
 
-@pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="raises a signal")
 def test_ctrl_c_while_the_model_is_recognised() -> None:
     weight = torch.zeros(3, 1, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=0.1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gdcore
@@ -74,6 +75,9 @@ MOVED: dict[str, Callable[[Tensor], Tensor]] = {
     "x": lambda x: x,
     "a copy": lambda x: x.clone(),
     "columns": lambda x: torch.stack([x[:, 2], x[:, 0], x[:, 1]], 1),
+    "columns by a list": lambda x: x[:, [2, 0, 1]],
+    "columns by their numbers": lambda x: x.index_select(1, torch.tensor([1, 2, 0])),
+    "with the other sign": lambda x: -x,
     "with a number": lambda x: -2 * x / 3,
     "into memory of its own": lambda x: x.new_empty(x.shape).copy_(x),
     "reshaped": lambda x: x.reshape(len(x), 3, 1).squeeze(2),
@@ -87,6 +91,16 @@ def test_what_only_moves_x_steps_natively(name: str) -> None:
     step = gdcore.train_step(lambda x: MOVED[name](x) @ W + b, LOSS, optimizer, strict=True)
     x = torch.randn(8, 3, dtype=torch.float64)
     step(x, x[:, :1])
+
+
+def test_a_column_of_ones_beside_x() -> None:
+    W = torch.zeros(4, 1, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(8, 3, dtype=torch.float64)
+    for model in (
+        lambda x: F.pad(x, (0, 1), value=1.0) @ W,
+        lambda x: torch.hstack([x, x.new_ones(len(x), 1)]) @ W,
+    ):
+        gdcore.train_step(model, LOSS, torch.optim.SGD([W], lr=0.1), strict=True)(x, x[:, :1])
 
 
 variable = contextvars.ContextVar("factor", default=1.0)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import compare
+import compare_page
 import old_run
 import run
 
@@ -185,7 +186,7 @@ def test_every_row_of_gdcores_is_judged_and_none_is_a_peer() -> None:
     assert not first.moved
     assert second.row == "gdcore, alone"
     assert second.regressed
-    assert "suite, case, gdcore, alone" in "\n".join(compare.text(old, new))
+    assert "suite, case, gdcore, alone" in "\n".join(compare_page.text(old, new))
     # As a peer it would say that the others have lost.
     assert not any(one.regressed for one in compare.changes(new, old))
 
@@ -195,8 +196,8 @@ def test_what_is_lost_once_and_not_again_is_no_regression() -> None:
     key = ("suite", "case", "")
     assert compare.regressions(old, new) == compare.regressions(old, new, new) == {key}
     assert compare.regressions(old, new, again) == set()
-    assert "not when measured again" in "\n".join(compare.text(old, new, again))
-    assert "**regression**" in "\n".join(compare.text(old, new, new))
+    assert "not when measured again" in "\n".join(compare_page.text(old, new, again))
+    assert "**regression**" in "\n".join(compare_page.text(old, new, new))
 
 
 def test_the_cases_of_a_suite_that_lost_are_measured_again() -> None:
@@ -209,7 +210,7 @@ def test_the_noise_is_given_in_what_it_is_compared_with() -> None:
     """A change that is beyond it stands outside the two bounds."""
     old, new = a_run(1.0, noise=0.2, rounds=3), a_run(10.0, noise=0.2, rounds=3)
     assert change(old, new).moved
-    (line,) = [one for one in compare.text(old, new) if one.startswith("| suite")]
+    (line,) = [one for one in compare_page.text(old, new) if one.startswith("| suite")]
     lost, bounds = (cell.strip() for cell in line.split("|")[4:6])
     assert float(lost.split()[0]) < float(bounds.split(" %")[0]) < 0
 
@@ -228,7 +229,7 @@ def test_few_rounds_that_agree_by_chance_have_the_usual_deviation() -> None:
 def test_two_rounds_are_too_few_to_judge() -> None:
     old, new = a_run(1.0), a_run(5.0, rounds=2)
     assert compare.changes(old, new) == []
-    assert "- fewer than 3 rounds: all 1 of suite" in compare.text(old, new)
+    assert "- fewer than 3 rounds: all 1 of suite" in compare_page.text(old, new)
 
 
 def test_what_is_not_judged_is_said() -> None:
@@ -237,7 +238,7 @@ def test_what_is_not_judged_is_said() -> None:
     alone = {"suite": "suite", "name": "alone", "rows": case["rows"][:1]}
     old["cases"] += [{**case, "name": "gone"}, {**case, "suite": "lost suite"}, alone]
     new["cases"] += [{**case, "name": "fresh"}, alone]
-    text = compare.text(old, new)
+    text = compare_page.text(old, new)
     for line in (
         "- times by themselves; accuracy, memory and the busy neighbour",
         "- only in the old run: suite, gone; all 1 of lost suite",
@@ -252,10 +253,10 @@ def test_another_machine_is_warned_of() -> None:
     old, new = (
         {**a_run(), "machine": {"cpu": "a", "torch_threads": threads}} for threads in (2, 4)
     )
-    text = "\n".join(compare.text(old, new))
+    text = "\n".join(compare_page.text(old, new))
     assert "**Another machine:** torch_threads was 2, now 4" in text
     assert "cpu was" not in text
-    assert "Another machine" not in "\n".join(compare.text(old, old))
+    assert "Another machine" not in "\n".join(compare_page.text(old, old))
 
 
 BROKEN: dict[str, tuple[str, str]] = {

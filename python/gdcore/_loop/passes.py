@@ -1,6 +1,6 @@
 """How a runner goes through the rows of an epoch: all at once, in batches, or as they are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -152,16 +152,13 @@ class InBatches:
             number = rows.number if order is None else len(order)
             parts.append((number, runner.run(1, order=order, batch_size=batch_size)))
             return parts[-1][1].outcome == "finished"
-        if order is None and batch_size >= rows.number:
-            parts.append((rows.number, runner.run(1, batch_size=batch_size)))
-            if parts[-1][1].outcome != "finished":
-                return False
-            self._scheduler.step()
-            return True
-        if order is None:
-            order = torch.arange(rows.number, device="cpu")
-        for batch in rows_in(order).split(batch_size):
-            parts.append((len(batch), runner.run(1, order=batch, batch_size=len(batch))))
+        batches: Iterable[Tensor | None] = (None,)
+        if order is not None or batch_size < rows.number:
+            whole = torch.arange(rows.number, device="cpu") if order is None else rows_in(order)
+            batches = whole.split(batch_size)
+        for batch in batches:
+            number = rows.number if batch is None else len(batch)
+            parts.append((number, runner.run(1, order=batch, batch_size=number)))
             if parts[-1][1].outcome != "finished":
                 return False
             self._scheduler.step()

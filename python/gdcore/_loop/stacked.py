@@ -1,8 +1,9 @@
 """Batches of data whose rows are several rows of features each."""
 
+from typing import Any
+
 import torch
 
-from .._native.problem import StopRule
 from .._native.runners import Ran, Runner
 from .._native.shuffle import Order, rows_in
 
@@ -23,10 +24,9 @@ class StackedRunner:
         self,
         epochs: int,
         *,
-        record_every: int = 0,
         order: Order | None = None,
         batch_size: int | None = None,
-        stop: StopRule | None = None,
+        **options: Any,
     ) -> Ran:
         stack = self._stack
         if order is not None:
@@ -34,9 +34,7 @@ class StackedRunner:
             first = rows_in(order)[:, None] * stack
             order = (first + torch.arange(stack, device="cpu")).reshape(-1)
         size = None if batch_size is None else batch_size * stack or None
-        return self._runner.run(
-            epochs, record_every=record_every, order=order, batch_size=size, stop=stop
-        )
+        return self._runner.run(epochs, order=order, batch_size=size, **options)
 
     def show(self) -> None:
         self._runner.show()

@@ -9,10 +9,13 @@ from .operations import Operation
 
 __all__ = ["Provenance", "memory_of"]
 
-_COPIES = "clone _unsafe_view _reshape_copy cat stack copy _to_copy index_select repeat flip roll"
+_COPIES = """
+    clone _unsafe_view _reshape_copy cat stack copy _to_copy repeat flip roll constant_pad_nd neg
+"""
 _MOVES = frozenset(_COPIES.split())
 """Operations whose results are numbers of their arguments, in other places; views are, too."""
-_SCALES = frozenset(("mul", "div"))
+_OF_THE_FIRST = frozenset(("mul", "div", "index", "index_select"))
+"""The same where only the first argument comes from the input."""
 
 
 def memory_of(tensor: Tensor) -> int:
@@ -58,6 +61,6 @@ class Provenance:
 
 
 def _moved(operation: Operation, args: Sequence[Any], touched: Sequence[Tensor]) -> bool:
-    if operation.value_name in _SCALES:
+    if operation.value_name in _OF_THE_FIRST:
         return len(touched) == 1 and args[0] is touched[0]
     return operation.is_view or operation.value_name in _MOVES
