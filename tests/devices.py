@@ -58,11 +58,12 @@ def on_host(emulated: emulator.Emulator, monkeypatch: pytest.MonkeyPatch) -> Any
         emulated.loss(model.name, (x, target, weight), parameters, mean, loss, gradients, dx)
 
     def train(model: Any, x: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> None:
-        parameters, mean, kind, settings, states, first, epochs, stops, *results = rest
-        losses, status, previous, records, every, _ = results
+        parameters, index, mean, kind, settings, states, first, epochs, stops, *results = rest
+        losses, status, previous, records, every, clip, norms, _ = results
         emulated.train(
             *(model.name, (x, target, weight), parameters, mean, kind.name, settings, states),
             *(range(first, first + epochs), losses, status, previous, stops, records, every),
+            *(clip, norms, index),
         )
 
     def legendre_p3(x: Tensor, grad: Tensor | None, out: Tensor) -> None:

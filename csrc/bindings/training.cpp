@@ -125,23 +125,9 @@ std::unique_ptr<Objective<T>> objective_of(const Problem& problem, const RunData
                                  order.shuffle.get(), data.batch_size, mean, threads, make});
 }
 
-/// The gradients whose norm is meant: those of parameters that require one.
-std::vector<Range> gradient_ranges(const Problem& problem, const std::vector<py::object>& parameters) {
-  static const Key* const requires_grad = new Key("requires_grad");
-  std::vector<Range> ranges;
-  Index offset = 0;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const Index size = problem.parameters[i].numel();
-    if (is_true(get(parameters[i], *requires_grad))) ranges.push_back({offset, size});
-    offset += size;
-  }
-  return ranges;
-}
-
 template <class T>
 LoopResult train_typed(const Problem& problem, const RunData& data, const Order& order, bool mean,
-                       std::vector<Trained>& trained, const std::vector<Range>& gradients, const Request& request,
-                       const Interrupt& interrupt) {
+                       std::vector<Trained>& trained, const Request& request, const Interrupt& interrupt) {
   const Index p = problem.parameter_count();
   const Index every = request.record_every;
   const Index recorded = every > 0 ? (request.epochs + every - 1) / every : 0;
@@ -165,8 +151,8 @@ LoopResult train_typed(const Problem& problem, const RunData& data, const Order&
                                   (data.batch_size == 0 ? order.steps : 1));
     const std::unique_ptr<Objective<T>> objective = objective_of<T>(problem, data, order, mean, request.threads);
     const Loop<T> loop = {
-        objective.get(), updates,          theta.get(),     state.get(), order.steps,           losses,      every,
-        records,         request.overflow, request.threads, gradients,   request.max_grad_norm, request.stop};
+        objective.get(), updates, theta.get(),      state.get(),     order.steps,           losses,
+        every,           records, request.overflow, request.threads, request.max_grad_norm, request.stop};
     result = run(loop, interrupt);
   }
   if (result.updates == 0) return result;
@@ -257,10 +243,8 @@ LoopResult Training::run(const RunData& data, const py::list& groups, const py::
   place(problem, trained);
   check_written(problem, trained);
   const Order order = read_order(problem, data, request.epochs);
-  const bool looks_at_norm = request.max_grad_norm >= 0 || request.stop != nullptr;
-  const std::vector<Range> gradients = looks_at_norm ? gradient_ranges(problem, parameters_) : std::vector<Range>();
   const auto typed = problem.x.is_double() ? train_typed<double> : train_typed<float>;
-  const LoopResult result = typed(problem, data, order, mean_, trained, gradients, request, interrupt);
+  const LoopResult result = typed(problem, data, order, mean_, trained, request, interrupt);
   if (result.updates > 0) leave(trained, state);
   return result;
 }

@@ -42,18 +42,35 @@ struct Finish {
   GDCORE_KERNEL void use(Index parameter, double sum, bool over) const {
     const Range& range = loop.range_of(parameter);
     const Index i = parameter - range.begin;
-    T gradient = static_cast<T>(sum * loop.factor());
+    const T gradient = static_cast<T>(sum * loop.factor());
     if (range.gradient != nullptr) static_cast<T*>(range.gradient)[i] = gradient;
-    if (!loop.updates || over) return;
-    S* const at = static_cast<S*>(range.slots.parameter) + i;
-    T state[kMaxState];
-    read_states<S>(range.slots, i, state);
-    const T before = read(at);
-    const T after = updated(range.settings, static_cast<double>(loop.epoch), range.slots, before, gradient, state);
-    write(at, after);
-    write_states<S>(range.slots, i, state);
-    if (loop.previous != nullptr) write(static_cast<S*>(loop.previous) + parameter, before);
-    loop.record<S>(loop.epoch, parameter, after);
+    if (loop.updates && !over) loop.update<S>(parameter, gradient);
+  }
+};
+
+/// The update of an epoch whose gradients are scaled by their norm, or whose norm is asked for. One block for all.
+template <class S>
+struct UpdateByNorm {
+  using T = Arithmetic<S>;
+  static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
+  static constexpr int kShared = kThreads / kWarpLanes;
+
+  const T* gradient;  ///< of θ
+  Loop loop;
+
+  template <class Context>
+  GDCORE_KERNEL void operator()(Context& c) const {
+    if (is_over(loop.status)) return;
+    double squares[1] = {};
+    for (Index q = c.thread(); q < loop.parameters; q += kThreads) {
+      squares[0] += loop.square(q, static_cast<double>(gradient[q]));
+    }
+    warp_sums(c, squares, 1, c.shared());
+    const double norm = square_root(block_sum<1>(c, c.shared(), 0));
+    if (c.thread() == 0 && loop.norms != nullptr) loop.norms[loop.epoch] = norm;
+    const T by = loop.clipping<T>(norm);
+    for (Index q = c.thread(); q < loop.parameters; q += kThreads) loop.update<S>(q, gradient[q] * by);
   }
 };
 

@@ -24,7 +24,7 @@ struct FitPoints {
   static constexpr int kBlockThreads = Model::kSums > 8 ? kMaxFitThreads / 2 : kMaxFitThreads;  ///< for registers
   static constexpr int kBlocks = 1;
   static constexpr int kSumsShared = kBlockThreads / kWarpLanes * Model::kSums;
-  static constexpr int kShared = kSumsShared + Model::kSums;
+  static constexpr int kShared = kSumsShared + 2 * Model::kSums;
 
   View x, target, loss_weight;
   int size;
@@ -35,6 +35,7 @@ struct FitPoints {
   GDCORE_KERNEL void operator()(Context& c) const {
     if (is_over(loop.status)) return;
     T* const theta = reinterpret_cast<T*>(c.shared() + kSumsShared);
+    T* const gradients = reinterpret_cast<T*>(c.shared() + kSumsShared + Model::kSums);
     const int own = c.thread();
     const bool owner = own < count - 1;
     const Range& range = loop.range_of(owner ? own : 0);
@@ -56,8 +57,9 @@ struct FitPoints {
         if (own == 0) *loop.status = loop.epoch + epoch;
         break;
       }
+      T gradient = owner ? static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 1 + own) * factor) : T(0);
+      if (loop.looks_at_norm()) gradient = gradient * clipping(c, epoch, gradient, gradients);
       if (owner) {
-        const T gradient = static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 1 + own) * factor);
         before = p;
         updates = true;
         p = updated(range.settings, static_cast<double>(loop.epoch + epoch), range.slots, p, gradient, state);
@@ -70,6 +72,18 @@ struct FitPoints {
     static_cast<T*>(range.slots.parameter)[place] = p;
     write_states<T>(range.slots, place, state);
     if (updates && loop.previous != nullptr) static_cast<T*>(loop.previous)[own] = before;
+  }
+
+  /// What the gradient is multiplied by, once every thread has put its own where all see it.
+  template <class Context>
+  GDCORE_KERNEL T clipping(Context& c, Index epoch, T gradient, T* gradients) const {
+    if (c.thread() < count - 1) gradients[c.thread()] = gradient;
+    c.sync();
+    double squares = 0;
+    for (int q = 0; q < count - 1; ++q) squares += loop.square(q, static_cast<double>(gradients[q]));
+    const double norm = square_root(squares);
+    if (c.thread() == 0 && loop.norms != nullptr) loop.norms[loop.epoch + epoch] = norm;
+    return loop.clipping<T>(norm);
   }
 
   /// The sums of all points, of each warp, into shared memory.
@@ -97,7 +111,7 @@ struct FitLinear {
   static constexpr int kBlockThreads = kMaxFitThreads;
   static constexpr int kBlocks = 1;
   static constexpr int kWarps = kMaxFitThreads / kWarpLanes;
-  static constexpr int kShared = kWarps + kMaxFitParameters + kMaxFitResiduals;
+  static constexpr int kShared = kWarps + 2 * kMaxFitParameters + kMaxFitResiduals;
 
   View x, target, loss_weight;
   int rows;
@@ -111,7 +125,8 @@ struct FitLinear {
   GDCORE_KERNEL void operator()(Context& c) const {
     if (is_over(loop.status)) return;
     T* const theta = reinterpret_cast<T*>(c.shared() + kWarps);
-    T* const residuals = reinterpret_cast<T*>(c.shared() + kWarps + kMaxFitParameters);
+    T* const gradients = reinterpret_cast<T*>(c.shared() + kWarps + kMaxFitParameters);
+    T* const residuals = reinterpret_cast<T*>(c.shared() + kWarps + 2 * kMaxFitParameters);
     const int parameters = static_cast<int>(loop.parameters);
     for (int q = c.thread(); q < parameters; q += c.threads()) {
       const Range& range = loop.range_of(q);
@@ -128,7 +143,8 @@ struct FitLinear {
         if (c.thread() == 0) *loop.status = epoch;
         break;
       }
-      gradient_pass(c, epoch, factor, residuals, theta);
+      gradient_pass(c, epoch, factor, residuals, gradients, theta);
+      if (loop.looks_at_norm()) update_by_norm(c, epoch, gradients, theta);
       c.sync();
     }
     for (int q = c.thread(); q < parameters; q += c.threads()) {
@@ -160,7 +176,8 @@ struct FitLinear {
   }
 
   template <class Context>
-  GDCORE_KERNEL void gradient_pass(Context& c, Index epoch, double factor, const T* residuals, T* theta) const {
+  GDCORE_KERNEL void gradient_pass(Context& c, Index epoch, double factor, const T* residuals, T* gradients,
+                                   T* theta) const {
     const int lane = c.thread() % plan.column_lanes, step = c.threads() / plan.column_lanes;
     const int parameters = static_cast<int>(loop.parameters);
     for (int base = 0; base < parameters; base += step) {
@@ -177,8 +194,29 @@ struct FitLinear {
         sum += static_cast<double>(part);
       }
       sum = lane_sum(c, sum, 1, plan.column_lanes);
-      if (there && lane == 0) update(epoch, q, static_cast<T>(sum * factor), theta);
+      if (!there || lane > 0) continue;
+      const T gradient = static_cast<T>(sum * factor);
+      if (loop.looks_at_norm()) {
+        gradients[q] = gradient;
+      } else {
+        update(epoch, q, gradient, theta);
+      }
     }
+  }
+
+  template <class Context>
+  GDCORE_KERNEL void update_by_norm(Context& c, Index epoch, const T* gradients, T* theta) const {
+    c.sync();
+    const int parameters = static_cast<int>(loop.parameters);
+    double squares[1] = {};
+    for (int q = c.thread(); q < parameters; q += c.threads()) {
+      squares[0] += loop.square(q, static_cast<double>(gradients[q]));
+    }
+    warp_sums(c, squares, 1, c.shared());
+    const double norm = square_root(block_sum<1>(c, c.shared(), 0));
+    if (c.thread() == 0 && loop.norms != nullptr) loop.norms[epoch] = norm;
+    const T by = loop.clipping<T>(norm);
+    for (int q = c.thread(); q < parameters; q += c.threads()) update(epoch, q, gradients[q] * by, theta);
   }
 
   GDCORE_KERNEL void update(Index epoch, int q, T gradient, T* theta) const {

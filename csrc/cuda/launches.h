@@ -4,12 +4,13 @@
 // the standard library, which nvcc's compilers would read again and again.
 #pragma once
 
+#include "cuda/indexed.h"
 #include "cuda/rules.h"
 #include "training/update_job.h"
 
 namespace gdcore::cuda {
 
-enum class Model : int { kLinear, kPolynomial, kLegendre };
+enum class Model : int { kLinear, kPolynomial, kLegendre, kIndexed };
 
 /// A model's squared error over rows, one storage for all tensors but the gradients: those of half types are float32,
 /// as a number that is rounded to float16 before the factor from above reaches it could vanish. Absent tensors are
@@ -17,13 +18,14 @@ enum class Model : int { kLinear, kPolynomial, kLegendre };
 struct Problem {
   Model model;
   Index rows;
-  Index columns;  ///< 1 but for linear
-  Index outputs;  ///< 1 but for linear
+  Index columns;  ///< 1 but for linear and indexed
+  Index outputs;  ///< 1 but for linear and indexed
   Index parameters;
   View x;
   View target;
   View loss_weight;
   const void* theta[kMaxTensors];
+  Places places;  ///< of an indexed model, which has no loss without a loop
   bool bias;
   bool mean;
   void* dx;
@@ -57,7 +59,8 @@ struct Launches {
   static void mse(Queue& queue, const MseProblem& problem, double* scratch);
   /// Loss and gradients, into what `loop` names.
   static void loss(Queue& queue, const Problem& problem, Loop loop, double* scratch);
-  /// `loop.epochs` epochs: one launch for all of them where one block is enough, else two for each.
+  /// `loop.epochs` epochs: one launch for all of them where one block is enough, else two for each, three
+  /// where the gradient's norm is looked at, or the model is indexed.
   static void train(Queue& queue, const Problem& problem, Loop loop, double* scratch);
   /// In place, for what gradients are of; `values` are aligned and without gaps.
   static void scale(Queue& queue, const View& values, Index size, void* data, const void* factor);

@@ -1,6 +1,7 @@
 // The launches of launches.h, for any Queue: run(body, blocks, threads) puts a kernel behind what was put there before.
 //
-// Scratch: the divisor of a weighted mean, then partial sums.
+// Scratch: the divisor of a weighted mean, then the gradient, where a loop needs it whole (and the weights of an
+// indexed model), then partial sums.
 #include "cuda/finish.h"
 #include "cuda/fit.h"
 #include "cuda/launches.h"
@@ -118,17 +119,50 @@ void fit(Queue& queue, const Problem& p, const Loop& loop) {
             1, plan.threads);
 }
 
+/// Epochs of a linear model of weights that are taken from θ.
+template <class S, class Queue>
+void train_indexed(Queue& queue, const Problem& p, Loop loop, double* scratch) {
+  const Index count = p.places.weights;
+  Arithmetic<S>* const gradient = reinterpret_cast<Arithmetic<S>*>(scratch);
+  S* const weights = reinterpret_cast<S*>(scratch + count);
+  double* const partials = scratch + 2 * count;
+  Problem linear = p;
+  linear.model = Model::kLinear;
+  for (const void*& tensor : linear.theta) tensor = nullptr;
+  linear.theta[0] = weights;
+  linear.parameters = count;
+  linear.bias = false;
+  Loop sums = loop;
+  sums.tensors = 1;
+  sums.ranges[0] = {0, count, gradient, {}, {}};
+  sums.updates = false;
+  queue.run(TakeWeights<S>{p.places, weights, loop}, 1, kThreads);
+  const Index end = loop.epoch + loop.epochs;
+  for (; loop.epoch < end; ++loop.epoch) {
+    sums.epoch = loop.epoch;
+    const Left left = pass<S>(queue, linear, loop.divisor, partials, loop.status);
+    queue.run(Finish<S>{partials, left.row_blocks, left.output_blocks, sums}, 1 + count, kThreads);
+    queue.run(UpdateIndexed<S>{p.places, gradient, weights, loop}, 1, kThreads);
+  }
+}
+
 template <class S, class Queue>
 void Launches<S, Queue>::train(Queue& queue, const Problem& p, Loop loop, double* scratch) {
   loop.divisor = divisor_of<S>(queue, p.mean, p.rows * p.outputs, p.loss_weight, scratch);
+  if (p.model == Model::kIndexed) return train_indexed<S>(queue, p, loop, scratch + 1);
   if constexpr (sizeof(S) >= 4) {
     if (fits_one_block(p.rows, p.columns, p.outputs)) return fit<S>(queue, p, loop);
   }
-  double* const partials = scratch + 1;
+  Arithmetic<S>* const gradient = reinterpret_cast<Arithmetic<S>*>(scratch + 1);
+  double* const partials = scratch + 1 + p.parameters;
+  const bool by_norm = loop.looks_at_norm();
+  for (int i = 0; by_norm && i < loop.tensors; ++i) loop.ranges[i].gradient = gradient + loop.ranges[i].begin;
   const Index end = loop.epoch + loop.epochs;
   for (; loop.epoch < end; ++loop.epoch) {
     const Left left = pass<S>(queue, p, loop.divisor, partials, loop.status);
+    loop.updates = !by_norm;
     queue.run(Finish<S>{partials, left.row_blocks, left.output_blocks, loop}, 1 + p.parameters, kThreads);
+    if (by_norm) queue.run(UpdateByNorm<S>{gradient, loop}, 1, kThreads);
   }
 }
 

@@ -89,7 +89,8 @@ void mse(const py::object& input, const py::object& target, const MaybeTensor& w
 }
 
 Problem problem_of(Model model, const py::object& x, const py::object& target, const MaybeTensor& weight,
-                   const std::vector<py::object>& parameters, bool mean, const MaybeTensor& dx) {
+                   const std::vector<py::object>& parameters, const std::vector<py::object>& index, bool mean,
+                   const MaybeTensor& dx) {
   if (parameters.empty() || parameters.size() > kMaxTensors) throw py::value_error("parameters: expected one to four");
   const DLTensor view = look(x);
   Problem p = {};
@@ -109,6 +110,14 @@ Problem problem_of(Model model, const py::object& x, const py::object& target, c
     p.outputs = look(parameters[0]).shape[0];
     p.bias = parameters.size() > 1;
   }
+  if ((model == Model::kIndexed) != !index.empty()) throw py::value_error("index: expected one for an indexed model");
+  if (model == Model::kIndexed) {
+    const DLTensor places = look(index.at(0));
+    p.columns = view.shape[1];
+    p.outputs = places.shape[0];
+    p.places = {integers(index.at(0), p.outputs * p.columns), integers(index.at(1), p.parameters + 1),
+                integers(index.at(2), 0), p.outputs * p.columns};
+  }
   const auto looked = p.columns == 1 && p.outputs == 1 && p.dx == nullptr ? &elements_view : &rows_view;
   p.x = looked(x);
   p.target = looked(target);
@@ -126,7 +135,7 @@ void lay_out_tensors(Loop& loop, const std::vector<py::object>& parameters, bool
 void loss(Model model, const py::object& x, const py::object& target, const MaybeTensor& weight,
           const std::vector<py::object>& parameters, bool mean, const py::object& loss,
           const std::vector<py::object>& gradients, const MaybeTensor& dx, const py::object& scratch_tensor) {
-  const Problem problem = problem_of(model, x, target, weight, parameters, mean, dx);
+  const Problem problem = problem_of(model, x, target, weight, parameters, {}, mean, dx);
   if (gradients.size() != parameters.size()) throw py::value_error("gradients: expected one for each parameter");
   Loop loop = {};
   lay_out_tensors(loop, parameters, problem.rows == 0);
@@ -141,12 +150,12 @@ void loss(Model model, const py::object& x, const py::object& target, const Mayb
 }
 
 void train(Model model, const py::object& x, const py::object& target, const MaybeTensor& weight,
-           const std::vector<py::object>& parameters, bool mean, Kind kind,
+           const std::vector<py::object>& parameters, const std::vector<py::object>& index, bool mean, Kind kind,
            const std::vector<std::vector<double>>& settings, const std::vector<std::vector<MaybeTensor>>& states,
            Index first_epoch, Index epochs, bool stops, const py::object& losses, const MaybeTensor& status,
-           const MaybeTensor& previous, const MaybeTensor& records, Index record_every,
-           const py::object& scratch_tensor) {
-  const Problem problem = problem_of(model, x, target, weight, parameters, mean, std::nullopt);
+           const MaybeTensor& previous, const MaybeTensor& records, Index record_every, double max_grad_norm,
+           const MaybeTensor& norms, const py::object& scratch_tensor) {
+  const Problem problem = problem_of(model, x, target, weight, parameters, index, mean, std::nullopt);
   if (settings.size() != parameters.size() || states.size() != parameters.size()) {
     throw py::value_error("settings, states: expected one for each parameter");
   }
@@ -172,6 +181,8 @@ void train(Model model, const py::object& x, const py::object& target, const May
   loop.previous = data(previous);
   loop.records = data(records);
   loop.record_every = record_every;
+  loop.max_grad_norm = max_grad_norm;
+  loop.norms = static_cast<double*>(data(norms));
   const DLTensor view = look(x);
   double* const memory = scratch_of(scratch_tensor, scratch(storage_of(view), problem));
   on_stream(storage_of(view), view.device.device_id, [&](auto launches, Stream& stream) {
@@ -253,6 +264,7 @@ PYBIND11_MODULE(_cuda, m) {
       .value("linear", Model::kLinear)
       .value("polynomial", Model::kPolynomial)
       .value("legendre", Model::kLegendre)
+      .value("indexed", Model::kIndexed)
       .finalize();
   py::native_enum<Kind>(m, "Kind", "enum.Enum")
       .value("SGD", Kind::kSgd)
@@ -279,9 +291,10 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("loss", &loss, py::arg("model"), py::arg("x"), py::arg("target"), py::arg("weight"), py::arg("parameters"),
         py::arg("mean"), py::arg("loss"), py::arg("gradients"), py::arg("dx"), py::arg("scratch"));
   m.def("train", &train, py::arg("model"), py::arg("x"), py::arg("target"), py::arg("weight"), py::arg("parameters"),
-        py::arg("mean"), py::arg("kind"), py::arg("settings"), py::arg("states"), py::arg("first_epoch"),
-        py::arg("epochs"), py::arg("stops"), py::arg("losses"), py::arg("status"), py::arg("previous"),
-        py::arg("records"), py::arg("record_every"), py::arg("scratch"));
+        py::arg("index"), py::arg("mean"), py::arg("kind"), py::arg("settings"), py::arg("states"),
+        py::arg("first_epoch"), py::arg("epochs"), py::arg("stops"), py::arg("losses"), py::arg("status"),
+        py::arg("previous"), py::arg("records"), py::arg("record_every"), py::arg("max_grad_norm"), py::arg("norms"),
+        py::arg("scratch"));
   m.def("scale", &scale, py::arg("tensor"), py::arg("factor"));
   m.def("legendre_p3", &legendre_p3, py::arg("x"), py::arg("grad"), py::arg("out"));
 }

@@ -70,14 +70,31 @@ struct Loop {
   Index record_every;
   Index parameters;
   Divisor divisor;
-  bool empty;  ///< no rows, no gradient: not 0 · (2 / 0)
+  bool empty;                 ///< no rows, no gradient: not 0 · (2 / 0)
+  double max_grad_norm = -1;  ///< of all that is updated; negative for no clipping
+  double* norms;              ///< [epoch], of the gradient before it is clipped
 
   GDCORE_KERNEL double factor() const { return empty ? 0.0 : 2.0 / divisor.get(); }
+  /// Whether all gradients are to be known before the first parameter is updated.
+  GDCORE_INLINE_MEMBER bool looks_at_norm() const { return max_grad_norm >= 0 || norms != nullptr; }
+  /// What gradients of this norm are multiplied by.
+  template <class T>
+  GDCORE_KERNEL T clipping(double norm) const {
+    const double coefficient = clip_coefficient(norm, max_grad_norm);
+    return max_grad_norm < 0 || coefficient >= 1 ? T(1) : static_cast<T>(coefficient);
+  }
   GDCORE_KERNEL const Range& range_of(Index parameter) const {
     int r = 0;
     while (r + 1 < tensors && parameter >= ranges[r + 1].begin) ++r;
     return ranges[r];
   }
+  /// Its part of the gradient's norm: none of a parameter that is frozen.
+  GDCORE_KERNEL double square(Index parameter, double gradient) const {
+    return range_of(parameter).settings.kind == Kind::kFrozen ? 0.0 : gradient * gradient;
+  }
+  /// One parameter's update, where it lies.
+  template <class S>
+  GDCORE_KERNEL void update(Index parameter, Arithmetic<S> gradient) const;
   template <class S>
   GDCORE_KERNEL void record(Index at_epoch, Index parameter, Arithmetic<S> value) const {
     if (records == nullptr || at_epoch % record_every != 0) return;
@@ -99,6 +116,21 @@ GDCORE_KERNEL void write_states(const Slots& slots, Index i, const Arithmetic<S>
   for (int k = 0; k < kMaxState; ++k) {
     if (slots.state[k] != nullptr) write(static_cast<S*>(slots.state[k]) + i, state[k]);
   }
+}
+
+template <class S>
+GDCORE_KERNEL void Loop::update(Index parameter, Arithmetic<S> gradient) const {
+  const Range& range = range_of(parameter);
+  const Index i = parameter - range.begin;
+  S* const at = static_cast<S*>(range.slots.parameter) + i;
+  Arithmetic<S> state[kMaxState];
+  read_states<S>(range.slots, i, state);
+  const Arithmetic<S> before = read(at);
+  const Arithmetic<S> after = updated(range.settings, static_cast<double>(epoch), range.slots, before, gradient, state);
+  write(at, after);
+  write_states<S>(range.slots, i, state);
+  if (previous != nullptr) write(static_cast<S*>(previous) + parameter, before);
+  record<S>(epoch, parameter, after);
 }
 
 }  // namespace gdcore::cuda

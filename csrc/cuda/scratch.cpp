@@ -20,10 +20,15 @@ Index mse_scratch(Storage storage, Index size, bool weighted) {
 Index scratch(Storage storage, const Problem& p) {
   const bool weighted = p.mean && p.loss_weight.data != nullptr;
   const Index weights = weight_partials(storage, p.rows * p.outputs, weighted);
-  const bool points = p.columns == 1 && p.outputs == 1 && p.dx == nullptr;
-  if (points) return 1 + larger(weights, (1 + p.parameters) * point_blocks(storage, p.rows, 1 + p.parameters));
-  const LinearPlan plan = linear_plan(storage, p.rows, p.columns, p.outputs);
-  return 1 + larger(weights, (plan.output_blocks + p.parameters) * plan.row_blocks);
+  const Index sums = p.model == Model::kIndexed ? p.places.weights : p.parameters;
+  Index partials = 0;
+  if (p.columns == 1 && p.outputs == 1 && p.dx == nullptr) {
+    partials = (1 + sums) * point_blocks(storage, p.rows, 1 + sums);
+  } else {
+    const LinearPlan plan = linear_plan(storage, p.rows, p.columns, p.outputs);
+    partials = (plan.output_blocks + sums) * plan.row_blocks;
+  }
+  return 1 + 2 * sums + larger(weights, partials);
 }
 
 }  // namespace gdcore::cuda

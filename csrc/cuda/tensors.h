@@ -69,6 +69,14 @@ inline View rows_view(const MaybeTensor& tensor) {
   return matrix_view(data_of(t), storage_of(t), t.shape[0], t.shape[1], t.strides[0], t.strides[1]);
 }
 
+/// So many int64 without gaps, or as many as there are.
+inline const Index* integers(py::handle tensor, Index count) {
+  const DLTensor view = look(tensor);
+  const bool whole = view.dtype.code == kDLInt && view.dtype.bits == 64 && is_contiguous(view);
+  if (!whole || numel_of(view) < count) throw py::value_error("index: expected int64 without gaps");
+  return static_cast<const Index*>(data_of(view));
+}
+
 inline Stream current_stream(int device) {
   void* stream = nullptr;
   if (exchange->current_work_stream(kDLCUDA, device, &stream) != 0) throw py::error_already_set();

@@ -6,12 +6,6 @@
 
 #include "kernels/updates.h"
 
-#if defined(__CUDACC__)
-#define GDCORE_HOST_DEVICE __host__ __device__
-#else
-#define GDCORE_HOST_DEVICE
-#endif
-
 namespace gdcore {
 
 /// The rule depends on the count of steps.

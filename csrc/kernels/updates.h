@@ -9,6 +9,12 @@
 
 #include "kernels/kernels.h"
 
+#if defined(__CUDACC__)
+#define GDCORE_HOST_DEVICE __host__ __device__
+#else
+#define GDCORE_HOST_DEVICE
+#endif
+
 namespace gdcore {
 
 /// Storage without arithmetic: the upper half of a float32, and IEEE's binary16.
@@ -43,6 +49,9 @@ struct Slots {
   const void* grad;
   void* state[kMaxState];
 };
+
+/// `torch.nn.utils.clip_grad_norm_` multiplies gradients by this where it is below 1 (or not a number).
+GDCORE_HOST_DEVICE inline double clip_coefficient(double norm, double max_norm) { return max_norm / (norm + 1e-6); }
 
 /// The update of `torch.optim.SGD`, with the state momentum_buffer (b):
 ///   g ← ±grad + weight_decay · p;  b ← momentum · b + (1 − dampening) · g  (b ← g where it is fresh);

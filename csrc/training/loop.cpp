@@ -116,23 +116,22 @@ class Updater {
 };
 
 template <class T>
-double norm(const T* gradient, const std::vector<Range>& ranges) {
+double norm(const T* gradient, const std::vector<ParameterUpdate>& updated) {
   double squares = 0.0;
-  for (const Range& range : ranges) {
-    for (Index i = range.offset; i < range.offset + range.size; ++i) {
+  for (const ParameterUpdate& u : updated) {
+    for (Index i = u.offset; i < u.offset + u.size; ++i) {
       squares = std::fma(static_cast<double>(gradient[i]), static_cast<double>(gradient[i]), squares);
     }
   }
   return std::sqrt(squares);
 }
 
-/// `torch.nn.utils.clip_grad_norm_`: everything times max_norm / (norm + 1e-6), if that is below 1 (or not a number).
 template <class T>
-void clip(T* gradient, const std::vector<Range>& ranges, double gradient_norm, double max_norm) {
-  const double coefficient = max_norm / (gradient_norm + 1e-6);
+void clip(T* gradient, const std::vector<ParameterUpdate>& updated, double gradient_norm, double max_norm) {
+  const double coefficient = clip_coefficient(gradient_norm, max_norm);
   if (coefficient >= 1.0) return;
-  for (const Range& range : ranges) {
-    for (Index i = range.offset; i < range.offset + range.size; ++i) gradient[i] *= static_cast<T>(coefficient);
+  for (const ParameterUpdate& u : updated) {
+    for (Index i = u.offset; i < u.offset + u.size; ++i) gradient[i] *= static_cast<T>(coefficient);
   }
 }
 
@@ -176,11 +175,11 @@ LoopResult make_steps(const Loop<T>& loop, const Interrupt& interrupt) {
       return {step + 1, step, Outcome::kDiverged};
     }
     if (looks_at_norm) {
-      const double gradient_norm = norm(gradient.get(), loop.gradients);
+      const double gradient_norm = norm(gradient.get(), loop.updates);
       if (loop.stop != nullptr && loop.stop->holds(static_cast<double>(loss), gradient_norm)) {
         return {step + 1, step, Outcome::kStopped};
       }
-      if (loop.max_grad_norm >= 0) clip(gradient.get(), loop.gradients, gradient_norm, loop.max_grad_norm);
+      if (loop.max_grad_norm >= 0) clip(gradient.get(), loop.updates, gradient_norm, loop.max_grad_norm);
     }
     std::copy_n(loop.theta, p, previous.get());
     updater.step();

@@ -22,12 +22,6 @@ struct StopRule {
   bool holds(double loss, double gradient_norm);
 };
 
-/// Elements of θ, from `offset` on.
-struct Range {
-  Index offset;
-  Index size;
-};
-
 template <class T>
 struct Loop {
   Objective<T>* objective;
@@ -35,14 +29,13 @@ struct Loop {
   T* theta;                               ///< parameters in their own dtype, rounded at every step
   T* state;                               ///< kMaxState arrays as long as θ
   Index steps;
-  T* losses;           ///< one for each step, taken before its update
-  Index record_every;  ///< 0 for never
-  T* records;          ///< θ after the update of steps 0, record_every, 2 record_every, …
-  double overflow;     ///< the least loss that counts as infinite and ends the loop; not a number for none
-  int threads;         ///< for updates that are worth more than one
-  const std::vector<Range>& gradients;  ///< whose norm is meant: the parameters that require one
-  double max_grad_norm;                 ///< negative for no clipping
-  StopRule* stop;                       ///< or null
+  T* losses;             ///< one for each step, taken before its update
+  Index record_every;    ///< 0 for never
+  T* records;            ///< θ after the update of steps 0, record_every, 2 record_every, …
+  double overflow;       ///< the least loss that counts as infinite and ends the loop; not a number for none
+  int threads;           ///< for updates that are worth more than one
+  double max_grad_norm;  ///< of all that is updated; negative for no clipping
+  StopRule* stop;        ///< or null
 };
 
 enum class Outcome { kFinished, kInterrupted, kDiverged, kStopped };

@@ -12,6 +12,7 @@ class Model:
     linear: Model
     polynomial: Model
     legendre: Model
+    indexed: Model
 
 class Kind:
     SGD: Kind
@@ -68,6 +69,7 @@ def train(
     target: Tensor,
     weight: Tensor | None,
     parameters: Sequence[Tensor],
+    index: Sequence[Tensor],
     mean: bool,
     kind: Kind,
     settings: Sequence[Sequence[float]],
@@ -80,6 +82,8 @@ def train(
     previous: Tensor | None,
     records: Tensor | None,
     record_every: int,
+    max_grad_norm: float,
+    norms: Tensor | None,
     scratch: Tensor,
 ) -> None: ...
 def scale(tensor: Tensor, factor: Tensor) -> None: ...

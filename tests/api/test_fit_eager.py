@@ -167,6 +167,26 @@ def test_clipping() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("method", ["stepwise", "compressed", "eager"])
+@pytest.mark.parametrize("what", ["max_grad_norm", "gradient_norm_below"])
+def test_the_norm_is_of_what_the_optimizer_holds(method: str, what: str) -> None:
+    x, y = data()
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1, dtype=torch.float64)
+    optimizer = torch.optim.SGD([model.bias], lr=0.1)
+    slopes = torch.autograd.grad(nn.functional.mse_loss(model(x), 10 + y), [*model.parameters()])
+    before, size = model.bias.detach().clone(), slopes[1].norm().item()
+    assert slopes[0].norm().item() > 0.01 * size
+    options: Any = {"max_grad_norm": size / 2}
+    if what == "gradient_norm_below":
+        options = {"stop": gdcore.stop_when(gradient_norm_below=1.0001 * size)}
+    loss_fn = nn.MSELoss()
+    history = gdcore.fit(model, loss_fn, optimizer, (x, 10 + y), epochs=1, method=method, **options)
+    assert history.plan.method == method
+    step = 0.05 * slopes[1] if what == "max_grad_norm" else torch.zeros(1)
+    torch.testing.assert_close(before - model.bias.detach(), step.double(), rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("way", ["fit", "train_step"])
 def test_gradients_are_left_alone_and_hooks_run(way: str) -> None:
     model, x, y = Network().double(), *data()

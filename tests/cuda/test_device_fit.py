@@ -14,7 +14,7 @@ import gdcore
 
 from ..native.problems import OPTIMIZERS, optimizer
 from .conftest import no_waiting
-from .test_emulated_fit import WAYS, X, Y
+from .test_emulated_fit import WAYS, Features, X, Y
 
 pytestmark = pytest.mark.cuda
 pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA path")
@@ -45,6 +45,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, Tensor]]] = {
     "flat": (lambda: nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), (X, Y[:, 0])),
     "polynomial": (lambda: gdcore.nn.PolynomialRegression(3), (X[:, 0], Y[:, 0])),
     "legendre": (lambda: gdcore.nn.LegendreRegression(), (X[:, 0], Y[:, 0])),
+    "features": (Features, (X, Y)),
 }
 
 
@@ -83,7 +84,7 @@ LEGENDRE = ("legendre", "compressed")
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("model", ["linear", "legendre"])
+@pytest.mark.parametrize("model", ["linear", "legendre", "features"])
 def test_around_the_loop(cuda: torch.device, way: str, model: str) -> None:
     here, there = twins(model)
     data = MODELS[model][1]
@@ -115,8 +116,11 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_any_affine_model(cuda: torch.device, function: str) -> None:
-    """Few rows, wherever they come from."""
+@pytest.mark.parametrize("method", ["compressed", "stepwise"])
+@pytest.mark.parametrize("copies", [1, 20_000])
+def test_any_affine_model(cuda: torch.device, function: str, method: str, copies: int) -> None:
+    """Few rows, wherever they come from: factorised on the CPU, or so many that the device does."""
+    x, y = X.double().repeat(copies, 1), Y.double().repeat(copies, 1)
     found = []
     for device in (cuda, torch.device("cpu")):
         w = torch.zeros(3, 1, dtype=torch.float64, device=device, requires_grad=True)
@@ -127,11 +131,11 @@ def test_any_affine_model(cuda: torch.device, function: str) -> None:
             lambda x, call=call, w=w, b=b: call(x, w, b),
             lambda h, y: torch.mean((h - y) ** 2),
             how,
-            (X.double().to(device), Y.double().to(device)),
+            (x.to(device), y.to(device)),
             epochs=30,
-            method="compressed",
+            method=method,
         )
-        assert history.plan.method == "compressed", history.plan
+        assert history.plan.method == method, history.plan
         found.append((history.loss, w.detach().cpu(), b.detach().cpu()))
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(mine, theirs, **CLOSE)

@@ -18,14 +18,16 @@ pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA p
 CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
 
 
-def runners(problem: Problem, name: str = "SGD with all options") -> tuple[Any, StepwiseRunner]:
+def runners(
+    problem: Problem, name: str = "SGD with all options", **options: Any
+) -> tuple[Any, StepwiseRunner]:
     """Of the problem, and on the CPU of its twin."""
     from gdcore._native.cuda_runner import CudaRunner
 
     other = twin(problem)
     return (
-        CudaRunner(problem, optimizer(name, problem.parameters)),
-        StepwiseRunner(other, optimizer(name, other.parameters)),
+        CudaRunner(problem, optimizer(name, problem.parameters), **options),
+        StepwiseRunner(other, optimizer(name, other.parameters), **options),
     )
 
 
@@ -120,12 +122,6 @@ def test_dtypes(on_host: Any, dtype: torch.dtype) -> None:
     torch.testing.assert_close(weight.detach().double(), wanted, rtol=0, atol=16 * unit)
 
 
-def test_gradient_norms_are_refused(on_host: Any) -> None:
-    mine, _ = runners(linear())
-    with pytest.raises(ValueError, match="no gradient_norm_below"):
-        mine.run(3, stop=StopRule(gradient_norm_below=1.0))
-
-
 def test_divergence(on_host: Any) -> None:
     problem = linear(30, 3, 2, torch.float32)
     mine = runners(problem, "SGD")[0]
@@ -152,7 +148,7 @@ def test_no_step_leaves_no_state(
     own = "momentum_buffer" if name[0] == "S" else "square_avg" if name[0] == "R" else "exp_avg_sq"
     state[bias] = {own: given}
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("no memory") if end == "out of memory" else RuntimeError("no")
 
     with monkeypatch.context() as patch:
@@ -212,8 +208,18 @@ def test_chunks_grow_with_what_they_take(
     monkeypatch.setattr(CudaLoop, "put", lambda loop, n: (made.append(n), put(loop, n)))
     clock = SimpleNamespace(perf_counter=lambda: seconds * sum(made))
     monkeypatch.setattr("gdcore._native.cuda_runner.time", clock)
-    runners(linear())[0].run(sum(chunks))
+    mine = runners(linear())[0]
+    mine._chunk = 1
+    mine.run(sum(chunks))
     assert made == chunks
+
+
+@pytest.mark.parametrize("stop", [None, StopRule(no_improvement_for=2000)])
+def test_a_small_fit_is_one_launch(on_host: Any, emulated: Any, stop: StopRule | None) -> None:
+    problem = linear(3, 1, 1, torch.float32)
+    ran = runners(problem)[0].run(2000, stop=stop)
+    assert ran.updates == 2000
+    assert emulated.launches() == 1
 
 
 @pytest.mark.parametrize("frozen", ["requires no gradient", "not in the optimizer"])

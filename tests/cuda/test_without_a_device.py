@@ -127,7 +127,8 @@ def test_linear_plan(storage: Any, columns: int, outputs: int) -> None:
         assert plan["row_blocks"] * sums <= 2**21
         parameters = outputs * (columns + 1)
         wanted = native.scratch(storage, rows, columns, outputs, parameters, False, True)
-        assert wanted == 1 + plan["row_blocks"] * (parameters + plan["output_blocks"])
+        partials = plan["row_blocks"] * (parameters + plan["output_blocks"])
+        assert wanted == 1 + 2 * parameters + partials
 
 
 def test_fits() -> None:
@@ -242,7 +243,10 @@ def test_unsuited() -> None:
     assert "to hold a parameter" in _cuda_loop.unsuited("linear", [p], groups)
     groups = [{"params": [p], "lr": 0.1, "capturable": True}]
     assert "capturable=False" in _cuda_loop.unsuited("linear", [p], groups)
-    assert "has a kernel of its own" in _cuda_loop.unsuited("indexed", [p], groups)
+    groups = [{"params": [p], "lr": 0.1}]
+    assert _cuda_loop.unsuited("indexed", [p], groups, (2, 3)) is None
+    assert "at most 512 columns" in _cuda_loop.unsuited("indexed", [p], groups, (17, 3))
+    assert "at most 4 parameters" in _cuda_loop.unsuited("indexed", [p] * 5, groups, (1, 5))
     wide = torch.nn.Parameter(torch.ones(1, 600))
     assert "at most 512 columns" in _cuda_loop.unsuited("linear", [wide], [{"params": [wide]}])
     across = torch.nn.Parameter(torch.ones(3, 2).t())

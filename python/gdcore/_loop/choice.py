@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .. import _checks, _ops
 from .._native.optimizers import not_native, recognise_optimizer
-from .._native.problem import Problem, StopRule
 from .._native.runners import CompressedRunner, Runner, StepwiseRunner
 from .._recognition.losses import NotSquaredError, squared_error_on
 from .._recognition.models import recognise_model
@@ -58,11 +57,9 @@ class Chooser:
         method: str,
         strict: bool,
         max_grad_norm: float | None,
-        stop: StopRule | None = None,
     ) -> None:
         self._model, self._loss_fn, self._optimizer = model, loss_fn, optimizer
         self._method, self._strict, self._max_grad_norm = method, strict, max_grad_norm
-        self._stop = stop
 
     @cached_property
     def _eager_step(self) -> EagerStep:
@@ -159,12 +156,12 @@ class Chooser:
         on_cuda = not on_cpu and method == "stepwise" and device.type == "cuda"
 
         def runner(_: Rows, __: int | None) -> Runner:
-            made: Runner
+            kind: Callable[..., Runner]
             if on_cuda:
-                made = _cuda_runner(problem, self._optimizer)
+                kind = _cuda_runner()
             else:
-                kind: Any = CompressedRunner if method == "compressed" else StepwiseRunner
-                made = kind(problem, self._optimizer, max_grad_norm=self._max_grad_norm)
+                kind = CompressedRunner if method == "compressed" else StepwiseRunner
+            made = kind(problem, self._optimizer, max_grad_norm=self._max_grad_norm)
             return StackedRunner(made, seen.stack) if batched and seen.stack != 1 else made
 
         return Chosen(plan, dict(zip(seen.names, seen.parameters, strict=True)), runner, on_cuda)
@@ -184,13 +181,10 @@ class Chooser:
         """Why steps over the rows are not native there, or None where they are."""
         if _ops.cuda is None:
             return "device: expected a build of gdcore with its CUDA path to step there"
-        if self._max_grad_norm is not None:
-            return f"max_grad_norm: expected None to step on CUDA, got {self._max_grad_norm}"
-        if self._stop is not None and self._stop.gradient_norm_below is not None:
-            return "stop: expected no gradient_norm_below to step on CUDA, got it"
         from .._native.cuda_loop import unsuited
 
-        return unsuited(seen.kernel, seen.parameters, self._optimizer.param_groups)
+        indexed = (seen.outputs, seen.shape[1]) if seen.kernel == "indexed" else None
+        return unsuited(seen.kernel, seen.parameters, self._optimizer.param_groups, indexed)
 
     def _as_it_comes(self, epochs: int) -> "Chosen":
         """Of data that nobody has seen yet: natively, as far as what is read allows it."""
@@ -275,10 +269,10 @@ class Chosen(NamedTuple):
     """The plan of data that are read, with what the batches until now allowed."""
 
 
-def _cuda_runner(problem: Problem, optimizer: torch.optim.Optimizer) -> Runner:
+def _cuda_runner() -> Callable[..., Runner]:
     from .._native.cuda_runner import CudaRunner
 
-    return CudaRunner(problem, optimizer)
+    return CudaRunner
 
 
 def _check_device(rows: Rows, device: torch.device) -> None:

@@ -5,8 +5,8 @@ With n rows of q features and k outputs, m steps an epoch (1, or the batches), s
 - *stepwise*, the full batch of what one block holds: an epoch costs block_step + n (q + k) /
   block_elements; else, and for minibatches, an epoch costs m · step + n (q + k) s / bandwidth, for
   minibatches that bandwidth twice more (the rows are gathered once);
-- *compressed*: preparing costs factorising + 2 n (q + k)² / qr_flops; an epoch runs on the CPU and
-  costs what it costs there, over min(n, q + k) rows;
+- *compressed*: preparing costs factorising + 2 n (q + k)² / qr_flops, of few rows on the CPU; an
+  epoch runs on the CPU and costs what it costs there, over min(n, q + k) rows;
 - *eager*: an epoch costs m · eager_step + 6 n (q + 2 k) s / bandwidth.
 
 The constants are what data sheets and launch latencies of data centres' devices suggest: they have
@@ -15,6 +15,8 @@ not been measured.
 
 import torch
 
+from .._native.factor import WORK_ON_CPU
+from . import cost
 from .cost import Cost, Costs, compressed_epoch
 
 __all__ = ["choose"]
@@ -32,7 +34,7 @@ BANDWIDTH = 2.5e12
 LAUNCHING = 300e-6
 """Seconds to set a loop up, and to wait for its end."""
 FACTORISING = 1e-3
-"""Seconds for the smallest factorisation, on its way to the CPU."""
+"""Seconds for the smallest factorisation on a device, on its way to the CPU."""
 QR_FLOPS = 5e11
 """Floating-point operations a second of a tall QR in float64."""
 EAGER_STEP = 500e-6
@@ -69,5 +71,9 @@ def choose(
     if full and dtype in (torch.float32, torch.float64):
         work = 2 * rows * (columns + outputs) ** 2
         epoch = compressed_epoch(rows, columns, outputs)
-        compressed = Cost(LAUNCHING + FACTORISING + work / QR_FLOPS, epoch)
+        if work <= WORK_ON_CPU:
+            prepare = LAUNCHING + cost.FACTORISING + work / cost.QR_FLOPS
+        else:
+            prepare = LAUNCHING + FACTORISING + work / QR_FLOPS
+        compressed = Cost(prepare, epoch)
     return Costs(Cost(LAUNCHING, step), compressed, Cost(0.0, eager), epochs)

@@ -39,7 +39,6 @@ def choose(
         method=s.method,
         strict=s.strict,
         max_grad_norm=s.max_grad_norm,
-        stop=rule,
     )
     return rows, chooser.choose(rows, s.epochs)
 

@@ -10,7 +10,7 @@ from . import cuda_ops as _cuda_ops
 from .optimizers import not_native
 from .problem import Problem
 
-__all__ = ["CudaLoop", "unsuited"]
+__all__ = ["CudaLoop", "in_one_block", "unsuited"]
 
 _Group = dict[str, Any]
 _States = MutableMapping[Tensor, dict[str, Any]]
@@ -19,6 +19,7 @@ _KINDS = {
     "rmsprop": _cuda_ops.native.Kind.RMSprop,
     "adam": _cuda_ops.native.Kind.Adam,
 }
+_MOST_TENSORS = 4
 _MOST_COUNTED = 2**24
 """Where torch's count of steps, a float32, stays."""
 
@@ -38,10 +39,13 @@ class CudaLoop:
         steps: how many there will be at most.
         stops: whether a loss that is not finite ends the loop.
         record_every: record θ after every so many steps; 0 for never.
+        max_grad_norm: what the gradient's norm is clipped to, or None.
+        norms: whether the gradient's norm is wanted.
 
     Attributes:
         losses: of each step, before its update; undefined after the one at which the loop ended.
         records: θ after steps 0, record_every, 2 record_every, …, or None.
+        norms: of each step's gradient before it is clipped, over all that is trained, or None.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class CudaLoop:
         *,
         stops: bool = True,
         record_every: int = 0,
+        max_grad_norm: float | None = None,
+        norms: bool = False,
     ) -> None:
         self._problem, self._kind, self._stops = problem, _KINDS[rule], stops
         parameters, x = problem.parameters, problem.x
@@ -79,6 +85,9 @@ class CudaLoop:
         if record_every > 0:
             count = sum(p.numel() for p in parameters)
             self.records = x.new_empty(-(-steps // record_every), count)
+        self._max_grad_norm = -1.0 if max_grad_norm is None else max_grad_norm
+        self.norms = x.new_empty(steps, dtype=torch.float64) if norms else None
+        self._index = () if problem.index is None else _both_ways(problem.index, parameters)
         self._scratch: Tensor | None = None
 
     def put(self, steps: int, batch: tuple[Tensor, Tensor, Tensor | None] | None = None) -> None:
@@ -87,12 +96,15 @@ class CudaLoop:
         data = (problem.x, problem.y, problem.weight) if batch is None else batch
         if self._scratch is None:
             weighted = problem.mean and problem.weight is not None
-            self._scratch = _cuda_ops.scratch(problem.kernel, data, problem.parameters, weighted)
+            self._scratch = _cuda_ops.scratch(
+                problem.kernel, data, problem.parameters, weighted, index=problem.index
+            )
         torch.autograd.graph.increment_version(self.written)
         _cuda_ops.native.train(
             _cuda_ops.MODELS[problem.kernel],
             *data,
             [p.detach() for p in problem.parameters],
+            self._index,
             problem.mean,
             self._kind,
             self._numbers,
@@ -105,6 +117,8 @@ class CudaLoop:
             self._previous,
             self.records,
             self._every,
+            self._max_grad_norm,
+            self.norms,
             self._scratch,
         )
         self._count(self.made + steps)
@@ -148,13 +162,44 @@ class CudaLoop:
             step.fill_(count)
 
 
-def unsuited(kernel: str, parameters: Sequence[Tensor], groups: Sequence[_Group]) -> str | None:
-    """Why a `CudaLoop` does not take a model with these groups, or None where it does."""
-    if kernel not in _cuda_ops.MODELS:
-        return "model: expected one that has a kernel of its own to step on CUDA"
-    if kernel == "linear" and not _cuda_ops.linear_fits(parameters[0]):
-        shape = tuple(parameters[0].shape)
+def in_one_block(problem: Problem) -> bool:
+    """Whether many epochs of it are one launch."""
+    if problem.x.dtype.itemsize == 2:
+        return False
+    rows = problem.x.shape[0]
+    if problem.kernel == "indexed":
+        return False
+    linear = problem.kernel == "linear"
+    outputs, columns = problem.parameters[0].shape if linear else (1, 1)
+    fits: bool = _cuda_ops.native.fits_one_block(rows, columns, outputs)
+    return fits
+
+
+def _both_ways(index: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The place of each weight; where each parameter's weights begin, and which they are."""
+    places = index.reshape(-1)
+    members = places.argsort(stable=True)
+    ends = torch.arange(sum(p.numel() for p in parameters) + 1, device=index.device)
+    starts = torch.searchsorted(places[members], ends)
+    on = parameters[0].device
+    return index.contiguous().to(on), starts.to(on), members.to(on)
+
+
+def unsuited(
+    kernel: str,
+    parameters: Sequence[Tensor],
+    groups: Sequence[_Group],
+    indexed: tuple[int, int] | None = None,
+) -> str | None:
+    """Why a `CudaLoop` does not take a model with these groups, or None where it does.
+
+    An indexed model has so many outputs and columns.
+    """
+    shape = tuple(parameters[0].shape) if kernel == "linear" else indexed
+    if shape is not None and not _cuda_ops.linear_fits(shape, parameters[0].dtype):
         return f"model: expected at most 512 columns and 16 outputs on CUDA, got weight of {shape}"
+    if len(parameters) > _MOST_TENSORS:
+        return f"model: expected at most {_MOST_TENSORS} parameters on CUDA, got {len(parameters)}"
     if not all(p.is_contiguous() for p in parameters):
         return "model: expected contiguous parameters on CUDA"
     if all(_group_of(groups, p) is None for p in parameters):

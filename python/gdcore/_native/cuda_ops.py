@@ -32,6 +32,7 @@ MODELS = {
     "linear": native.Model.linear,
     "polynomial": native.Model.polynomial,
     "legendre": native.Model.legendre,
+    "indexed": native.Model.indexed,
 }
 
 
@@ -104,10 +105,14 @@ def scratch(
     parameters: Sequence[Tensor],
     weighted_mean: bool,
     dx: bool = False,
+    index: Tensor | None = None,
 ) -> Tensor:
     x = data[0]
     columns, outputs = _extent(model, x, parameters)
     count = sum(p.numel() for p in parameters)
+    if index is not None:
+        outputs, columns = index.shape
+        count = index.numel()
     storage = STORAGES[x.dtype]
     size = native.scratch(storage, len(x), columns, outputs, count, weighted_mean, dx)
     return _doubles(size, x)
@@ -118,12 +123,12 @@ def _extent(model: str, x: Tensor, parameters: Sequence[Tensor]) -> tuple[int, i
     return (x.shape[1], parameters[0].shape[0]) if model == "linear" else (1, 1)
 
 
-def linear_fits(weight: Tensor, dx: bool = False) -> bool:
-    """Whether the kernels take a linear model of this shape, else it is for matrix products."""
-    outputs, columns = weight.shape
+def linear_fits(shape: Sequence[int], dtype: torch.dtype, dx: bool = False) -> bool:
+    """Whether the kernels take a weight of this shape, else it is for matrix products."""
+    outputs, columns = shape
     if columns < 1 or outputs < 1 or not native.linear_fits(columns, outputs):
         return False
-    writes: bool = native.linear_writes_dx(STORAGES[weight.dtype], columns, outputs)
+    writes: bool = native.linear_writes_dx(STORAGES[dtype], columns, outputs)
     return writes or not dx
 
 
@@ -138,7 +143,7 @@ def linear_mse(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     _one_dtype(x=x, target=target, weight=weight, bias=bias, loss_weight=loss_weight)
     _checks.linear_mse(x, weight, bias, target, loss_weight)
-    if not linear_fits(weight, dx):
+    if not linear_fits(weight.shape, weight.dtype, dx):
         widened = _checks.widened
         loss, dweight, dbias, slope = _linear_mse_by_products(
             *(widened(x), widened(weight), widened(bias), widened(target), widened(loss_weight)),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..stopping import RuleState
 from . import interrupts as _interrupts
-from .cuda_loop import CudaLoop, unsuited
+from .cuda_loop import CudaLoop, in_one_block, unsuited
 from .loop import Ran, epoch_of_batches
 from .optimizers import rule_of
 from .problem import Problem, StopRule, checked
@@ -20,13 +20,16 @@ __all__ = ["CudaRunner", "CudaStep", "no_step"]
 
 _CHUNK = 0.02
 """Seconds of epochs that are put on the stream before anybody waits, and looks for Ctrl-C."""
+_OF_ONE_BLOCK = 4096
+"""Epochs of the first chunk where each is one block's: a twentieth of a second if they took three
+times what they are estimated to take."""
 
 
 class CudaRunner:
     """Every step passes over its rows; nothing waits for the device but the end of a chunk.
 
-    A small problem's chunk is one launch, a large one's two launches for each epoch. How epochs are
-    cut into chunks does not change the numbers.
+    A small problem's chunk is one launch, most often of all epochs; a large one's is two launches
+    for each epoch. How epochs are cut into chunks does not change the numbers.
 
     Raises:
         TypeError: dtypes that differ.
@@ -36,8 +39,16 @@ class CudaRunner:
 
     method = "stepwise"
 
-    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer) -> None:
-        reason = unsuited(problem.kernel, problem.parameters, optimizer.param_groups)
+    def __init__(
+        self,
+        problem: Problem,
+        optimizer: torch.optim.Optimizer,
+        *,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        index = problem.index
+        indexed = None if index is None else (index.shape[0], index.shape[1])
+        reason = unsuited(problem.kernel, problem.parameters, optimizer.param_groups, indexed)
         if reason is not None:
             raise ValueError(reason)
         if _captured(problem.x):
@@ -46,8 +57,10 @@ class CudaRunner:
                 "calls of train_step's step instead"
             )
         self._problem, self._optimizer = checked(problem), optimizer
+        self._clip = max_grad_norm
         self._rule: RuleState | None = None
-        self._chunk = 1  # epochs, until it is known how long they take
+        # Epochs, until it is known how long they take.
+        self._chunk = _OF_ONE_BLOCK if in_one_block(self._problem) else 1
 
     def run(
         self,
@@ -58,28 +71,38 @@ class CudaRunner:
         batch_size: int | None = None,
         stop: StopRule | None = None,
     ) -> Ran:
-        if stop is not None and stop.gradient_norm_below is not None:
-            raise ValueError(
-                "stop: expected no gradient_norm_below with 'stepwise' on CUDA, got it; "
-                "use 'compressed' or 'eager'"
-            )
         if stop is not None and (self._rule is None or self._rule.rule != stop):
             self._rule = RuleState(stop)
         rule = None if stop is None else self._rule
         if batch_size is not None:
+            if stop is not None and stop.gradient_norm_below is not None:
+                raise ValueError(
+                    "stop: expected gradient_norm_below with the full batch, got it with "
+                    "minibatches"
+                )
             return self._minibatches(order, batch_size, rule, record_every > 0)
-        ran = self._full_batch(epochs, record_every, rule)
+        norms = stop is not None and stop.gradient_norm_below is not None
+        ran = self._full_batch(epochs, record_every, rule, norms)
         if ran.updates > 0:
             mark_stepped(self._optimizer)
         return ran
 
-    def _loop(self, steps: int, record_every: int = 0) -> CudaLoop:
+    def _loop(self, steps: int, record_every: int = 0, norms: bool = False) -> CudaLoop:
         optimizer = self._optimizer
         held = (rule_of(optimizer), optimizer.param_groups, optimizer.state)
-        return CudaLoop(self._problem, *held, steps, record_every=record_every)
+        return CudaLoop(
+            self._problem,
+            *held,
+            steps,
+            record_every=record_every,
+            max_grad_norm=self._clip,
+            norms=norms,
+        )
 
-    def _full_batch(self, epochs: int, record_every: int, rule: RuleState | None) -> Ran:
-        loop = self._loop(epochs, record_every)
+    def _full_batch(
+        self, epochs: int, record_every: int, rule: RuleState | None, norms: bool
+    ) -> Ran:
+        loop = self._loop(epochs, record_every, norms)
         outcome = "finished"
         while outcome == "finished" and loop.made < epochs:
             if _interrupts.waiting():
@@ -105,8 +128,12 @@ class CudaRunner:
         self._chunk = max(int(count * _CHUNK / max(took, 1e-6)), 1)
         if rule is None or before is None:
             return "finished" if at is None else "diverged"
-        for i, loss in enumerate(loop.losses[first : loop.made].tolist()):
-            if rule.holds(loss):
+        losses = loop.losses[first : loop.made].tolist()
+        norms: list[Any] = [None] * len(losses)
+        if loop.norms is not None:
+            norms = loop.norms[first : loop.made].tolist()
+        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+            if rule.holds(loss, norm):
                 # The epochs before it are made again, from where the chunk began: the same bits.
                 with torch.no_grad():
                     for tensor, values in zip(loop.written, before, strict=True):
@@ -156,10 +183,10 @@ class CudaRunner:
 
     @property
     def largest_stable_lr(self) -> float | None:
-        return stepwise_limit(self._problem, self._optimizer, None)
+        return stepwise_limit(self._problem, self._optimizer, self._clip)
 
     def surely_stable(self, rate: float) -> bool:
-        return surely_stable(self._problem, self._optimizer, rate, None)
+        return surely_stable(self._problem, self._optimizer, rate, self._clip)
 
 
 def no_step(model: Any, optimizer: torch.optim.Optimizer) -> str | None:

@@ -14,7 +14,12 @@ from .. import _ops
 from .problem import Problem
 from .triangle import Block, Columns, threads_for, triangle
 
-__all__ = ["compressed", "features", "singular_values"]
+__all__ = ["WORK_ON_CPU", "compressed", "features", "singular_values"]
+
+WORK_ON_CPU = 10_000_000
+"""Floating-point operations up to which rows on a device are factorised on the CPU, which is done
+before a device's library has been launched.
+"""
 
 
 def features(problem: Problem) -> tuple[Callable[[int, int], Columns], Tensor]:
@@ -65,6 +70,9 @@ def compressed(problem: Problem) -> Problem:
     """
     columns_of, index = features(problem)
     n, outputs = problem.x.shape[0], len(index)
+    if not problem.x.is_cpu and 2 * n * (index.shape[1] + outputs) ** 2 <= WORK_ON_CPU:
+        problem = _on_cpu(problem)
+        columns_of, index = features(problem)
     y = problem.y.reshape(n, outputs)
     weight = None if problem.weight is None else problem.weight.reshape(n, outputs)
     if weight is not None and not (weight >= 0).all():
@@ -110,6 +118,17 @@ def compressed(problem: Problem) -> Problem:
         mean=False,
         flat=False,
         index=index.cpu(),
+    )
+
+
+def _on_cpu(problem: Problem) -> Problem:
+    """With its rows there, and its parameters where they are."""
+    weight, index = problem.weight, problem.index
+    return problem._replace(
+        x=problem.x.cpu(),
+        y=problem.y.cpu(),
+        weight=None if weight is None else weight.cpu(),
+        index=None if index is None else index.cpu(),
     )
 
 

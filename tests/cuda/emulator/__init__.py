@@ -22,7 +22,7 @@ from torch import Tensor
 HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
 STORAGES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-MODELS = {"linear": 0, "polynomial": 1, "legendre": 2}
+MODELS = {"linear": 0, "polynomial": 1, "legendre": 2, "indexed": 3}
 _NUMBERS = 9
 """Settings of a parameter, all NaN for one that is frozen."""
 KINDS = {"SGD": 0, "RMSprop": 1, "Adam": 2}
@@ -214,6 +214,9 @@ class Emulator:
         stops: bool = True,
         records: Tensor | None = None,
         record_every: int = 1,
+        max_grad_norm: float = -1.0,
+        norms: Tensor | None = None,
+        index: Sequence[Tensor] = (),
     ) -> None:
         self._call(
             "emulate_train",
@@ -223,6 +226,7 @@ class Emulator:
             _pointers(parameters),
             _sizes(parameters),
             len(parameters),
+            _pointers(index),
             int(mean),
             KINDS[kind],
             _numbers(settings),
@@ -232,6 +236,8 @@ class Emulator:
             int(stops),
             *map(_pointer, (losses, status, previous, records)),
             ctypes.c_int64(record_every),
+            ctypes.c_double(max_grad_norm),
+            _pointer(norms),
         )
 
     def scale(self, tensor: Tensor, factor: Tensor) -> None:

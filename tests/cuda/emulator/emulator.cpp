@@ -71,7 +71,7 @@ std::vector<double> scratch_memory(Index size) {
 }
 
 Problem problem_of(int model, Storage storage, const Tensor* data, void* const* theta, const Index* sizes, int tensors,
-                   int mean, void* dx) {
+                   int mean, void* dx, Index* const* index = nullptr) {
   Problem p = {};
   p.model = static_cast<Model>(model);
   p.rows = data[0].rows;
@@ -86,6 +86,11 @@ Problem problem_of(int model, Storage storage, const Tensor* data, void* const* 
     p.columns = data[0].columns;
     p.outputs = data[1].columns;
     p.bias = tensors > 1;
+  }
+  if (p.model == Model::kIndexed) {
+    p.columns = data[0].columns;
+    p.outputs = data[1].columns;
+    p.places = {index[0], index[1], index[2], p.outputs * p.columns};
   }
   const bool points = p.columns == 1 && p.outputs == 1 && dx == nullptr;
   const auto looked = [&](const Tensor& t) {
@@ -175,11 +180,11 @@ int emulate_loss(int storage, int backwards, int model, const Tensor* data, void
 }
 
 int emulate_train(int storage, int backwards, int model, const Tensor* data, void* const* theta, const Index* sizes,
-                  int tensors, int mean, int kind, const double* settings, void* const* states, Index first_epoch,
-                  Index epochs, int stops, void* losses, Index* status, void* previous, void* records,
-                  Index record_every) {
+                  int tensors, Index* const* index, int mean, int kind, const double* settings, void* const* states,
+                  Index first_epoch, Index epochs, int stops, void* losses, Index* status, void* previous,
+                  void* records, Index record_every, double max_grad_norm, double* norms) {
   const auto stored = static_cast<Storage>(storage);
-  const Problem p = problem_of(model, stored, data, theta, sizes, tensors, mean, nullptr);
+  const Problem p = problem_of(model, stored, data, theta, sizes, tensors, mean, nullptr, index);
   Loop loop = {};
   lay_out(loop, tensors, sizes);
   loop.empty = p.rows == 0;
@@ -198,6 +203,8 @@ int emulate_train(int storage, int backwards, int model, const Tensor* data, voi
   loop.previous = previous;
   loop.records = records;
   loop.record_every = record_every;
+  loop.max_grad_norm = max_grad_norm;
+  loop.norms = norms;
   std::vector<double> memory = scratch_memory(scratch(stored, p));
   return launched(stored, backwards,
                   [&](auto launches, auto& queue) { launches.train(queue, p, loop, memory.data()); });
