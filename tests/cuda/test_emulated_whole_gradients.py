@@ -1,4 +1,4 @@
-"""Steps that need all of the gradient at once, emulated: its norm, and weights that share parameters."""
+"""Steps that need the whole gradient, emulated: its norm, and weights that share parameters."""
 
 from typing import Any
 
