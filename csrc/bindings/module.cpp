@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, m) {
   gdcore::register_training(m);
   gdcore::register_triangle(m);
   gdcore::register_shuffle(m);
+  gdcore::register_squares(m);
   gdcore::register_watch(m);
   gdcore::register_step(m);
 }

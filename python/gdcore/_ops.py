@@ -262,4 +262,5 @@ StopRule = _core.StopRule
 shuffle = _core.shuffle
 triangle = _core.triangle
 scale_finite = _core.scale_finite
+sum_of_squares = _core.sum_of_squares
 Watch = _core.Watch

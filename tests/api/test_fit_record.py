@@ -58,6 +58,7 @@ def test_two_fits_leave_what_one_leaves(first: int, second: int) -> None:
             nn.init.zeros_(parameter)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         options: Any = {"record_every": 100, "validation": (x, y), "validate_every": 50}
+        options["method"] = "stepwise"  # what is chosen depends on the epochs
         return [
             gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=n, **options) for n in counts
         ]

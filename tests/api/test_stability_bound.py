@@ -29,16 +29,22 @@ def test_the_data_stay_as_they_are(kernel: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["linear", "polynomial"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("small", [0, 1500])
+@pytest.mark.parametrize("across", [False, True])
 def test_it_is_the_trace_of_the_hessian_whatever_the_blocks(
-    kernel: str, monkeypatch: pytest.MonkeyPatch
+    kernel: str, dtype: torch.dtype, small: int, across: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = problem(kernel)
+    given = problem(kernel, dtype)
+    if across:
+        given = given._replace(x=torch.stack([given.x, given.x], -1)[..., 0])
+    monkeypatch.setattr(_stability, "_SMALL", small)
     if kernel == "polynomial":
         features = torch.vander(given.x.double(), 4)
-        model: nn.Module = gdcore.nn.PolynomialRegression(3)
+        model: nn.Module = gdcore.nn.PolynomialRegression(3).to(dtype)
     else:
         features = torch.cat([given.x.double(), torch.ones(300, 1, dtype=torch.float64)], 1)
-        model = nn.Linear(5, 1)
+        model = nn.Linear(5, 1, dtype=dtype)
     trace = (2 / 300 * features.square().sum()).item()
     for elements in (1, 7, 100, 2**16):
         monkeypatch.setattr(_stability, "_BLOCK_ELEMENTS", elements)
@@ -52,6 +58,7 @@ def test_it_is_the_trace_of_the_hessian_whatever_the_blocks(
 
 def test_no_more_rows_than_a_block_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_stability, "_BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr(_stability, "_SMALL", 0)
     seen = []
     norm = torch.linalg.vector_norm
     monkeypatch.setattr(

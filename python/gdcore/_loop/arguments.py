@@ -65,17 +65,22 @@ def _count(name: str, value: Any, least: int) -> int:
     return count
 
 
-_COUNTS = {"epochs": 0, "validate_every": 1, "callback_every": 1}
-_OPTIONAL_COUNTS = ("batch_size", "log_every", "record_every")
+_COUNTS = (("epochs", 0), ("validate_every", 1), ("callback_every", 1))
+_OPTIONAL_COUNTS = (("batch_size", 1), ("log_every", 1), ("record_every", 1))
 
 
 def checked(settings: Settings, optimizer: torch.optim.Optimizer) -> Settings:
     """The settings, their counts as ints, their metrics by name, their callbacks in a list."""
-    given = [name for name in _OPTIONAL_COUNTS if getattr(settings, name) is not None]
-    least = {**_COUNTS, **dict.fromkeys(given, 1)}
-    counts = {name: _count(name, getattr(settings, name), low) for name, low in least.items()}
-    chosen, callbacks = chosen_metrics(settings.metrics), _callbacks(settings.callbacks)
-    settings = settings._replace(**counts, metrics=chosen, callbacks=callbacks)
+    mended: dict[str, Any] = {}
+    for name, least in _COUNTS + _OPTIONAL_COUNTS:
+        value = getattr(settings, name)
+        if type(value) is int and least <= value <= _MOST:  # nearly always, and soon seen
+            continue
+        if value is not None or (name, least) in _COUNTS:
+            mended[name] = _count(name, value, least)
+    mended["metrics"] = chosen_metrics(settings.metrics)
+    mended["callbacks"] = _callbacks(settings.callbacks)
+    settings = settings._replace(**mended)
     _check(settings, optimizer)
     return settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
     from .history_source import Source
 
-__all__ = ["DivergenceError", "History"]
+__all__ = ["DivergenceError", "History", "Rates"]
+
+Rates = tuple[list[float], int]
+"""The rates of all groups, and the number of epochs in which they were these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,6 @@ class History:
     parameters: dict[str, Tensor]
     record_every: int | None
     seconds: float
-    lr: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
     plan: Any = None
     step_loss: Tensor | None = None
     validation: dict[str, Tensor] = field(default_factory=dict)
@@ -67,6 +70,13 @@ class History:
     stopped: bool = False
     start: dict[str, Tensor] = field(default_factory=dict)
     _source: Source | None = field(default=None, repr=False)
+    _rates: tuple[Rates, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def lr(self) -> Tensor:
+        """The learning rate of each epoch's update: see above."""
+        # Made when it is asked for, which takes as long as many an epoch.
+        return _rates(self._rates)
 
     @property
     def recorded_epochs(self) -> range:
@@ -122,7 +132,6 @@ class History:
             parameters=joined["parameters"],
             record_every=self.record_every,
             seconds=self.seconds + other.seconds,
-            lr=torch.cat([self.lr, other.lr]) if both else (self.lr if len(self.lr) else other.lr),
             plan=other.plan,
             step_loss=None if steps[0] is None or steps[1] is None else torch.cat(steps),  # type: ignore[arg-type]
             validation=joined["validation"],
@@ -130,6 +139,7 @@ class History:
             stopped=other.stopped,
             start=self.start,
             _source=other._source if _of_one(self, other) else None,
+            _rates=self._rates + other._rates,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,6 +206,20 @@ class History:
         from .history_html import table
 
         return table(self)
+
+
+def _rates(runs: tuple[Rates, ...]) -> Tensor:
+    """The rate of every epoch; of each group, where there are several."""
+    if len(runs) == 1 and len(runs[0][0]) == 1:  # the usual case takes neither time nor memory
+        (rate,), count = runs[0]
+        return torch.full((), rate, dtype=torch.float64, device="cpu").expand(count)
+    groups = max((len(rates) for rates, _ in runs), default=1)
+    missing = float("nan")  # the rate of a group that a callback added later
+    rows = [rates + [missing] * (groups - len(rates)) for rates, _ in runs]
+    table = torch.tensor(rows, dtype=torch.float64, device="cpu")
+    counts = torch.tensor([count for _, count in runs], dtype=torch.int64, device="cpu")
+    values = table.reshape(-1, groups).repeat_interleave(counts, 0)
+    return values.squeeze(1) if values.shape[1] == 1 else values
 
 
 def _every(every: int | None, values: dict[str, Tensor]) -> range:

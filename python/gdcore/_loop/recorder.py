@@ -7,10 +7,8 @@ from torch import Tensor
 
 from .._native.runners import Ran
 from .explanation import Plan
-from .history import History
+from .history import History, Rates
 from .history_source import Source
-
-_CPU = torch.device("cpu")
 
 
 class Recorder:
@@ -45,7 +43,7 @@ class Recorder:
         self._losses: list[Tensor] = []
         self._steps: list[Tensor] = []
         self._records: list[Tensor] = []
-        self._rates: list[tuple[list[float], int]] = []
+        self._rates: list[Rates] = []
 
     def add(self, ran: Ran, rates: list[float]) -> None:
         count = ran.losses.shape[0]  # less time than `len`
@@ -78,7 +76,6 @@ class Recorder:
             parameters=self._recorded(),
             record_every=self.record_every,
             seconds=self.seconds,
-            lr=_rates(self._rates),
             plan=self._plan(),
             step_loss=_joined(self._steps, self._dtype) if self._keeps_steps else None,
             validation={
@@ -89,6 +86,7 @@ class Recorder:
             stopped=self.stopped,
             start=self._start,
             _source=self._source,
+            _rates=tuple(self._rates),
         )
 
     def _recorded(self) -> dict[str, Tensor]:
@@ -108,22 +106,4 @@ class Recorder:
 def _joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
     if not parts:
         return torch.empty(0, dtype=dtype, device="cpu")
-    if len(parts) > 1:
-        return torch.cat(parts)
-    # A run that was cut short leaves most of its memory unused.
-    part = parts[0]
-    return part.clone() if part.untyped_storage().nbytes() > 2 * part.nbytes + 64 else part
-
-
-def _rates(runs: list[tuple[list[float], int]]) -> Tensor:
-    """The rate of every epoch; of each group, where there are several."""
-    if len(runs) == 1 and len(runs[0][0]) == 1:  # the usual case takes neither time nor memory
-        (rate,), count = runs[0]
-        return torch.full((), rate, dtype=torch.float64, device=_CPU).expand(count)
-    groups = max((len(rates) for rates, _ in runs), default=1)
-    missing = float("nan")  # the rate of a group that a callback added later
-    rows = [rates + [missing] * (groups - len(rates)) for rates, _ in runs]
-    table = torch.tensor(rows, dtype=torch.float64, device="cpu")
-    counts = torch.tensor([count for _, count in runs], dtype=torch.int64, device="cpu")
-    values = table.reshape(-1, groups).repeat_interleave(counts, 0)
-    return values.squeeze(1) if values.shape[1] == 1 else values
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -121,7 +121,7 @@ class NativeLoop:
         if records is not None:
             records = records[: -(-updates // record_every)]
         if done < steps:
-            losses = losses[:done]
+            losses = losses[:done].clone()  # most of the memory may be unused
         return Ran(losses, None, records, done, outcome, raised, updates)
 
     def _rule_for(self, stop: StopRule | None, batches: bool) -> Any:

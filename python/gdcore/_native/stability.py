@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import _ops
 from .problem import Problem
 
 __all__ = ["curvature_bound", "largest_stable_lr", "surely_stable"]
@@ -14,6 +15,8 @@ __all__ = ["curvature_bound", "largest_stable_lr", "surely_stable"]
 _BLOCK_ELEMENTS = 2**16
 _DEVICE_BLOCK_ELEMENTS = 2**24
 _EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
+_SMALL = 2**14
+"""Numbers that are squared and added up in less time than torch takes to begin."""
 _FEW = 2**12
 """Places that Python looks at in less time than torch sorts them."""
 
@@ -29,6 +32,8 @@ def _blocks(x: Tensor) -> Iterable[Tensor]:
 
 def _squares(x: Tensor) -> float:
     """Σ x², rounded up: a block's sum is off by at most its size times ε."""
+    if x.is_cpu and x.numel() <= _SMALL:
+        return _ops.sum_of_squares(x) * (1 + x.numel() * _EPS[torch.float64])
     total = 0.0
     # A device's double costs nothing beside its memory, and its blocks are too large for a float.
     dtype = x.dtype if x.is_cpu else torch.float64
@@ -105,19 +110,35 @@ def largest_stable_lr(optimizer: Any, curvature: float) -> float | None:
     Reference:
         Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
     """
+    descent = _descent(optimizer)
+    return None if descent is None else descent.largest_rate(curvature)
+
+
+class _Descent(NamedTuple):
+    """What of SGD's settings decides about the largest rate."""
+
+    numerator: float
+    factor: float
+    weight_decay: float
+
+    def largest_rate(self, curvature: float) -> float | None:
+        curvature += self.weight_decay
+        return None if curvature <= 0 else self.numerator / (curvature * self.factor)
+
+
+def _descent(optimizer: Any) -> _Descent | None:
     first, *others = optimizer.param_groups
     momentum, dampening = first.get("momentum"), first.get("dampening")
     if dampening is None or first["maximize"] or any(_differ(first, other) for other in others):
         return None
-    weight_decay, nesterov = first["weight_decay"], first["nesterov"]
-    curvature += weight_decay
-    if curvature <= 0 or dampening >= 1:
+    if dampening >= 1:
         return None
-    if nesterov:
-        curvature *= 1 + 2 * momentum
+    factor = 1.0
+    if first["nesterov"]:
+        factor = 1 + 2 * momentum
     elif momentum != 0:
-        curvature *= 1 - dampening
-    return float(2 * (1 + momentum) / curvature)
+        factor = 1 - dampening
+    return _Descent(float(2 * (1 + momentum)), float(factor), float(first["weight_decay"]))
 
 
 def _differ(group: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -129,7 +150,8 @@ def surely_stable(
     problem: Problem, optimizer: torch.optim.Optimizer, rate: float, clip: float | None
 ) -> bool:
     """Whether there is no largest stable rate to be looked for, or it is surely above ``rate``."""
-    if clip is not None or largest_stable_lr(optimizer, 1.0) is None:
+    descent = None if clip is not None else _descent(optimizer)
+    if descent is None:
         return True
     x = problem.x
     plain = (x.is_cpu or x.is_cuda) and x.layout is torch.strided and x.numel() > 0
@@ -140,5 +162,5 @@ def surely_stable(
     bound = curvature_bound(problem)
     if bound is None:
         return False
-    limit = largest_stable_lr(optimizer, bound)
+    limit = descent.largest_rate(bound)
     return not math.isfinite(bound) or limit is None or rate <= limit
