@@ -89,14 +89,14 @@ if [ -n "$sanitizer" ]; then
   # A launch of every kind of kernel. None is captured into a graph, where memory cannot come from CUDA itself, as it
   # must for memcheck to know its ends; and torch asks for things that it expects to be refused.
   few="test_bits_of_the_emulator or test_updates_are_the_cpu_s or test_legendre or test_layouts or test_gradients_are_scaled
-    or (test_half_types and not wide)"
+    or (test_half_types and not wide) or test_divergence or (test_around_the_loop and (clipped or gradients or weights))"
   for tool in memcheck racecheck; do
     log=$(log_of "$tool")
     printf '\n== compute-sanitizer %s (after %d s)\n' "$tool" "$SECONDS"
     of_tool=()
     [ "$tool" = racecheck ] || of_tool=(--report-api-errors no)
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 70 120 "$sanitizer" --tool "$tool" ${of_tool[@]+"${of_tool[@]}"} \
-      --error-exitcode 9 "${run[@]}" tests/cuda/test_device_{losses,training,use}.py -k "${few//$'\n'/ }" > "$log" 2>&1
+      --error-exitcode 9 "${run[@]}" tests/cuda/test_device_{fit,losses,training,use}.py -k "${few//$'\n'/ }" > "$log" 2>&1
     status=$?
     tail -n 20 "$log"
     if grep -q "ERROR SUMMARY: [1-9]\|RACECHECK SUMMARY: [1-9]" "$log"; then

@@ -22,6 +22,7 @@ PYBIND11_MODULE(_core, m) {
   gdcore::register_triangle(m);
   gdcore::register_shuffle(m);
   gdcore::register_squares(m);
+  gdcore::register_apart(m);
   gdcore::register_watch(m);
   gdcore::register_step(m);
 }

@@ -28,7 +28,7 @@ class StateOf final : public OptimizerState {
   explicit StateOf(py::tuple plain_types) : torch_(std::move(plain_types)) {}
 
   std::vector<Trained> read(const py::list& groups, const py::dict& state, const std::vector<py::object>& parameters,
-                            const py::function& fresh) const override {
+                            const py::object& fresh) const override {
     std::vector<Trained> found;
     found.reserve(parameters.size());
     for_each_trained(groups, parameters, [&](const Kind& kind, py::handle group, std::size_t index) {
@@ -85,13 +85,14 @@ class StateOf final : public OptimizerState {
   }
 
   /// Whether there was no state yet.
-  bool look_at_state(const Kind& kind, py::handle group, const py::dict& state, const py::function& fresh,
+  bool look_at_state(const Kind& kind, py::handle group, const py::dict& state, const py::object& fresh,
                      Trained& trained) const {
     trained.update.step = 0.0;
     trained.update.single_step = false;
     if (!Kind::kCounts && !kind.used[0]) return false;
     PyObject* known = find(state, trained.parameter);
     const bool is_fresh = known == nullptr || !PyDict_Check(known) || lacks_all(known);
+    if (is_fresh && fresh.is_none()) return is_fresh;
     py::object values = is_fresh ? fresh(group, trained.parameter) : py::reinterpret_borrow<py::object>(known);
     if (is_fresh) trained.fresh = values;
     for (int k = 0; k < kMaxState; ++k) {

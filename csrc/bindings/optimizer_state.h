@@ -29,9 +29,10 @@ class OptimizerState {
   virtual ~OptimizerState() = default;
 
   /// The trained ones among `parameters`: held by a group, and requiring grad. `fresh(group, parameter)` makes the
-  /// state of one that has none yet. Throws what names the setting or state that the kernels do not take.
+  /// state of one that has none yet; where it is None, that is left out. Throws what names the setting or state that
+  /// the kernels do not take.
   virtual std::vector<Trained> read(const py::list& groups, const py::dict& state,
-                                    const std::vector<py::object>& parameters, const py::function& fresh) const = 0;
+                                    const std::vector<py::object>& parameters, const py::object& fresh) const = 0;
   /// What `read` would throw of the settings.
   virtual void check(const py::list& groups, const std::vector<py::object>& parameters) const = 0;
 };

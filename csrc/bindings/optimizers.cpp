@@ -179,7 +179,9 @@ class Optimizer {
     try {
       const MaybeReleaseGil release(pass.work);
       run_all(pass.views, pass.rule_of, Kind::kKernel, threads);
-    } catch (...) {  // a launch that failed, say, is no step
+    } catch (...) {
+      // A launch that failed, say, is no step, though those before it have updated what they were given: other devices'
+      // parameters, or the first of very many.
       for (std::size_t i = Kind::kCounts ? count : 0; i-- > 0;) pass.counters[i].go_back();
       throw;
     }

@@ -9,6 +9,7 @@ void register_losses(pybind11::module_& m);
 void register_optimizers(pybind11::module_& m);
 void register_shuffle(pybind11::module_& m);
 void register_squares(pybind11::module_& m);
+void register_apart(pybind11::module_& m);
 void register_step(pybind11::module_& m);
 void register_training(pybind11::module_& m);
 void register_triangle(pybind11::module_& m);

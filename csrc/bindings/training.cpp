@@ -231,7 +231,7 @@ Training::Training(const std::string& model, bool flat, std::vector<py::object> 
 
 void Training::check_run(const RunData& data, const py::list& groups, const py::dict& state) const {
   const Problem problem(model_, data.x, data.target, Given::kModel, flat_, parameters_, data.loss_weight, &index_);
-  std::vector<Trained> trained = optimizer_->read(groups, state, parameters_, fresh_);
+  std::vector<Trained> trained = optimizer_->read(groups, state, parameters_, py::none());
   place(problem, trained);
   check_written(problem, trained);
 }

@@ -1,6 +1,7 @@
 // The arithmetic of one thread, and what a kernel may ask of its block.
 //
-// A kernel is a struct with an operator() over a Context, and touches CUDA through that only:
+// A kernel is a struct with an operator() over a Context, and touches CUDA through that only (and through the
+// conversions of float16, elements.h, which a device has instructions for):
 //   thread(), threads(), block(), blocks()   numbers of this thread and block, and how many there are
 //   sync()                                   waits for the block's other threads
 //   exchange(value, mask)                    the value of lane (own lane xor mask) of the warp; all lanes take part

@@ -59,8 +59,9 @@ struct Launches {
   static void mse(Queue& queue, const MseProblem& problem, double* scratch);
   /// Loss and gradients, into what `loop` names.
   static void loss(Queue& queue, const Problem& problem, Loop loop, double* scratch);
-  /// `loop.epochs` epochs: one launch for all of them where one block is enough, else two for each, three
-  /// where the gradient's norm is looked at, or the model is indexed.
+  /// `loop.epochs` epochs: one launch for all of them where one block is enough, but for half types and indexed models;
+  /// else two for each, three where the gradient's norm is looked at, or the model is indexed. A weighted mean takes
+  /// two more, once.
   static void train(Queue& queue, const Problem& problem, Loop loop, double* scratch);
   /// In place, for what gradients are of; `values` are aligned and without gaps.
   static void scale(Queue& queue, const View& values, Index size, void* data, const void* factor);

@@ -79,7 +79,10 @@ inline const Index* integers(py::handle tensor, Index count) {
 
 inline Stream current_stream(int device) {
   void* stream = nullptr;
-  if (exchange->current_work_stream(kDLCUDA, device, &stream) != 0) throw py::error_already_set();
+  if (exchange->current_work_stream(kDLCUDA, device, &stream) != 0) {
+    const py::gil_scoped_acquire acquire;  // updates run without
+    throw py::error_already_set();
+  }
   return {static_cast<cudaStream_t>(stream)};
 }
 

@@ -175,7 +175,7 @@ constexpr Index linear_mse_scratch(Index columns, Index outputs) noexcept {
 }
 
 /// Rows of a block that is folded into a triangular factor.
-inline constexpr Index kTriangleRows = 64;
+inline constexpr Index kTriangleRows = 128;
 
 /// Makes r (columns × columns, row by row, nothing read below its diagonal) the factor of itself over a block. The
 /// block is column by column, each kTriangleRows long, and is written over.

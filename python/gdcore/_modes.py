@@ -6,6 +6,7 @@ from torch.autograd import forward_ad
 
 _is_compiling = torch.compiler.is_compiling
 _dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
 _functorch_active = torch._C._are_functorch_transforms_active
 _any_autocast = torch._C._is_any_autocast_enabled
 
@@ -18,6 +19,11 @@ def autocast_device(tensor: Tensor | None) -> str:
 def traced() -> bool:
     """Whether torch records, fakes or intercepts what is called."""
     return _is_compiling() or _dispatch_modes() > 0
+
+
+def defaults_changed() -> bool:
+    """Whether a default device may be set, which is a mode that torch's functions are called in."""
+    return _function_modes() > 0
 
 
 def transformed() -> bool:

@@ -263,4 +263,5 @@ shuffle = _core.shuffle
 triangle = _core.triangle
 scale_finite = _core.scale_finite
 sum_of_squares = _core.sum_of_squares
+expect_apart = _core.expect_apart
 Watch = _core.Watch

@@ -11,8 +11,11 @@ from torch.nn import Parameter
 
 import gdcore
 
+from ..devices import ON_CPU
 from .refusal import nothing_written, refused
 from .training_cases import line
+
+pytestmark = pytest.mark.usefixtures("device")
 
 LR = 0.1
 
@@ -38,6 +41,7 @@ def check(train: Train, model: nn.Module, x: Tensor, y: Tensor, argument: str, *
         train(model, optimizer, x, y)
 
 
+@ON_CPU
 @WAY
 def test_a_parameter_whose_elements_overlap(train: Train) -> None:
     model, x, y = nn.Linear(3, 2), torch.ones(5, 3), torch.zeros(5, 2)
@@ -108,7 +112,9 @@ def test_one_parameter_in_two_places(train: Train) -> None:
 
 @WAY
 @pytest.mark.parametrize("other", ["its parameter", "itself", "x"])
-def test_a_momentum_buffer_that_shares_memory(train: Train, other: str) -> None:
+def test_a_momentum_buffer_that_shares_memory(
+    train: Train, other: str, request: pytest.FixtureRequest
+) -> None:
     model, x, y = nn.Linear(3, 1), torch.ones(4, 3), torch.zeros(4, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
     step(model, optimizer, x, y)
@@ -118,10 +124,11 @@ def test_a_momentum_buffer_that_shares_memory(train: Train, other: str) -> None:
         "x": x[:1],
     }[other]
     optimizer.state[model.weight]["momentum_buffer"] = buffer
-    with (
-        nothing_written(x, y, model=model, optimizer=optimizer),
-        refused(ValueError, "momentum_buffer", "as it is written"),
-    ):
+    on_cpu = request.node.callspec.params["device"] == "cpu"
+    told = refused(ValueError, "momentum_buffer", "as it is written")
+    if other == "itself" and not on_cpu:  # where none with strides of its own is taken
+        told = refused(ValueError, "optimizer", "momentum_buffer contiguous")
+    with nothing_written(x, y, model=model, optimizer=optimizer), told:
         train(model, optimizer, x, y)
 
 
@@ -148,6 +155,7 @@ def test_neighbours_in_one_storage_are_apart(train: Train) -> None:
     assert (storage != before).tolist() == [True] * 6 + [False] * 6
 
 
+@ON_CPU
 def test_an_optimizer_checks_every_group_before_it_writes() -> None:
     good, bad = Parameter(torch.ones(2)), Parameter(torch.ones(1).expand(3))
     optimizer = gdcore.optim.SGD([{"params": [good]}, {"params": [bad]}], lr=LR, momentum=0.9)
@@ -159,6 +167,7 @@ def test_an_optimizer_checks_every_group_before_it_writes() -> None:
         optimizer.step()
 
 
+@ON_CPU
 @pytest.mark.parametrize("kind", ["parameter", "grad"])
 def test_an_optimizer_whose_buffer_shares_memory(kind: str) -> None:
     parameter = Parameter(torch.ones(3))

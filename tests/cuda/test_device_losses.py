@@ -60,6 +60,21 @@ def test_legendre(cuda: torch.device, dtype: torch.dtype) -> None:
         check(result.cpu(), sums.result(1 if name == "loss" else 2, len(p.x)), name)
 
 
+def test_legendre_p3(cuda: torch.device, dtype: torch.dtype) -> None:
+    x = torch.linspace(-2, 2, 70_001, dtype=dtype)
+    mine = x.to(cuda).requires_grad_()
+    value = gdcore.functional.legendre_p3(mine)
+    value.sum().backward()
+    exact = x.double()
+    # Few operations on numbers of at most 60, of which some meet their opposites.
+    close = {"rtol": 0, "atol": 300 * torch.finfo(dtype).eps}
+    torch.testing.assert_close(
+        value.detach().cpu().double(), (5 * exact**3 - 3 * exact) / 2, **close
+    )
+    assert mine.grad is not None
+    torch.testing.assert_close(mine.grad.cpu().double(), 3 * (5 * exact**2 - 1) / 2, **close)
+
+
 @pytest.mark.parametrize(("name", "reduction", "weighted"), selections())
 def test_autograd(cuda: torch.device, name: str, reduction: str, weighted: bool) -> None:
     """What the losses are on the CPU: value, gradients, and gradients of gradients."""

@@ -198,8 +198,11 @@ def test_steps_of_sgd_are_captured(pretended: None, monkeypatch: pytest.MonkeyPa
         how = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
         step = gdcore.train_step(model, nn.MSELoss(), how)
         if momentum:
-            with pytest.raises(RuntimeError, match="momentum_buffer: expected one"):
-                step(X, Y)
+            for state in ({}, {"momentum_buffer": None}):  # which torch's SGD once wrote
+                how.state[model.weight] = how.state[model.bias] = state
+                with pytest.raises(RuntimeError, match="momentum_buffer: expected one"):
+                    step(X, Y)
+            how.state.clear()
             with monkeypatch.context() as before:
                 before.setattr("gdcore._native.cuda_runner._captured", lambda x: False)
                 step(X, Y)

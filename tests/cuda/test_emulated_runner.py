@@ -252,3 +252,48 @@ def test_states_of_another_kind(on_host: Any) -> None:
     with pytest.raises(ValueError, match=r"momentum_buffer contiguous.*got shape .*float32"):
         mine.run(3)
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape", "dtype", "rows", "batch", "clips", "expected"),
+    [
+        ("linear", (1, 3), torch.float32, 40, None, True, 0),
+        ("linear", (1, 3), torch.float32, 40, 10, False, 1),
+        ("linear", (1, 3), torch.bfloat16, 40, None, False, 2),
+        ("linear", (1, 3), torch.float32, 10**6, None, False, 2),
+        ("linear", (1, 3), torch.float32, 10**6, None, True, 3),
+        ("linear", (2, 3), torch.float32, 2000, None, False, 2),
+        ("polynomial", (4,), torch.float64, 2000, None, False, 0),
+        ("indexed", (4,), torch.float64, 40, None, False, 3),
+    ],
+)
+def test_launches_are_counted(
+    on_host: Any,
+    kernel: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    rows: int,
+    batch: int | None,
+    clips: bool,
+    expected: int,
+) -> None:
+    from gdcore._native.cuda_loop import launches
+
+    assert launches(kernel, [torch.zeros(shape, dtype=dtype)], rows, batch, clips) == expected
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(3, 4096), (2000, 2097), (2040, 257)])
+def test_the_first_chunk_is_no_longer_than_its_rows_allow(
+    on_host: Any, rows: int, epochs: int
+) -> None:
+    """Nobody has seen yet how long an epoch takes, and Ctrl-C waits for the end of a chunk."""
+    columns = 15 if rows == 2040 else 1
+    mine, _ = runners(linear(rows, columns, 1, torch.float64), "Adam")
+    assert mine._chunk == epochs
+
+
+def test_settings_that_were_changed_to_what_no_optimizer_takes(on_host: Any) -> None:
+    mine, _ = runners(linear(10), "Adam")
+    mine._optimizer.param_groups[0]["betas"] = (0.9, 1.0)
+    with pytest.raises(ValueError, match="optimizer: expected betas below 1"):
+        mine.run(1)

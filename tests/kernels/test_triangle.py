@@ -6,8 +6,8 @@ from torch import Tensor
 
 from gdcore import _ops
 
-SIZES = [1, 2, 63, 64, 65, 128, 500]
-WIDTHS = [1, 2, 3, 8, 9, 33]
+SIZES = [1, 2, 127, 128, 129, 256, 500]
+WIDTHS = [1, 2, 3, 4, 5, 6, 8, 9, 33, 66]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -29,7 +29,7 @@ def expect_factor(r: Tensor, rows: Tensor) -> None:
     assert torch.equal(r, r.triu())
     norms = torch.linalg.vector_norm(rows, dim=0)
     scaled, r = rows / norms, r / norms
-    blocks = -(-len(rows) // 64)
+    blocks = -(-len(rows) // 128)
     allowed = 4 * torch.finfo(torch.float64).eps * (rows.shape[1] * (blocks + 1) + 16)
     assert (r.T @ r - scaled.T @ scaled).abs().max() <= allowed
 
@@ -42,7 +42,7 @@ def test_random_rows(n: int, columns: int, instruction_set: str) -> None:
 
 
 def test_bits_are_those_of_every_instruction_set(instruction_set: str) -> None:
-    rows = random(300, 7)
+    rows = random(300, 11)
     mine = factor_of(rows)
     before = _ops.active_instruction_set()
     _ops.choose_instruction_set("baseline")
@@ -61,7 +61,7 @@ def test_columns_are_read_where_they_lie(dtype: torch.dtype) -> None:
     whole = factor_of(x, None, y, weight=weight)
     expect_factor(whole, rows.double())
     pieces = torch.zeros_like(whole)
-    for piece in (slice(0, 64), slice(64, 200)):
+    for piece in (slice(0, 128), slice(128, 200)):
         _ops.triangle((x[piece], None, y[piece]), weight[piece], pieces)
     assert torch.equal(pieces, whole)
 
@@ -69,26 +69,27 @@ def test_columns_are_read_where_they_lie(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("exponent", [-1000, -530, 530, 1000])
 def test_squares_past_the_numbers(exponent: int) -> None:
     """A column of another size is that column times its size."""
-    rows, size = random(100, 4), 2.0**exponent
-    scale = torch.tensor([1.0, size, 1.0, size], dtype=torch.float64)
+    rows, size = random(100, 7), 2.0**exponent
+    scale = torch.tensor([1.0, size, 1.0, size, size, 1.0, size], dtype=torch.float64)
     expect_factor(factor_of(rows * scale) / scale, rows)
 
 
 def test_columns_that_depend_on_each_other() -> None:
     one = random(100, 1)
-    rows = torch.cat((torch.zeros(100, 1), one, 2 * one, random(100, 1, seed=1)), 1)
+    rows = torch.cat((torch.zeros(100, 1), one, 2 * one, random(100, 6, seed=1)), 1)
     r = factor_of(rows)
-    assert torch.equal(r[:, 0], torch.zeros(4))
+    assert torch.equal(r[:, 0], torch.zeros(9))
     expect_factor(r[1:, 1:], rows[:, 1:])
     assert r[2, 2].abs() <= 1e-14 * r[1, 1].abs()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite(value: float) -> None:
-    rows = random(100, 3)
-    rows[70, 1] = value
+@pytest.mark.parametrize("column", [1, 7])
+def test_what_is_not_finite(value: float, column: int) -> None:
+    rows = random(100, 9)
+    rows[70, column] = value
     r = factor_of(rows)
-    assert not r[:, 1].isfinite().all()
+    assert not r[:, column].isfinite().all()
     _ops.scale_finite(r, 2.0)
     assert r.isnan().all()
 

@@ -119,9 +119,9 @@ class Chooser:
         device = seen.device
         on_cpu = device == _CPU  # asking for its type makes a string
         _check_device(rows, device)
-        model = choose if on_cpu else _cuda_cost.choose
         size = None if batch_size is None else batch_size * seen.stack
-        costs = model(*seen.shape, seen.outputs, epochs, size, seen.dtype)
+        asked = (*seen.shape, seen.outputs, epochs, size, seen.dtype)
+        costs = choose(*asked) if on_cpu else self._costs_on_cuda(seen, asked)
         if not seen.affine:
             costs = costs._replace(compressed=None)
             if self._method == "compressed":
@@ -176,6 +176,15 @@ class Chooser:
         if no_steps is not None:
             return method, f"{no_steps}: {_HOW[method]}"
         return method, f"it costs least: {_HOW[method]}"
+
+    def _costs_on_cuda(self, seen: Recognised, asked: Any) -> Costs:
+        if _ops.cuda is None:  # then no steps are native there
+            return _cuda_cost.choose(*asked, launches=2)
+        from .._native.cuda_loop import launches
+
+        clips = self._max_grad_norm is not None
+        count = launches(seen.kernel, seen.parameters, seen.shape[0], asked[-2], clips)
+        return _cuda_cost.choose(*asked, launches=count)
 
     def _no_steps_on_cuda(self, seen: Recognised) -> str | None:
         """Why steps over the rows are not native there, or None where they are."""

@@ -1,19 +1,17 @@
 """Loops on CUDA: a problem, an optimizer's groups and state, and the launches."""
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from . import cuda_ops as _cuda_ops
+from .cuda_states import Group, Missing, Settings, States, group_of
 from .optimizers import not_native
-from .problem import Problem
+from .problem import Problem, expect_apart
 
-__all__ = ["CudaLoop", "in_one_block", "unsuited"]
+__all__ = ["CudaLoop", "both_ways", "in_one_block", "launches", "unsuited"]
 
-_Group = dict[str, Any]
-_States = MutableMapping[Tensor, dict[str, Any]]
 _KINDS = {
     "sgd": _cuda_ops.native.Kind.SGD,
     "rmsprop": _cuda_ops.native.Kind.RMSprop,
@@ -41,6 +39,7 @@ class CudaLoop:
         record_every: record θ after every so many steps; 0 for never.
         max_grad_norm: what the gradient's norm is clipped to, or None.
         norms: whether the gradient's norm is wanted.
+        index: `both_ways` of an indexed problem's.
 
     Attributes:
         losses: of each step, before its update; undefined after the one at which the loop ended.
@@ -52,22 +51,23 @@ class CudaLoop:
         self,
         problem: Problem,
         rule: str,
-        groups: Sequence[_Group],
-        state: _States,
+        groups: Sequence[Group],
+        state: States,
         steps: int,
         *,
         stops: bool = True,
         record_every: int = 0,
         max_grad_norm: float | None = None,
         norms: bool = False,
+        index: Sequence[Tensor] = (),
     ) -> None:
         self._problem, self._kind, self._stops = problem, _KINDS[rule], stops
         parameters, x = problem.parameters, problem.x
-        settings = [_Settings.of(rule, _group_of(groups, p), state.get(p, {})) for p in parameters]
+        settings = [Settings.of(rule, group_of(groups, p), state.get(p, {})) for p in parameters]
         for own, p in zip(settings, parameters, strict=True):
             own.check(state.get(p, {}), p)
-        self._numbers = [own.numbers for own in settings]
-        self._missing = _Missing(state)
+        self._settings = settings
+        self._missing = Missing(state)
         self._states: list[list[Tensor | None]] = []
         self._counters: list[tuple[Tensor, float]] = []
         for own, p in zip(settings, parameters, strict=True):
@@ -75,6 +75,7 @@ class CudaLoop:
             self._states.append([None if name is None else values[name] for name in own.states])
             if own.counts:
                 self._counters.append((values["step"], float(values["step"])))
+        expect_apart(problem, self._named())
         self.losses = x.new_empty(steps)
         self.made = 0
         self._every = max(record_every, 1)
@@ -87,7 +88,7 @@ class CudaLoop:
             self.records = x.new_empty(-(-steps // record_every), count)
         self._max_grad_norm = -1.0 if max_grad_norm is None else max_grad_norm
         self.norms = x.new_empty(steps, dtype=torch.float64) if norms else None
-        self._index = () if problem.index is None else _both_ways(problem.index, parameters)
+        self._index = index
         self._scratch: Tensor | None = None
 
     def put(self, steps: int, batch: tuple[Tensor, Tensor, Tensor | None] | None = None) -> None:
@@ -107,7 +108,7 @@ class CudaLoop:
             self._index,
             problem.mean,
             self._kind,
-            self._numbers,
+            [own.numbers for own in self._settings],
             self._states,
             self.made,
             steps,
@@ -126,9 +127,18 @@ class CudaLoop:
     @property
     def written(self) -> list[Tensor]:
         """The parameters that are trained, and all states."""
-        trained = zip(self._problem.parameters, self._numbers, strict=True)
-        states = (state for own in self._states for state in own if state is not None)
-        return [*(p for p, numbers in trained if numbers), *states]
+        return [tensor for _, tensor in self._named()]
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        found = []
+        problem = self._problem
+        held = zip(problem.names, problem.parameters, self._settings, self._states, strict=True)
+        for name, parameter, own, states in held:
+            if own.numbers:
+                found.append((name, parameter))
+            pairs = zip(own.states, states, strict=True)
+            found += [(str(key), state) for key, state in pairs if state is not None]
+        return found
 
     def wait(self) -> int | None:
         """Until all is done; after a divergence, put back the last finite θ and say when it was."""
@@ -162,20 +172,25 @@ class CudaLoop:
             step.fill_(count)
 
 
-def in_one_block(problem: Problem) -> bool:
-    """Whether many epochs of it are one launch."""
-    if problem.x.dtype.itemsize == 2:
+def launches(
+    kernel: str, parameters: Sequence[Tensor], rows: int, batch_size: int | None, by_norm: bool
+) -> int:
+    """How many a step is; 0 where one launch makes many of them."""
+    if in_one_block(kernel, parameters, rows if batch_size is None else min(rows, batch_size)):
+        return 0 if batch_size is None else 1
+    return 3 if kernel == "indexed" or by_norm else 2
+
+
+def in_one_block(kernel: str, parameters: Sequence[Tensor], rows: int) -> bool:
+    """Whether many epochs of a model over so many rows are one launch."""
+    if kernel == "indexed" or parameters[0].dtype.itemsize == 2:
         return False
-    rows = problem.x.shape[0]
-    if problem.kernel == "indexed":
-        return False
-    linear = problem.kernel == "linear"
-    outputs, columns = problem.parameters[0].shape if linear else (1, 1)
+    outputs, columns = parameters[0].shape if kernel == "linear" else (1, 1)
     fits: bool = _cuda_ops.native.fits_one_block(rows, columns, outputs)
     return fits
 
 
-def _both_ways(index: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def both_ways(index: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """The place of each weight; where each parameter's weights begin, and which they are."""
     places = index.reshape(-1)
     members = places.argsort(stable=True)
@@ -188,7 +203,7 @@ def _both_ways(index: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Ten
 def unsuited(
     kernel: str,
     parameters: Sequence[Tensor],
-    groups: Sequence[_Group],
+    groups: Sequence[Group],
     indexed: tuple[int, int] | None = None,
 ) -> str | None:
     """Why a `CudaLoop` does not take a model with these groups, or None where it does.
@@ -202,114 +217,6 @@ def unsuited(
         return f"model: expected at most {_MOST_TENSORS} parameters on CUDA, got {len(parameters)}"
     if not all(p.is_contiguous() for p in parameters):
         return "model: expected contiguous parameters on CUDA"
-    if all(_group_of(groups, p) is None for p in parameters):
+    if all(group_of(groups, p) is None for p in parameters):
         return "optimizer: expected to hold a parameter of model that requires grad, got none"
     return not_native(groups)
-
-
-def _group_of(groups: Sequence[_Group], parameter: Tensor) -> _Group | None:
-    """None for a parameter that is not trained."""
-    if not parameter.requires_grad:
-        return None
-    for group in groups:
-        if any(p is parameter for p in group["params"]):
-            return group
-    return None
-
-
-class _Settings(NamedTuple):
-    """One parameter's, in the order of ``csrc/cuda/arguments.h``, and the names of its states."""
-
-    numbers: list[float]
-    """Empty for a parameter that is frozen."""
-    states: tuple[str | None, str | None, str | None]
-    counts: bool = False
-    fused: bool = False
-    """Whether torch counts the steps on the device."""
-
-    @classmethod
-    def of(cls, rule: str, group: _Group | None, own: dict[str, Any]) -> "_Settings":
-        if group is None:
-            return cls([], (None, None, None))
-
-        def numbers(*names: str) -> list[float]:
-            return [float(group[name]) for name in names]
-
-        steps = float(own["step"]) if "step" in own else 0.0
-        if rule == "sgd":
-            found = numbers("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
-            fresh = own.get("momentum_buffer") is None
-            buffer = "momentum_buffer" if group["momentum"] != 0 else None
-            return cls([*found, 0.0, 0.0, float(fresh)], (buffer, None, None))
-        if rule == "rmsprop":
-            found = numbers("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
-            buffer = "momentum_buffer" if group["momentum"] > 0 else None
-            average = "grad_avg" if group["centered"] else None
-            return cls([*found, 0.0, 0.0, steps], ("square_avg", buffer, average), True)
-        rest = numbers("eps", "weight_decay", "decoupled_weight_decay", "maximize")
-        single = isinstance(group["lr"], Tensor) and group["lr"].dtype != torch.float64
-        found = [*numbers("lr"), float(single), *map(float, group["betas"]), *rest, steps]
-        largest = "max_exp_avg_sq" if group["amsgrad"] else None
-        return cls(found, ("exp_avg", "exp_avg_sq", largest), True, bool(group.get("fused")))
-
-    def check(self, own: dict[str, Any], parameter: Tensor) -> None:
-        """That what states there are lie in memory as the parameter does."""
-        for name in self.states:
-            state = None if name is None else own.get(name)
-            if state is not None and not (
-                state.is_contiguous()
-                and (state.shape, state.dtype) == (parameter.shape, parameter.dtype)
-                and state.device == parameter.device
-            ):
-                raise ValueError(
-                    f"optimizer: expected {name} contiguous, of shape {tuple(parameter.shape)} and "
-                    f"{parameter.dtype}, on {parameter.device} as its parameter, got shape "
-                    f"{tuple(state.shape)}, {state.dtype}, on {state.device}"
-                )
-
-    def fresh(self, own: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
-        """The states that there are not, as torch makes them."""
-        found = {}
-        if self.counts and "step" not in own:
-            double = torch.get_default_dtype() == torch.float64
-            found["step"] = torch.zeros(
-                (),
-                dtype=torch.float64 if double and not self.fused else torch.float32,
-                device=parameter.device if self.fused else "cpu",
-            )
-        for name in self.states:
-            if name is not None and own.get(name) is None:
-                found[name] = torch.zeros_like(parameter, requires_grad=False)
-        return found
-
-
-class _Missing:
-    """The states that an optimizer has not, which it gets with the first step that is made."""
-
-    def __init__(self, state: _States) -> None:
-        self._state = state
-        self._made: list[tuple[Tensor, dict[str, Tensor], dict[str, Any] | None]] = []
-        self._shown = False
-
-    def made(self, own: _Settings, parameter: Tensor) -> dict[str, Tensor]:
-        before = self._state.get(parameter)
-        with torch.inference_mode(False):  # they outlive whatever mode this is
-            fresh = own.fresh(before or {}, parameter)
-        if fresh:
-            self._made.append((parameter, fresh, None if before is None else dict(before)))
-        return fresh
-
-    def show(self, there: bool) -> None:
-        """Have the optimizer hold them, or what it held before."""
-        if there == self._shown:
-            return
-        self._shown = there
-        for parameter, fresh, before in self._made:
-            if there:
-                self._state.setdefault(parameter, {}).update(fresh)
-            elif before is None:
-                del self._state[parameter]
-            else:
-                own = self._state[parameter]
-                own.clear()
-                own.update(before)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..stopping import RuleState
 from . import interrupts as _interrupts
-from .cuda_loop import CudaLoop, in_one_block, unsuited
+from .cuda_loop import CudaLoop, both_ways, in_one_block, unsuited
 from .loop import Ran, epoch_of_batches
 from .optimizers import rule_of
 from .problem import Problem, StopRule, checked
@@ -20,15 +20,16 @@ __all__ = ["CudaRunner", "CudaStep", "no_step"]
 
 _CHUNK = 0.02
 """Seconds of epochs that are put on the stream before anybody waits, and looks for Ctrl-C."""
-_OF_ONE_BLOCK = 4096
-"""Epochs of the first chunk where each is one block's: a twentieth of a second if they took three
-times what they are estimated to take."""
+_OF_ONE_BLOCK = 2**12
+_ELEMENTS = 2**23
+"""Most epochs of the first chunk where each is one block's, and elements of all of them together:
+tens of milliseconds if one took ten times what it is estimated to take."""
 
 
 class CudaRunner:
     """Every step passes over its rows; nothing waits for the device but the end of a chunk.
 
-    A small problem's chunk is one launch, most often of all epochs; a large one's is two launches
+    A small problem's chunk is one launch, most often of all epochs; a large one's is two or three
     for each epoch. How epochs are cut into chunks does not change the numbers.
 
     Raises:
@@ -59,8 +60,11 @@ class CudaRunner:
         self._problem, self._optimizer = checked(problem), optimizer
         self._clip = max_grad_norm
         self._rule: RuleState | None = None
-        # Epochs, until it is known how long they take.
-        self._chunk = _OF_ONE_BLOCK if in_one_block(self._problem) else 1
+        self._index = () if index is None else both_ways(index, problem.parameters)
+        self._chunk = 1  # epochs, until it is known how long they take
+        if in_one_block(problem.kernel, problem.parameters, len(problem.x)):
+            elements = problem.x.numel() + problem.y.numel()
+            self._chunk = max(min(_ELEMENTS // max(elements, 1), _OF_ONE_BLOCK), 1)
 
     def run(
         self,
@@ -97,6 +101,7 @@ class CudaRunner:
             record_every=record_every,
             max_grad_norm=self._clip,
             norms=norms,
+            index=self._index,
         )
 
     def _full_batch(
@@ -220,7 +225,8 @@ def _expect_repeatable(rule: str, model: Any, optimizer: torch.optim.Optimizer) 
         )
     groups = [group for group in optimizer.param_groups if group["momentum"] != 0]
     held = {id(p) for group in groups for p in group["params"] if p.requires_grad}
-    if any(id(p) in held and not optimizer.state.get(p) for p in model.parameters):
+    states = [optimizer.state.get(p) or {} for p in model.parameters if id(p) in held]
+    if any(state.get("momentum_buffer") is None for state in states):
         raise RuntimeError(
             "momentum_buffer: expected one, as the step is being captured into a CUDA graph, got "
             "none; make a step before"

@@ -1,5 +1,6 @@
 """What a native step must know of an optimizer: that its own step is what runs, and its state."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from types import ModuleType
@@ -11,6 +12,7 @@ from torch.optim import lr_scheduler
 from torch.optim import optimizer as torch_optimizer
 
 from .. import optim
+from .._modes import defaults_changed
 from .._seen import Look
 
 __all__ = ["fresh_state", "not_native", "recognise_optimizer", "rule_of"]
@@ -111,6 +113,7 @@ def fresh_state(optimizer: torch.optim.Optimizer, group: dict[str, Any], p: Tens
         like.grad = like.detach()
         maker: Any = object.__new__(namesake)
         maker.__dict__.update(optimizer.__dict__, state=defaultdict(dict))
-        with torch.device("cpu"):  # where steps are counted, whatever the default device
+        # Steps are counted on the CPU, whatever the default device.
+        with torch.device("cpu") if defaults_changed() else contextlib.nullcontext():
             maker._init_group({**group, "params": [like]}, [], [], [], [], [], [])
         return dict(maker.state[like])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .. import _checks, _ops
 
-__all__ = ["Problem", "StopRule", "checked"]
+__all__ = ["Problem", "StopRule", "checked", "expect_apart"]
 
 
 class Problem(NamedTuple):
@@ -76,3 +76,17 @@ def checked(problem: Problem) -> Problem:
         a, b, c, d = parameters
         _checks.legendre_mse(x, a, b, c, d, y, weight, mine)
     return problem._replace(y=y, weight=weight, flat=False)
+
+
+def expect_apart(problem: Problem, written: list[tuple[str, Tensor]]) -> None:
+    """Check that what is written, parameters and states by name, lies apart from all else.
+
+    Raises:
+        ValueError: it shares memory with what is read or written beside it, or with itself.
+    """
+    mine = {id(tensor) for _, tensor in written}
+    read = [("x", problem.x), ("y", problem.y)]
+    if problem.weight is not None:
+        read.append(("weight", problem.weight))
+    read += zip(problem.names, problem.parameters, strict=True)
+    _ops.expect_apart(written, [pair for pair in read if id(pair[1]) not in mine])

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from .factor import compressed, singular_values
 from .loop import NativeLoop, Ran, training_of
-from .optimizers import fresh_state
-from .problem import Problem, StopRule, checked
+from .problem import Problem, StopRule, checked, expect_apart
 from .shuffle import Order
 from .stability import largest_stable_lr, surely_stable
 
@@ -150,6 +149,8 @@ class CompressedRunner:
             )
         else:
             problem = checked(problem)
+            trained = zip(problem.names, problem.parameters, strict=True)
+            expect_apart(problem, [pair for pair in trained if pair[1].requires_grad])
         self._outside = problem.parameters
         self._inside = tuple(
             torch.empty_like(p, dtype=torch.float64, device="cpu", requires_grad=False)
@@ -187,11 +188,11 @@ class CompressedRunner:
         if self._shown:
             return
         assert self._seen is not None
-        groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
+        held = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
         shown = [
             (outside, inside, seen)
             for outside, inside, seen in zip(self._outside, self._inside, self._seen, strict=True)
-            if outside.requires_grad and id(outside) in groups
+            if outside.requires_grad and id(outside) in held
         ]
         if shown:
             outsides, insides, seens = zip(*shown, strict=True)
@@ -203,8 +204,10 @@ class CompressedRunner:
             if not values:
                 continue
             state = self._optimizer.state[outside]
-            if any(state.get(key) is None for key in values):
-                state.update(fresh_state(self._optimizer, groups[id(outside)], outside))
+            with torch.inference_mode(False):  # a state outlives the mode
+                for key in [key for key in values if state.get(key) is None]:
+                    like = values[key] if key == "step" else outside
+                    state[key] = torch.empty_like(like, requires_grad=False)
             for key, value in values.items():
                 state[key].copy_(value)
         self._states_seen = _copied(self._states_outside())

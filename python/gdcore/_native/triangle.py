@@ -2,8 +2,9 @@
 
 The rows are taken in lanes, each a chain of blocks: a block is stacked under the last R, and
 factorised again. The lanes' factors are stacked and factorised in the end. Lanes and blocks depend
-on the shapes alone, and LAPACK gets one thread for each, so that the bits do not depend on the
-threads. Few columns are factorised by a kernel of gdcore's, which reads them where they lie.
+on the shapes alone, and each lane has one thread, so that the bits do not depend on the threads.
+A kernel of gdcore's factorises, which reads the columns where they lie; LAPACK where there are too
+many for its caches, and on a device.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ class Block(NamedTuple):
 Rows = Callable[[int, int], Block]
 """Rows [start, stop) of a matrix."""
 
-_BLOCK_ELEMENTS = 2**17
+_BLOCK_ELEMENTS = 2**18
 _DEVICE_BLOCK_ELEMENTS = 2**24
 _LANES = 4
 _MEMORY_ELEMENTS = 2**23
@@ -52,8 +53,8 @@ _MEMORY_ELEMENTS = 2**23
 _COPIES = 4
 """Of a block, while it is factorised."""
 
-_NARROW = 32
-"""Columns up to which LAPACK takes longer than the kernel, twice as long and more."""
+_NARROW = 512
+"""Columns up to which LAPACK takes longer than the kernel."""
 _SMALL = 512
 """Columns up to which a second thread of LAPACK's gains little, and waits long for a busy core."""
 
