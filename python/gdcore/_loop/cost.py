@@ -6,8 +6,8 @@ With n rows of q features and k outputs, m steps an epoch (1, or the batches), s
   two multiply-adds for each feature and output, and one pass over what is not in the cache;
 - *stepwise*: an epoch costs m · native_step + P(n, q, k, s), for minibatches n (q + k) s / gather
   more;
-- *compressed* (full batch): preparing costs factorising + 2 n (q + k)² / qr_flops; an epoch costs
-  native_step + P(min(n, q + k), q, k, 8), whatever n;
+- *compressed* (full batch): preparing costs F(n, q + k) = factorising + n (q + k) / qr_elements
+  + 2 n (q + k)² / qr_flops; an epoch costs native_step + P(min(n, q + k), q, k, 8), whatever n;
 - *eager*: an epoch costs m · eager_step + n (q + 2 k) s / eager_bandwidth, for minibatches
   n · loader_row more.
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Cost", "Costs", "choose", "compressed_epoch"]
+__all__ = ["Cost", "Costs", "choose", "compressed_epoch", "factorisation"]
 
 NATIVE_STEP = 35e-9
 """Seconds for the smallest native step, update and history included."""
@@ -35,8 +35,10 @@ PLANNING = 30e-6
 """Seconds to set any native loop up."""
 FACTORISING = 150e-6
 """Seconds for the Python around a factorisation."""
-QR_FLOPS = 11.5e9
-"""Floating-point operations a second of LAPACK's QR in float64."""
+QR_ELEMENTS = 1e9
+"""Elements a second that are brought to a factorisation in float64."""
+QR_FLOPS = 40e9
+"""Floating-point operations a second of a QR factorisation in float64."""
 EAGER_STEP = 250e-6
 """Seconds for the smallest eager step: forward, backward, update."""
 EAGER_BANDWIDTH = 3.2e9
@@ -77,6 +79,11 @@ def _pass(rows: int, columns: int, outputs: int, size: int) -> float:
     data = rows * (columns + outputs) * size
     memory = data / BANDWIDTH if data > CACHE else 0.0
     return max(4 * rows * columns * outputs / FLOPS[size], memory)
+
+
+def factorisation(rows: int, columns: int) -> float:
+    """Seconds to make so many rows few."""
+    return FACTORISING + rows * columns / QR_ELEMENTS + 2 * rows * columns**2 / QR_FLOPS
 
 
 def compressed_epoch(rows: int, columns: int, outputs: int) -> float:
@@ -121,9 +128,8 @@ def choose(
         eager += rows * LOADER_ROW
     compressed = None
     if full:
-        wide = columns + outputs
         compressed = Cost(
-            PLANNING + FACTORISING + 2 * rows * wide**2 / QR_FLOPS,
+            PLANNING + factorisation(rows, columns + outputs),
             compressed_epoch(rows, columns, outputs),
         )
     return Costs(Cost(PLANNING, step), compressed, Cost(0.0, eager), epochs)

@@ -5,8 +5,8 @@ With n rows of q features and k outputs, m steps an epoch (1, or the batches), s
 - *stepwise*, the full batch of what one block holds: an epoch costs block_step + n (q + k) /
   block_elements; else, and for minibatches, an epoch costs m l · launch + n (q + k) s / bandwidth
   for l launches a step, for minibatches that bandwidth twice more (the rows are gathered once);
-- *compressed*: preparing costs factorising + 2 n (q + k)² / qr_flops, of few rows on the CPU; an
-  epoch runs on the CPU and costs what it costs there, over min(n, q + k) rows;
+- *compressed*: preparing costs factorising + 2 n (q + k)² / qr_flops, of few rows what it costs
+  on the CPU; an epoch runs on the CPU and costs what it costs there, over min(n, q + k) rows;
 - *eager*: an epoch costs m · eager_step + 6 n (q + 2 k) s / bandwidth.
 
 The constants are what data sheets and launch latencies of data centres' devices suggest: they have
@@ -16,8 +16,7 @@ not been measured.
 import torch
 
 from .._native.factor import WORK_ON_CPU
-from . import cost
-from .cost import Cost, Costs, compressed_epoch
+from .cost import Cost, Costs, compressed_epoch, factorisation
 
 __all__ = ["choose"]
 
@@ -75,7 +74,7 @@ def choose(
         work = 2 * rows * (columns + outputs) ** 2
         epoch = compressed_epoch(rows, columns, outputs)
         if work <= WORK_ON_CPU:
-            prepare = LAUNCHING + cost.FACTORISING + work / cost.QR_FLOPS
+            prepare = LAUNCHING + factorisation(rows, columns + outputs)
         else:
             prepare = LAUNCHING + FACTORISING + work / QR_FLOPS
         compressed = Cost(prepare, epoch)
