@@ -105,8 +105,10 @@ class RuleState:
 
     def holds(self, loss: float, gradient_norm: float | None = None, epochs: int = 1) -> bool:
         """Whether to stop at this loss, which comes so many epochs after the one before."""
-        self._since = 0 if loss < self.best else self._since + epochs
-        self.best = min(loss, self.best)
+        if loss < self.best:  # which a loss that is no number is not
+            self.best, self._since = loss, 0
+        else:
+            self._since += epochs
         below, patience, norm_below = self.rule
         return (
             (below is not None and loss < below)

@@ -172,7 +172,8 @@ def fit(
     Batches come in the order in which a ``DataLoader`` gives them, drawn from the same generators:
     a loop over the loader with the same seeds sees the same batches and leaves the generators in
     the same state. A loader over a plain ``TensorDataset`` is not read but replayed; any other is
-    read once per epoch.
+    read once per epoch, and ahead of native steps: data that are made of the parameters as they
+    are at each step need ``method="eager"``.
 
     A native fit looks at the model and the loss when it begins. What a callback changes of them
     counts from the next fit: a hook, an attribute or the mode of the model, a tensor that it holds
@@ -202,7 +203,7 @@ def fit(
             call might leave something behind.
         validate_every: epochs between two evaluations.
         metrics: of the validation data: ``"mse"``, ``"r2"``, ``"mae"``, or functions of the
-            prediction and y that give one number, named as they are.
+            prediction and y that give one number, named as they are, each differently.
         max_grad_norm: scale each step's gradient down to this norm, as ``clip_grad_norm_`` does
             over all parameters of the optimizer.
         scheduler: any of ``torch.optim.lr_scheduler`` over this optimizer. ``ReduceLROnPlateau``
@@ -234,7 +235,8 @@ def fit(
         DivergenceError: the loss stopped being finite. The parameters hold the last finite values.
             (An update that goes past the finite numbers shows in the loss of the next epoch.)
         KeyboardInterrupt: Ctrl-C, answered within 100 ms (with more than a few million parameters,
-            within the time of some rows; eagerly, of a step). Parameters, optimizer and generators
+            within the time of some rows; eagerly, of a step; a validation, its metrics and a
+            scheduler's step are not cut short). Parameters, optimizer and generators
             are as after the last whole epoch, and the exception carries the `History` until then as
             ``history``; another fit goes on from there. So does any other exception that a callback
             raises.

@@ -90,6 +90,22 @@ def test_a_fit(kind: str, which: str) -> None:
     assert x.grad_fn is not None or x.grad is None
 
 
+@pytest.mark.parametrize("method", ["stepwise", "compressed", "eager"])
+def test_weights_that_are_negated(method: str) -> None:
+    """Read as they are, they would be of the other sign, and a sum would be, too."""
+    model, x, y, _ = problem("negated", "x")
+    other, weight = twin(model), negated(-torch.rand(9, dtype=torch.float64) - 0.5)
+    assert weight.is_neg()
+    loss, losses = nn.MSELoss(reduction="sum"), []
+    for each, given in ((model, weight), (other, weight.resolve_neg())):
+        optimizer = torch.optim.SGD(each.parameters(), lr=0.001)
+        data = (x.resolve_neg(), y)
+        ran = gdcore.fit(each, loss, optimizer, data, epochs=STEPS, weight=given, method=method)
+        losses.append(ran.loss)
+    assert losses[0][0] > 0
+    assert torch.equal(losses[0], losses[1])
+
+
 @EACH
 def test_a_step(kind: str, which: str) -> None:
     """Before and after a step with data as they should be: the native step is still there."""

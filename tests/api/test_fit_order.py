@@ -245,14 +245,27 @@ def test_workers_change_nothing() -> None:
 
 def test_groups_of_batches_of_what_does_not_fit_in_memory() -> None:
     """A reader hands over a few batches at a time, and says how large they are."""
-    from gdcore._loop.batches import Reader
+    from gdcore._loop.batches import Reader, groups
 
     x = torch.arange(40.0).reshape(20, 2)
     reader = Reader(DataLoader(TensorDataset(x, x), 3))
-    groups = list(reader.groups(most=12))
-    assert [(rows.number, size) for rows, size in groups] == [(6, 3), (6, 3), (6, 3), (2, 2)]
-    assert torch.equal(torch.cat([rows.y for rows, _ in groups]), x)
-    assert [(rows.number, size) for rows, size in reader.groups()] == [(20, 3)]
+    few = list(groups(reader.batches(), most=12))
+    assert [(rows.number, size) for rows, size in few] == [(6, 3), (6, 3), (6, 3), (2, 2)]
+    assert torch.equal(torch.cat([rows.y for rows, _ in few]), x)
+    assert [(rows.number, size) for rows, size in groups(reader.batches())] == [(20, 3)]
+
+
+def test_a_loader_whose_batches_were_resized() -> None:
+    """Its sampler of batches makes them: the loader's own number is not asked."""
+    x, y = tensors()
+    loader = DataLoader(TensorDataset(x, y), 32)
+    assert isinstance(loader.batch_sampler, BatchSampler)
+    loader.batch_sampler.batch_size = 5
+    model = nn.Linear(3, 2, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    history = gdcore.fit(model, nn.MSELoss(), optimizer, loader, epochs=1, record_steps=True)
+    assert history.step_loss is not None
+    assert len(history.step_loss) == len(list(loader))
 
 
 @pytest.mark.parametrize("method", ["stepwise", "eager"])

@@ -176,6 +176,27 @@ def test_early_stopping_restores_the_best(every: int, watch: str, method: str) -
     assert abs(model.get_parameter("weight").item() - 1) < 0.1
 
 
+def test_what_is_no_number_is_no_best() -> None:
+    """Nor does it hide the best that there was."""
+    values = iter([9.0, 1.0, math.nan, 50.0, 40.0, 45.0, 30.0])
+    seen: list[list[Tensor]] = []
+
+    def score(h: Tensor, y: Tensor) -> float:
+        return next(values, 60.0)
+
+    setup = Setup()
+    history = setup.fit(
+        20,
+        validation=(setup.x, setup.y),
+        metrics=score,
+        stop=stop_when(no_improvement_for=4, watch="score", restore_best=True),
+        callbacks=lambda epoch, loss, model: seen.append(setup.parameters()),
+    )
+    # Before the first step each metric is tried once: 1 is the value of epoch 0.
+    assert len(history.loss) == 5
+    assert all(map(torch.equal, setup.parameters(), seen[0]))
+
+
 def test_without_restoring_the_last_parameters_stay() -> None:
     model, optimizer, data, validation = overfitting()
     stop = stop_when(no_improvement_for=6, watch="loss")
@@ -250,6 +271,15 @@ def test_rules_that_do_not_fit_the_fit() -> None:
         setup.fit(stop=stop, validation=data, metrics=["mae"])
     with refused(ValueError, "metrics", "mse", "'f1'"):
         setup.fit(validation=data, metrics=["f1"])
+    for metrics in (["mse", gdcore.metrics.mse], [abs, abs], [lambda h, y: 1.0, lambda h, y: 2.0]):
+        with refused(ValueError, "metrics", "again"):
+            setup.fit(validation=data, metrics=metrics)
+    with refused(ValueError, "metrics", "'loss'"):
+
+        def loss(h: Tensor, y: Tensor) -> float:
+            return 0.0
+
+        setup.fit(validation=data, metrics=loss)
     with refused(ValueError, "metrics", "validation"):
         setup.fit(metrics=["mse"])
     assert all(map(torch.equal, setup.parameters(), Setup().parameters()))

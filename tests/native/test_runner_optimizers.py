@@ -3,12 +3,13 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from gdcore._native.problem import Problem
-from gdcore._native.runners import StepwiseRunner
+from gdcore._native.runners import CompressedRunner, StepwiseRunner
 
 from .problems import (
     DTYPES,
@@ -275,3 +276,23 @@ def test_a_frozen_parameter_stays(name: str) -> None:
     StepwiseRunner(problem, opt).run(3)
     assert torch.equal(before, problem.parameters[1])
     assert problem.parameters[1] not in opt.state
+
+
+@pytest.mark.parametrize(
+    "rate", [np.float32(0.07), np.float64(0.07), np.float16(0.07), np.int64(1)]
+)
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam"])
+@pytest.mark.parametrize("kind", [StepwiseRunner, CompressedRunner])
+def test_numbers_of_numpy_s(kind: Any, name: str, rate: Any) -> None:
+    """torch takes them, and a schedule whose factors are NumPy's makes some."""
+    problem = linear(dtype=torch.float64)
+    other = twin(problem)
+    mine, theirs = optimizer(name, problem.parameters), optimizer(name, other.parameters)
+    mine.param_groups[0]["lr"], theirs.param_groups[0]["lr"] = rate, rate
+    runner = kind(problem, mine)
+    runner.run(3)
+    runner.show()
+    for _ in range(3):
+        step_by_parts(other, theirs)
+    for p, q in zip(problem.parameters, other.parameters, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)

@@ -5,7 +5,7 @@ the same order: a `DataLoader` draws a seed for its workers when an epoch begins
 draws afterwards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +59,7 @@ def rows_of(data: Any, weight: Any = None, name: str = "data") -> Rows:
         weight = data[2]
     if weight is not None:
         _check_tensor("weight", weight)
+        weight = weight.resolve_neg()  # what reads its memory does not ask
     rows = Rows(x, y, weight)
     if rows.number == 0:
         first = x[0] if isinstance(x, tuple) else x
@@ -68,6 +69,10 @@ def rows_of(data: Any, weight: Any = None, name: str = "data") -> Rows:
         raise ValueError(
             f"{what} shape ({rows.number},), one for each row, or y's {tuple(y.shape)}, "
             f"got {tuple(weight.shape)}"
+        )
+    if weight is not None and (y.numel() == 0 or y.numel() % rows.number):
+        raise ValueError(
+            f"y: expected elements for each of {rows.number} weights, got shape {tuple(y.shape)}"
         )
     return rows
 
@@ -122,10 +127,12 @@ class Batches:
     def __init__(self, rows: Rows, loader: "DataLoader[Any]") -> None:
         self.rows = rows
         self.loader = loader
-        assert loader.batch_size is not None
-        self.batch_size: int = loader.batch_size
+        # The loader's own, which it does not ask: its sampler of batches makes them.
+        batches: Any = loader.batch_sampler
+        self.batch_size: int = batches.batch_size
+        self.drop_last: bool = batches.drop_last
         sampler = loader.sampler
-        if loader.drop_last and isinstance(sampler, _SIZED) and len(sampler) < self.batch_size:
+        if self.drop_last and isinstance(sampler, _SIZED) and len(sampler) < self.batch_size:
             raise ValueError(
                 f"batch_size: expected at most {len(sampler)}, all rows of an epoch, with "
                 f"drop_last, got {self.batch_size}"
@@ -135,7 +142,7 @@ class Batches:
     def lie_in_order(self) -> bool:
         """Whether every epoch takes all rows as they lie."""
         sampler, rows = self.loader.sampler, self.rows.number
-        left_out = self.loader.drop_last and rows % self.batch_size
+        left_out = self.drop_last and rows % self.batch_size
         return type(sampler) is SequentialSampler and len(sampler) == rows and not left_out
 
     def order(self) -> Order | None:
@@ -148,12 +155,12 @@ class Batches:
             return None
         order = _drawn(loader.sampler, rows)
         _check_within(order, rows)
-        least = self.batch_size if loader.drop_last else 1
+        least = self.batch_size if self.drop_last else 1
         if len(order) < least:
             raise ValueError(
                 f"sampler: expected to give at least {least} of the rows, got {len(order)}"
             )
-        if loader.drop_last:
+        if self.drop_last:
             count = len(order) - len(order) % self.batch_size
             order = order.first(count) if isinstance(order, Shuffled) else order[:count]
         return order
@@ -208,25 +215,47 @@ class Reader:
     def __init__(self, loader: "DataLoader[Any]") -> None:
         self.loader = loader
 
-    def groups(self, most: int = 1 << 24) -> Iterator[tuple[Rows, int]]:
-        """An epoch in groups of batches: their rows one after another, and the batch size.
-
-        Each batch of a group has that many rows, its last one may have fewer. A group holds about
-        ``most`` elements, so that data past memory can be read.
-        """
-        held: list[Rows] = []
-        elements = 0
+    def batches(self) -> Iterator[Rows]:
+        """Those of an epoch, each read when it is asked for."""
         for batch in self.loader:
             rows = rows_of(batch)
             check_weight(rows.weight, all_rows=False)
-            fits = held and rows.number <= held[0].number and held[-1].number == held[0].number
-            if held and (not fits or elements >= most):
-                yield _joined(held), held[0].number
-                held, elements = [], 0
-            held.append(rows)
-            elements += sum(t.numel() for t in (rows.x if isinstance(rows.x, tuple) else (rows.x,)))
-        if held:
+            yield rows
+
+
+def groups(batches: Iterable[Rows], most: int = 1 << 24) -> Iterator[tuple[Rows, int]]:
+    """Batches in groups: their rows one after another, and the batch size.
+
+    Each batch of a group has that many rows, its last one may have fewer. A group holds about
+    ``most`` elements, so that data past memory can be read.
+    """
+    held: list[Rows] = []
+    elements = 0
+    for rows in batches:
+        fits = held and rows.number <= held[0].number and held[-1].number == held[0].number
+        if held and (not fits or elements >= most or _form(rows) != _form(held[0])):
             yield _joined(held), held[0].number
+            held, elements = [], 0
+        held.append(_copied(rows))
+        elements += sum(t.numel() for t in _inputs(rows))
+    if held:
+        yield _joined(held), held[0].number
+
+
+def _inputs(rows: Rows) -> tuple[Tensor, ...]:
+    return rows.x if isinstance(rows.x, tuple) else (rows.x,)
+
+
+def _form(rows: Rows) -> Any:
+    """What rows that are joined have in common."""
+    tensors = (*_inputs(rows), rows.y, rows.weight)
+    return [None if t is None else (t.shape[1:], t.dtype, t.device) for t in tensors]
+
+
+def _copied(rows: Rows) -> Rows:
+    """A loader may read the next batch into the same memory."""
+    x = tuple(t.clone() for t in rows.x) if isinstance(rows.x, tuple) else rows.x.clone()
+    return Rows(x, rows.y.clone(), None if rows.weight is None else rows.weight.clone())
 
 
 def _joined(held: list[Rows]) -> Rows:
@@ -239,8 +268,6 @@ def _joined(held: list[Rows]) -> Rows:
     else:
         x = torch.cat([rows.x for rows in held])  # type: ignore[misc]
     weights = [rows.weight for rows in held if rows.weight is not None]
-    if weights and len(weights) != len(held):
-        raise ValueError("weight: expected in every batch or in none, got it in some")
     return Rows(x, torch.cat([rows.y for rows in held]), torch.cat(weights) if weights else None)
 
 

@@ -37,6 +37,10 @@ class EagerRunner:
         dtype = rows.y.dtype
         self._dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
 
+    def over(self, rows: Rows) -> "EagerRunner":
+        """The same step, over other rows."""
+        return EagerRunner(self._step, rows)
+
     def show(self) -> None:
         """Nothing to do: the parameters hold the state."""
 
@@ -57,9 +61,13 @@ class EagerRunner:
         stop: StopRule | None = None,
     ) -> Ran:
         if batch_size is not None:
-            if order is None:
-                order = torch.arange(self._rows.number, device="cpu")
-            return self._minibatches(rows_in(order).split(batch_size))
+            number = self._rows.number
+            if order is None and batch_size >= number:  # with as many targets as they may have
+                return self._minibatches([self._rows], [number])
+            rows = torch.arange(number, device="cpu") if order is None else rows_in(order)
+            orders = rows.split(batch_size)
+            picked = (_picked(self._rows, part) for part in orders)
+            return self._minibatches(picked, [len(part) for part in orders])
         if stop is not None and self._rule is None:
             self._rule = RuleState(stop)
         steps = self._run(itertools.repeat(self._rows, epochs), record_every)
@@ -68,10 +76,10 @@ class EagerRunner:
         records = torch.stack(steps.records) if steps.records else None
         return Ran(losses, None, records, done, steps.outcome, None)
 
-    def _minibatches(self, orders: tuple[Tensor, ...]) -> Ran:
-        steps = self._run((_picked(self._rows, order) for order in orders), 0)
+    def _minibatches(self, batches: Iterable[Rows], counts: list[int]) -> Ran:
+        steps = self._run(batches, 0)
         losses = steps.losses
-        taken = [len(order) for order in orders[: len(losses)]]
+        taken = counts[: len(losses)]
         total = math.fsum(n * loss for n, loss in zip(taken, losses, strict=True))
         mean = [] if steps.outcome == "interrupted" else [total / sum(taken)]
         return Ran(

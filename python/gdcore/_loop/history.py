@@ -27,8 +27,9 @@ class History:
     ``first + second`` is the record of two fits, one after the other.
 
     Attributes:
-        loss: one value for each epoch, taken before that epoch's update, in the model's dtype; in
-            minibatches the mean of the batches' losses, weighted by their rows.
+        loss: one value for each epoch, taken before that epoch's update, in the model's dtype, of
+            compressed rows in float64; in minibatches the mean of the batches' losses, weighted by
+            their rows.
         parameters: for each parameter's name, its values after the update of epochs
             0, ``record_every``, 2 ``record_every``, …: shape (records, \\*the parameter's). Empty
             where nothing was recorded.

@@ -9,8 +9,9 @@ from torch import Tensor
 from .._native.problem import StopRule
 from .._native.runners import Ran, Runner
 from .._native.shuffle import Order, rows_in
-from .batches import Batches, Reader, Rows
+from .batches import Batches, Reader, Rows, groups
 from .cost import Costs
+from .eager_runner import EagerRunner
 from .snapshot import Snapshot
 
 MakeRunner = Callable[[Rows, int | None], Runner]
@@ -132,7 +133,19 @@ class InBatches:
             data = self._data
             self._go_through(self._runner, data.rows, data.order(), data.batch_size, parts)
             return
-        for rows, batch_size in self._data.groups():
+        batches = self._data.batches()
+        for rows in batches:
+            # A model that is trained eagerly may draw random numbers as the loader does, or be what
+            # the loader's data depend on: nothing is read ahead of it.
+            if isinstance(self._runner, EagerRunner) and parts:
+                self._runner = self._runner.over(rows)
+            else:
+                self._runner = self._make(rows, rows.number)
+            if not self._go_through(self._runner, rows, None, rows.number, parts):
+                return
+            if not isinstance(self._runner, EagerRunner):
+                break
+        for rows, batch_size in groups(batches):
             self._runner = self._make(rows, batch_size)
             if not self._go_through(self._runner, rows, None, batch_size, parts):
                 return

@@ -26,12 +26,18 @@ def chosen_metrics(given: Any) -> dict[str, Metric]:
     chosen: dict[str, Metric] = {}
     for each in given:
         if callable(each):
-            chosen[getattr(each, "__name__", type(each).__name__)] = each
+            name, metric = getattr(each, "__name__", type(each).__name__), each
         elif isinstance(each, str) and each in metric_functions.BY_NAME:
-            chosen[each] = metric_functions.BY_NAME[each]
+            name, metric = each, metric_functions.BY_NAME[each]
         else:
             known = ", ".join(metric_functions.BY_NAME)
             raise ValueError(f"metrics: expected {known} or functions, got {each!r}")
+        if name in ("loss", *chosen):
+            raise ValueError(
+                f"metrics: expected names that differ, and none 'loss', got {name!r} again; "
+                "set the function's __name__"
+            )
+        chosen[name] = metric
     return chosen
 
 

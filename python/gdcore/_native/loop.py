@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _ops
+from .._optim.settings import plain
 from .optimizers import fresh_state, rule_of
 from .problem import Problem, StopRule
 from .shuffle import Order, Shuffled
@@ -96,7 +97,7 @@ class NativeLoop:
             problem.x,
             problem.y,
             problem.weight,
-            groups,
+            list(map(plain, groups)),
             state,
             losses,
             epochs,

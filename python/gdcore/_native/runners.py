@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .._optim.settings import plain
 from .factor import compressed, singular_values
 from .loop import NativeLoop, Ran, training_of
 from .problem import Problem, StopRule, checked, expect_apart
@@ -143,10 +144,9 @@ class CompressedRunner:
         dtype = problem.parameters[0].dtype
         if problem.x.is_cpu:
             # What is wrong with the data is said as it is said of those that are not compressed.
-            plain = training_of(problem, problem.mean, optimizer, problem.index)
-            plain.check_run(
-                problem.x, problem.y, problem.weight, optimizer.param_groups, optimizer.state
-            )
+            training = training_of(problem, problem.mean, optimizer, problem.index)
+            groups = list(map(plain, optimizer.param_groups))
+            training.check_run(problem.x, problem.y, problem.weight, groups, optimizer.state)
         else:
             problem = checked(problem)
             trained = zip(problem.names, problem.parameters, strict=True)
