@@ -187,3 +187,24 @@ def test_lines_of_what_is_trained_later(capsys: pytest.CaptureFixture[str]) -> N
     setup.fit(unfreeze, log_every=WHEN, method="stepwise")
     lines = capsys.readouterr().out.splitlines()
     assert ["b:" in line for line in lines] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["unfreezes", "adds", "exchanges"])
+def test_an_epoch_that_fails_leaves_nothing_of_what_is_trained_later(name: str) -> None:
+    change, options = CHANGES[name]
+    whole, broken = (Setup(Wrapped, **options) for _ in range(2))
+    whole.fit(change, batch_size=20, method="eager", epochs=WHEN + 3)
+    calls = 0
+
+    def fail(module: nn.Module, x: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3 * (WHEN + 3) + 2:
+            raise KeyboardInterrupt
+
+    broken.model.register_forward_pre_hook(fail)
+    with pytest.raises(KeyboardInterrupt) as info:
+        broken.fit(change, batch_size=20, method="eager")
+    assert len(info.value.history.loss) == WHEN + 3  # type: ignore[attr-defined]
+    ends = [list(one.model.parameters()) for one in (whole, broken)]
+    torch.testing.assert_close(*ends, rtol=0, atol=0)

@@ -131,9 +131,11 @@ def _dtype(data: Data) -> torch.dtype:
 
 
 def _tensors(model: Any, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What training a model changes."""
-    buffers = model.buffers() if isinstance(model, torch.nn.Module) else ()
-    return [*trained_by(optimizer), *buffers]
+    """What training a model changes, or would once a callback lets it be trained."""
+    tensors = [p for group in optimizer.param_groups for p in group["params"]]
+    if isinstance(model, torch.nn.Module):
+        tensors += [*model.parameters(), *model.buffers()]
+    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 def _epochs(

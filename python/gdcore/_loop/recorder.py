@@ -56,7 +56,7 @@ class Recorder:
         else:
             self._rates.append((rates, count))
         if ran.records is not None:
-            self._records.append(ran.records)
+            self._records.append(ran.records.cpu())
         if self._keeps_steps:
             self._steps.append(ran.losses if ran.step_losses is None else ran.step_losses)
 
