@@ -178,8 +178,9 @@ def fit(
     counts from the next fit: a hook, an attribute or the mode of the model, a tensor that it holds
     besides its parameters; so do data that are changed in place, under ``"compressed"`` or where
     features were formed of them. Changed learning rates and parameters count at once, as do others
-    in their place, and which of them are trained: the way is then chosen anew for the epochs that
-    are left, with which a rule of ``stop`` begins with a new best.
+    in their place, and which of them are trained: where it must be, the way is then chosen anew for
+    the epochs that are left. ``history.plan`` is the last one, and a rule of ``stop`` that looks at
+    the training of the full batch begins with a new best.
 
     After an epoch's update come, where they are due: validation, the scheduler's step, the printed
     line, the callbacks. "Every k" means after epochs 0, k, 2k, ….

@@ -150,6 +150,39 @@ def test_records_of_what_is_trained_no_longer() -> None:
 
 
 @METHODS
+def test_a_function_of_a_tensor_that_is_added(method: str) -> None:
+    """No module says what it is called, or that it is there."""
+    ends = []
+    for native in (True, False):
+        torch.manual_seed(0)
+        x = torch.randn(50, 3, dtype=torch.float64)
+        w, b = torch.zeros(3, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        optimizer = torch.optim.SGD([w.requires_grad_(True)], lr=0.05)
+
+        def model(x: Tensor, w: Tensor = w, b: Tensor = b) -> Tensor:
+            return x @ w + b
+
+        def later(epoch: int, *_: Any, optimizer: Any = optimizer, b: Tensor = b) -> None:
+            if epoch == WHEN:
+                optimizer.add_param_group({"params": [b.requires_grad_(True)], "lr": 0.1})
+
+        if native:
+            data = x, x.sum(1, keepdim=True) + 5
+            options: Any = {"epochs": EPOCHS, "record_every": 1, "callbacks": later}
+            history = gdcore.fit(model, nn.MSELoss(), optimizer, data, method=method, **options)
+            assert all(len(values) == EPOCHS for values in history.parameters.values())
+            assert len(history.parameters) == 2
+        else:
+            for epoch in range(EPOCHS):
+                optimizer.zero_grad()
+                nn.functional.mse_loss(model(x), x.sum(1, keepdim=True) + 5).backward()
+                optimizer.step()
+                later(epoch)
+        ends.append((w.detach(), b.detach()))
+    torch.testing.assert_close(*ends, rtol=1e-11, atol=1e-13)
+
+
+@METHODS
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("batch_size", [None, 20])
 def test_parameters_that_the_optimizer_does_not_hold(
