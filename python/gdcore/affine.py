@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._recognition.names import unique
 from ._recognition.normal import NormalForm, normal_form
 from ._recognition.reach import Reach
 from ._recognition.shapes import NoRuleError
@@ -213,7 +214,7 @@ def _verified(
     if problem is not None:
         return NotAffine(problem)
     return AffineForm(
-        names=tuple(names.get(id(p)) or f"param {i}" for i, p in enumerate(trained)),
+        names=unique(names.get(id(p)) or f"param {i}" for i, p in enumerate(trained)),
         parameters=tuple(trained),
         features=form.features,
         index=form.positions,

@@ -178,7 +178,10 @@ def fit(
     A native fit looks at the model and the loss when it begins. What a callback changes of them
     counts from the next fit: a hook, an attribute or the mode of the model, a tensor that it holds
     besides its parameters; so do data that are changed in place, under ``"compressed"`` or where
-    features were formed of them. Changed parameters and learning rates count at once.
+    features were formed of them. Changed learning rates and parameters count at once, as do others
+    in their place, and which of them are trained: where it must be, the way is then chosen anew for
+    the epochs that are left. ``history.plan`` is the last one, and a rule of ``stop`` that looks at
+    the training of the full batch begins with a new best.
 
     After an epoch's update come, where they are due: validation, the scheduler's step, the printed
     line, the callbacks. "Every k" means after epochs 0, k, 2k, ….
@@ -216,7 +219,8 @@ def fit(
         callback_every: epochs between two calls.
         progress: show a bar, with tqdm.
         log_every: print ``Epoch  100/1999 W: 1.746, b: 0.578 Cost: 0.048171`` every so many epochs.
-        record_every: keep the parameters after the update of every so many epochs.
+        record_every: keep the parameters after the update of every so many epochs. One that a
+            callback lets train stands in the records before with the value that it begins with.
         record_steps: keep the loss of each step.
         stop: what `gdcore.stop_when` returns.
         method: ``"auto"`` chooses; ``"stepwise"`` runs natively over the rows, ``"compressed"``

@@ -182,6 +182,20 @@ def test_names() -> None:
     assert taken(lambda x: x @ get(), [hidden["a"][0]], X).names == ("get.hidden.a.0",)
 
 
+def test_names_are_unique() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.W = nn.Parameter(tensor(3, 2).detach())
+
+        def forward(self, x: Tensor) -> Tensor:
+            prediction: Tensor = x @ self.W + x**2 @ W
+            return prediction
+
+    model = Both()
+    assert taken(model, [model.W, W], X).names == ("W", "W_1")
+
+
 def test_origin() -> None:
     assert taken(lambda x: A0 + A1 * x + A2 * x**2, [A0, A1, A2], FLAT).origin == (
         "1",

@@ -154,3 +154,33 @@ def test_records_are_evenly_spaced_however_the_fit_is_cut() -> None:
         cut = fit(20, record_every=4, callbacks=lambda *_: None, callback_every=every)
         assert cut.recorded_epochs == plain.recorded_epochs
         assert torch.equal(cut.parameters["weight"], plain.parameters["weight"])
+
+
+W = torch.zeros(2, 1, dtype=torch.float64)
+
+
+class TwoOfOneName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.W = nn.Parameter(torch.zeros(2, 1, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.W + x**2 @ W
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("method", ["stepwise", "eager"])
+def test_two_parameters_of_one_name(
+    method: str, batch_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True)
+    monkeypatch.setitem(globals(), "W", other)
+    model, x = TwoOfOneName(), torch.randn(10, 2, dtype=torch.float64)
+    optimizer = torch.optim.SGD([model.W, other], lr=0.05)
+    options: Any = {"method": method, "batch_size": batch_size, "record_every": 1}
+    history = gdcore.fit(
+        model, nn.MSELoss(), optimizer, (x, x.sum(1, keepdim=True)), epochs=3, **options
+    )
+    assert list(history.parameters) == ["W", "W_1"]
+    assert torch.equal(history.parameters["W"][-1], model.W.cpu())
+    assert torch.equal(history.parameters["W_1"][-1], other.cpu())

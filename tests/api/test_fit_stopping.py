@@ -197,6 +197,40 @@ def test_what_is_no_number_is_no_best() -> None:
     assert all(map(torch.equal, setup.parameters(), seen[0]))
 
 
+@WAY
+@pytest.mark.parametrize("held", [True, False])
+def test_what_is_trained_later_is_restored_too(held: bool, method: str) -> None:
+    """A bias that a callback unfreezes, or adds to the optimizer."""
+    _, _, data, validation = overfitting()
+    model = nn.Linear(1, 1, dtype=torch.float64)
+    weight, bias = nn.init.zeros_(model.weight), nn.init.zeros_(model.bias).requires_grad_(False)
+    optimizer = torch.optim.SGD([weight, bias] if held else [weight], lr=0.05)
+
+    def unfreeze(epoch: int, loss: float, _: object) -> None:
+        if epoch == 5:
+            bias.requires_grad_(True)
+            if not held:
+                optimizer.add_param_group({"params": [bias]})
+
+    x, y = data
+    history = gdcore.fit(
+        model,
+        nn.MSELoss(),
+        optimizer,
+        (x, y + 1),
+        epochs=60,
+        callbacks=unfreeze,
+        validation=(validation[0], validation[1] + 0.5),
+        stop=stop_when(no_improvement_for=1000, watch="loss", restore_best=True),
+        record_every=1,
+        method=method,
+    )
+    best = int(history.validation["loss"].argmin())
+    assert 5 < best < 59
+    assert torch.equal(weight.cpu(), history.parameters["weight"][best])
+    assert torch.equal(bias.cpu(), history.parameters["bias"][best])
+
+
 def test_without_restoring_the_last_parameters_stay() -> None:
     model, optimizer, data, validation = overfitting()
     stop = stop_when(no_improvement_for=6, watch="loss")

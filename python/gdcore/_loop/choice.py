@@ -277,6 +277,9 @@ class Chosen(NamedTuple):
     taken: Callable[[], Plan] | None = None
     """The plan of data that are read, with what the batches until now allowed."""
 
+    def current_plan(self) -> Plan:
+        return self.plan if self.taken is None else self.taken()
+
 
 def _cuda_runner() -> Callable[..., Runner]:
     from .._native.cuda_runner import CudaRunner

@@ -51,9 +51,9 @@ def scheduling(scheduler: Any, validation: Validation | None, every: int) -> Eve
     return Event(every if plateau and validation is not None else 1, action)
 
 
-def logging(parameters: dict[str, Tensor], epochs: int, every: int) -> Event:
+def logging(recorder: Recorder, epochs: int, every: int) -> Event:
     def action(epoch: int, loss: float) -> bool:
-        print(line(parameters, epoch, epochs, loss))
+        print(line(recorder.parameters, epoch, epochs, loss))
         return False
 
     return Event(every, action)
@@ -77,10 +77,17 @@ def _digits(values: Tensor, most: int = 8) -> str:
     return f"[{', '.join(f'{value:.3f}' for value in flat[:most].tolist())}{more}]"
 
 
-def calling(callbacks: Sequence[Callback], model: Any, every: int) -> Event:
+def calling(
+    callbacks: Sequence[Callback], model: Any, every: int, then: Callable[[int], None]
+) -> Event:
+    """``then`` takes the epoch, where the fit goes on after the callbacks."""
+
     def action(epoch: int, loss: float) -> bool:
         answers = [callback(epoch, loss, model) for callback in callbacks]
-        return any(map(_is_true, answers))
+        stop = any(map(_is_true, answers))
+        if not stop:
+            then(epoch)
+        return stop
 
     return Event(every, action, whole=False)
 

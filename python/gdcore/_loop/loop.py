@@ -46,6 +46,10 @@ class Loop:
         self._steps_are_python = steps_are_python
         self._begin = 0.0
 
+    def use(self, epochs: Epochs, *, steps_are_python: bool) -> None:
+        """Run the epochs that are left in another way."""
+        self._epochs, self._steps_are_python = epochs, steps_are_python
+
     def run(self, wanted: int) -> History:
         """Until the epochs are done, or an event, a rule, an error or Ctrl-C ends them."""
         self._begin = time.perf_counter()

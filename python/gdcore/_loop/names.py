@@ -6,16 +6,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._recognition.names import unique
+
 
 def named_parameters(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """A module's parameters by their names, or, for a function, the tensors that are trained, by
-    the variables that it knows them by.
+    """A module's parameters by their names, and other tensors that are trained, by the variables
+    that the module's forward, or the function, knows them by.
     """
+    own: dict[str, Tensor] = {}
+    function = model
     if isinstance(model, torch.nn.Module):
-        return dict(model.named_parameters())
+        own, function = dict(model.named_parameters()), model.forward
+    known = set(map(id, own.values()))
     trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    names = {id(value): name for name, value in _variables(model) if isinstance(value, Tensor)}
-    return {names.get(id(p), f"param {i}"): p for i, p in enumerate(trained)}
+    others = [(i, p) for i, p in enumerate(trained) if id(p) not in known]
+    if not others:
+        return own
+    names = {id(value): name for name, value in _variables(function) if isinstance(value, Tensor)}
+    named = [names.get(id(p), f"param {i}") for i, p in others]
+    every = [*own.values(), *(p for _, p in others)]
+    return dict(zip(unique([*own, *named]), every, strict=True))
 
 
 def _variables(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:

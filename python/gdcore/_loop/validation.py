@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -51,14 +51,14 @@ class Validation:
         rows: Rows,
         metrics: Mapping[str, Metric],
         stop: Stop | None,
-        tensors: list[Tensor],
+        kept: Callable[[], list[Tensor]],
     ) -> None:
         self._model, self._loss, self._rows, self._metrics = model, loss, rows, metrics
         self._watch = None if stop is None else stop.watch
         self._sign = -1.0 if self._watch == "r2" else 1.0
         self._state = None if stop is None or stop.watch is None else RuleState(stop.rule)
-        self._keep = tensors if stop is not None and stop.restore_best else []
-        self._best: list[Tensor] | None = None
+        self._kept = kept if stop is not None and stop.restore_best else None
+        self._best: list[tuple[Tensor, Tensor]] | None = None
         self._last_epoch: int | None = None
         self.values: dict[str, float] = {}
 
@@ -81,8 +81,9 @@ class Validation:
         since = 1 if self._last_epoch is None else epoch - self._last_epoch
         self._last_epoch = epoch
         stop = self._state.holds(value, epochs=since)
-        if self._keep and (value < before or (before == math.inf and self._best is None)):
-            self._best = [tensor.detach().clone() for tensor in self._keep]
+        first = before == math.inf and self._best is None
+        if self._kept is not None and (first or value < before):
+            self._best = [(tensor, tensor.detach().clone()) for tensor in self._kept()]
         return stop
 
     def check(self, trained_on: Rows | None, *, native: bool) -> None:
@@ -158,7 +159,7 @@ class Validation:
     def restore_best(self) -> None:
         if self._best is not None:
             with torch.no_grad():
-                for tensor, values in zip(self._keep, self._best, strict=True):
+                for tensor, values in self._best:
                     tensor.copy_(values)
 
 
