@@ -164,7 +164,7 @@ def half(n: int, d: int) -> Case:
 
 
 def compress(n: int, d: int) -> Case:
-    """By the triangle of blocks of rows, or by LAPACK's."""
+    """By the triangle of blocks of rows."""
 
     def case(dtype: torch.dtype) -> Run:
         x, y = random(dtype, (n, d), (n, 2))
