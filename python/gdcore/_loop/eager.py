@@ -19,7 +19,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from .. import _checks, functional, optim, reference
 from .._recognition.models import recognise_loss
-from .._seen import Look
+from .._seen import Seen
 from .batches import Inputs, Rows, per_element
 from .names import named_parameters
 
@@ -48,8 +48,11 @@ class Loss:
     def __init__(self, loss_fn: Any) -> None:
         self._given = loss_fn
         self._reduction: str | None = None
+        seen = Seen()
         with contextlib.suppress(TypeError, ValueError):
-            self._reduction = "mean" if recognise_loss(loss_fn, Look()) else "sum"
+            self._reduction = "mean" if recognise_loss(loss_fn, seen) else "sum"
+        self.unchanged = seen.watch.unchanged
+        """Whether the function is as it was when this was made."""
 
     @property
     def recognised(self) -> bool:
@@ -102,7 +105,7 @@ class EagerStep:
             if isinstance(parameter, FakeTensor):
                 raise TypeError(f"model: expected {name} with memory of its own, got a FakeTensor")
         self.model, self.optimizer = model, optimizer
-        self.loss = Loss(loss_fn)
+        self._loss_fn, self._loss = loss_fn, Loss(loss_fn)
         self._max_grad_norm = max_grad_norm
         self.takes_closure = _needs_closure(optimizer)
         """Whether the optimizer evaluates the loss itself, as LBFGS does."""
@@ -126,7 +129,10 @@ class EagerStep:
         """The loss; its gradients are left in ``.grad``."""
         for parameter in trained:
             parameter.grad = None
-        loss = self.loss(predict(self.model, rows.x), rows)
+        prediction = predict(self.model, rows.x)
+        if not self._loss.unchanged():
+            self._loss = Loss(self._loss_fn)
+        loss = self._loss(prediction, rows)
         if loss.requires_grad and trained:
             loss.backward(inputs=trained)
         if all(parameter.grad is None for parameter in trained):
