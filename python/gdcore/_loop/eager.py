@@ -18,6 +18,7 @@ from torch.optim import lr_scheduler
 from torch.optim import optimizer as torch_optimizer
 
 from .. import _checks, functional, optim, reference
+from .._recognition.losses import NotSquaredError, squared_error_on
 from .._recognition.models import recognise_loss
 from .._seen import Seen
 from .batches import Inputs, Rows, per_element
@@ -53,14 +54,30 @@ class Loss:
             self._reduction = "mean" if recognise_loss(loss_fn, seen) else "sum"
         self.unchanged = seen.watch.unchanged
         """Whether the function is as it was when this was made."""
+        self._found: dict[torch.Size, str | None] = {}
 
     @property
     def recognised(self) -> bool:
         return self._reduction is not None
 
+    def reduction(self, rows: Rows) -> str | None:
+        """How it reduces squared errors, if it does, as far as that has to be known: what a
+        function does is looked at only where there are weights, which it does not take.
+        """
+        if self._reduction is not None or rows.weight is None:
+            return self._reduction
+        shape = rows.y.shape
+        if shape not in self._found:
+            loss = squared_error_on(self._given, rows.y)
+            if isinstance(loss, NotSquaredError):
+                self._found[shape] = None
+            else:
+                self._found[shape] = "mean" if loss.mean else "sum"
+        return self._found[shape]
+
     def __call__(self, prediction: Tensor, rows: Rows) -> Tensor:
-        y = rows.y
-        if self._reduction is None:
+        y, reduction = rows.y, self.reduction(rows)
+        if reduction is None:
             if rows.weight is not None:
                 raise ValueError(
                     "weight: expected None with a loss that is not recognised, got weights"
@@ -77,8 +94,8 @@ class Loss:
             )
         weight = per_element(rows)
         if _fits(prediction) and _fits(y) and prediction.dtype == y.dtype:
-            return functional.mse_loss(prediction, y, self._reduction, weight)
-        return reference.mse_loss(prediction, y, self._reduction, weight)
+            return functional.mse_loss(prediction, y, reduction, weight)
+        return reference.mse_loss(prediction, y, reduction, weight)
 
 
 def _fits(tensor: Tensor) -> bool:
