@@ -9,7 +9,7 @@ from torch import Tensor
 from ._loop import fitting as _fit
 from ._loop.arguments import Settings, check_objects, checked
 from ._loop.explanation import Plan
-from ._loop.turns import after_fork
+from ._loop.turns import after_fork, turn_of
 from ._recognition.models import LossFunction
 from .stopping import Stop
 
@@ -24,6 +24,7 @@ def explain(
     *,
     epochs: int,
     batch_size: int | None = None,
+    shuffle: bool = False,
     weight: Tensor | None = None,
     max_grad_norm: float | None = None,
     stop: Stop | None = None,
@@ -32,7 +33,9 @@ def explain(
     """How `gdcore.fit` would train with these arguments, and why; nothing is trained.
 
     Of the arguments of `gdcore.fit`, it takes those that have a part in the choice. The model is
-    looked at as `gdcore.affine.affine_form` does, so it runs forward a few times.
+    looked at as `gdcore.affine.affine_form` does, so it runs forward a few times, with other
+    values of the parameters too: whoever trains with the optimizer in another thread waits
+    meanwhile.
 
     Args:
         model: an ``nn.Module``, or a function of x over tensors that the optimizer holds.
@@ -42,6 +45,7 @@ def explain(
             over one.
         epochs: how many.
         batch_size: rows of a minibatch, or None for all of them.
+        shuffle: whether the rows of the minibatches are drawn in random order.
         weight: the loss's weight of each row, or None.
         max_grad_norm: what the gradient's norm is clipped to, or None.
         stop: what `gdcore.stop_when` returns, or None.
@@ -69,11 +73,12 @@ def explain(
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
+        shuffle=shuffle,
         weight=weight,
         max_grad_norm=max_grad_norm,
         stop=stop,
         method=method,
     )
     settings = checked(settings, optimizer)
-    with after_fork():
+    with turn_of(optimizer), after_fork():
         return _fit.choose(model, loss_fn, optimizer, data, settings)[1].plan

@@ -43,11 +43,11 @@ def train_step(
         loss.backward()
         optimizer.step()
 
-    does, except that ``.grad`` of the parameters is left as it was. Learning rates, hooks and
-    parameters are read afresh at each call, so schedulers work, and x and y may change their size.
-    What has no native step, because of a hook that was added since, too, or of data that are sparse
-    or require grad, is done through autograd, with gdcore's loss and update where they fit:
-    ``.grad`` is set aside meanwhile, and what hooks do to it counts for the update.
+    does, except that ``.grad`` of the parameters is left as it was. Learning rates, hooks,
+    parameters and the loss are read afresh at each call, so schedulers work, and x and y may
+    change their size. What has no native step, because of a hook that was added since, too, or of
+    data that are sparse or require grad, is done through autograd, with gdcore's loss and update
+    where they fit: ``.grad`` is set aside meanwhile, and what hooks do to it counts for the update.
 
     Args:
         model: any module or function of x. Natively ``nn.Linear``, ``Sequential(Linear, Flatten)``

@@ -74,6 +74,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], list[Tensor], Any, int]] = {
     "in place on a view": (lambda x: (x @ W).view(2, 3, 2).add_(B), [W, B], X, 4),
     "the other way round": (lambda x: 1 - (x @ W - B) / 4, [W, B], X, 4),
     "masked": (lambda x: torch.where(x[:, :2] > 0, x @ W, B), [W, B], X, 16),
+    "filled": (lambda x: (x @ W).masked_fill(x[:, :2] > 0, 0.1), [W], X, 14),
     "split and joined": (lambda x: torch.cat(list((x @ W).split(1, 1))[::-1], 1), [W], X, 3),
     "movements": (lambda x: (x @ W).flip(1).roll(1, 1).T.T, [W], X, 6),
     "an embedding": (lambda x: F.embedding(torch.arange(6) % 3, W), [W], X, 6),

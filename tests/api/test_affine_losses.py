@@ -88,6 +88,14 @@ def branching(h: Tensor, y: Tensor) -> Tensor:
     return ((h - y) ** 2).mean() if h.sum() > -1e30 else h.sum()
 
 
+def of_target(read: Callable[[Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(h: Tensor, y: Tensor) -> Tensor:
+        read(y)
+        return ((h - y) ** 2).mean()
+
+    return loss
+
+
 def writing(h: Tensor, y: Tensor) -> Tensor:
     y.mul_(1)
     return ((h - y) ** 2).mean()
@@ -107,6 +115,9 @@ NEITHER: dict[str, tuple[Any, str]] = {
     "a partial of none": (functools.partial(F.mse_loss, reduction="none"), "neither"),
     "a number": (lambda h, y: ((h - y) ** 2).mean().item(), "Python reads"),
     "branches": (branching, "Python reads"),
+    "a list of the target": (of_target(Tensor.tolist), "Python reads"),
+    "an array of the target": (of_target(Tensor.numpy), "Python reads"),
+    "a number of the target": (of_target(lambda y: y.sum().item()), "Python reads"),
     "random": (lambda h, y: ((h - y) ** 2).mean() + 0 * torch.rand(()), "random"),
     "Python's random": (lambda h, y: ((h - y) ** 2).mean() * random.random(), "random numbers"),
     "writes to the target": (writing, "writes"),
@@ -141,6 +152,25 @@ def test_a_formula_for_the_shapes_in_use() -> None:
     by_eight = lambda h, y: ((h - y) ** 2).sum() / 8  # noqa: E731
     assert squared_error(by_eight, [(8,)]) == SquaredError(True)
     assert isinstance(squared_error(by_eight, [(8,), (7,)]), NotSquaredError)
+
+
+ALMOST: dict[str, Callable[..., Tensor]] = {
+    "two fewer": lambda h, y: ((h - y) ** 2).sum() / (y.numel() - 2),
+    "a constant": lambda h, y: ((h - y) ** 2).mean() + 1e-8,
+    "a factor": lambda h, y: (1 + 1e-5) * ((h - y) ** 2).mean(),
+    "a factor of the residual": lambda h, y: (((1 + 1e-5) * (h - y)) ** 2).sum(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_many_elements(dtype: torch.dtype) -> None:
+    """Whose sum may round by more than what these are off."""
+    shapes = [(20_000,), (30, 1000)]
+    for losses, mean in ((MEAN, True), (SUM, False)):
+        for name, loss in losses.items():
+            assert squared_error(loss, shapes, dtype) == SquaredError(mean), name
+    for name, loss in ALMOST.items():
+        assert isinstance(squared_error(loss, shapes, dtype), NotSquaredError), name
 
 
 def test_one_element_is_a_mean() -> None:

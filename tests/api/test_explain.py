@@ -93,6 +93,21 @@ def test_why_not() -> None:
     assert found.why.startswith("optimizer: ")
 
 
+def test_shuffled_rows() -> None:
+    """A model that mixes the rows of its batch gives others where they come in another order."""
+
+    def model(x: Tensor) -> Tensor:
+        return (x - x.roll(1, 0)) @ W + B
+
+    state = torch.get_rng_state()
+    assert plan(model, batch_size=40).method == "stepwise"
+    assert plan(model, batch_size=40, shuffle=True).method == "eager"
+    assert plan(batch_size=8, shuffle=True).method == "stepwise"
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ValueError, match=r"^shuffle: "):
+        plan(shuffle=True)
+
+
 def test_data() -> None:
     dataset = TensorDataset(X, Y)
     assert plan(data=dataset).shape == (40, 4)

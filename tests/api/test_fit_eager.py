@@ -138,10 +138,14 @@ def test_weights(per_element: bool, reduction: str) -> None:
         (loss / elements.sum() if reduction == "mean" else loss).backward()
         plain_sgd.step()
     given = elements if per_element else weight
-    for data_of, argument in (((x, y, given), None), ((x, y), given)):
+    known = nn.MSELoss(reduction=reduction)
+    for loss_fn, data_of, argument in (
+        (known, (x, y, given), None),
+        (known, (x, y), given),
+        (lambda h, y: getattr((h - y) ** 2, reduction)(), (x, y), given),
+    ):
         mine = copy.deepcopy(model)
         optimizer = torch.optim.SGD(mine.parameters(), lr=0.01)
-        loss_fn = nn.MSELoss(reduction=reduction)
         gdcore.fit(mine, loss_fn, optimizer, data_of, epochs=4, weight=argument, method="eager")
         for ours, theirs in zip(mine.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)

@@ -68,6 +68,31 @@ def test_no_update_is_lost(way: str, momentum: float) -> None:
     assert all(map(torch.equal, together, alone))
 
 
+def test_explain_takes_its_turn() -> None:
+    """It tries other parameters, which a step of another thread would update."""
+    x, y = data()
+    weight = torch.zeros(20, 1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.01)
+
+    def explain() -> None:
+        gdcore.explain(lambda x: x @ weight, nn.MSELoss(), optimizer, (x[:10], y[:10]), epochs=1)
+
+    thread = threading.Thread(target=explain)
+    waited = []
+
+    def callback(*_: object) -> None:
+        thread.start()
+        thread.join(0.5)
+        waited.append(thread.is_alive())
+
+    explain()  # so that nothing is left to import
+    fit = gdcore.fit
+    fit(lambda x: x @ weight, nn.MSELoss(), optimizer, (x, y), epochs=1, callbacks=callback)
+    thread.join(60)
+    assert waited == [True]
+    assert not thread.is_alive()
+
+
 def test_losses_at_once() -> None:
     x, y = data()
     results: list[tuple[Tensor, ...]] = []

@@ -150,8 +150,8 @@ class _Step:
                     f"{name}: expected no hooks or hidden state, got {hindrance}", None
                 )
             unwatched = reach.unwatched()
-            if one is loss_fn and reach.names and not isinstance(one, torch.nn.Module):
-                unwatched = "a tensor of its own, whose values may change from step to step"
+            if one is loss_fn and reach.names:  # those of a model show in its predictions
+                unwatched = "values of its own, which may change from step to step"
             if unwatched is not None:
                 raise _NoStepError(
                     f"{name}: expected no hooks or hidden state, got {unwatched}", None

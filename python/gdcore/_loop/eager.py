@@ -18,8 +18,9 @@ from torch.optim import lr_scheduler
 from torch.optim import optimizer as torch_optimizer
 
 from .. import _checks, functional, optim, reference
+from .._recognition.losses import NotSquaredError, squared_error_on
 from .._recognition.models import recognise_loss
-from .._seen import Look
+from .._seen import Seen
 from .batches import Inputs, Rows, per_element
 from .names import named_parameters
 
@@ -48,16 +49,35 @@ class Loss:
     def __init__(self, loss_fn: Any) -> None:
         self._given = loss_fn
         self._reduction: str | None = None
+        seen = Seen()
         with contextlib.suppress(TypeError, ValueError):
-            self._reduction = "mean" if recognise_loss(loss_fn, Look()) else "sum"
+            self._reduction = "mean" if recognise_loss(loss_fn, seen) else "sum"
+        self.unchanged = seen.watch.unchanged
+        """Whether the function is as it was when this was made."""
+        self._found: dict[torch.Size, str | None] = {}
 
     @property
     def recognised(self) -> bool:
         return self._reduction is not None
 
+    def reduction(self, rows: Rows) -> str | None:
+        """How it reduces squared errors, if it does, as far as that has to be known: what a
+        function does is looked at only where there are weights, which it does not take.
+        """
+        if self._reduction is not None or rows.weight is None:
+            return self._reduction
+        shape = rows.y.shape
+        if shape not in self._found:
+            loss = squared_error_on(self._given, rows.y)
+            if isinstance(loss, NotSquaredError):
+                self._found[shape] = None
+            else:
+                self._found[shape] = "mean" if loss.mean else "sum"
+        return self._found[shape]
+
     def __call__(self, prediction: Tensor, rows: Rows) -> Tensor:
-        y = rows.y
-        if self._reduction is None:
+        y, reduction = rows.y, self.reduction(rows)
+        if reduction is None:
             if rows.weight is not None:
                 raise ValueError(
                     "weight: expected None with a loss that is not recognised, got weights"
@@ -74,8 +94,8 @@ class Loss:
             )
         weight = per_element(rows)
         if _fits(prediction) and _fits(y) and prediction.dtype == y.dtype:
-            return functional.mse_loss(prediction, y, self._reduction, weight)
-        return reference.mse_loss(prediction, y, self._reduction, weight)
+            return functional.mse_loss(prediction, y, reduction, weight)
+        return reference.mse_loss(prediction, y, reduction, weight)
 
 
 def _fits(tensor: Tensor) -> bool:
@@ -102,7 +122,7 @@ class EagerStep:
             if isinstance(parameter, FakeTensor):
                 raise TypeError(f"model: expected {name} with memory of its own, got a FakeTensor")
         self.model, self.optimizer = model, optimizer
-        self.loss = Loss(loss_fn)
+        self._loss_fn, self._loss = loss_fn, Loss(loss_fn)
         self._max_grad_norm = max_grad_norm
         self.takes_closure = _needs_closure(optimizer)
         """Whether the optimizer evaluates the loss itself, as LBFGS does."""
@@ -126,7 +146,10 @@ class EagerStep:
         """The loss; its gradients are left in ``.grad``."""
         for parameter in trained:
             parameter.grad = None
-        loss = self.loss(predict(self.model, rows.x), rows)
+        prediction = predict(self.model, rows.x)
+        if not self._loss.unchanged():
+            self._loss = Loss(self._loss_fn)
+        loss = self._loss(prediction, rows)
         if loss.requires_grad and trained:
             loss.backward(inputs=trained)
         if all(parameter.grad is None for parameter in trained):

@@ -29,6 +29,10 @@ _OPERATIONS = frozenset(_PARTS.split())
 
 _SHAPES = ((1,), (5,), (4, 1), (3, 2), (7, 3))
 _LAMBDA = 8.0
+_ROUNDINGS = 8
+"""In an element of the gradient, 2 (prediction - target) / n: of n, a quotient and a product in the
+formula, and of the same and a few more factors in a loss. Each is of half an epsilon.
+"""
 
 
 class SquaredError(NamedTuple):
@@ -142,7 +146,9 @@ def _by_name(loss_fn: Any) -> SquaredError | NotSquaredError | None:
 def _residuals(
     shape: tuple[int, ...], wide: bool, dtype: torch.dtype, random: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A prediction and a target; the wide ones differ by 1e-6 to 1e6, so that thresholds show."""
+    """A prediction and a target: wide ones differ by 1e-6 to 1e6, so that thresholds show, others
+    so little that whatever is added to the squares shows.
+    """
 
     def normal() -> Tensor:
         return torch.randn(shape, generator=random, dtype=dtype, device=random.device)
@@ -151,6 +157,8 @@ def _residuals(
     if wide:
         prediction *= 10 ** (6 * torch.tanh(2 * normal()))
         target = torch.zeros_like(target)
+    else:
+        prediction = target + 1e-6 * prediction
     return prediction.requires_grad_(), target
 
 
@@ -169,6 +177,8 @@ def _watched(
             return NotSquaredError(f"it raises {type(error).__name__}: {error}".splitlines()[0])
     if tracer.refusal is not None:
         return NotSquaredError(*tracer.refusal)
+    if tracer.reads:
+        return NotSquaredError("Python reads values of the target, or of a constant")
     changed = reach.changed()
     if changed is not None:
         return NotSquaredError(changed)
@@ -186,13 +196,16 @@ def _watched(
 
 
 def _agrees(loss: Tensor, prediction: Tensor, target: Tensor, mean: bool) -> bool:
-    """Value and gradient are the formula's, to the rounding of a sum of that many squares."""
+    """Value and gradient are the formula's: the value to the rounding of a sum of that many
+    squares, but each element of the gradient, which is no sum, to that of a few products.
+    """
     residual = prediction.detach() - target
     count = residual.numel() if mean else 1
-    tolerance = torch.finfo(loss.dtype).eps * (_LAMBDA * residual.numel() ** 0.5 + 8)
+    eps = torch.finfo(loss.dtype).eps
+    tolerance = eps * (_LAMBDA * residual.numel() ** 0.5 + 8)
     expected = residual.double().square().sum() / count
     if not bool((loss.detach() - expected).abs() <= tolerance * expected):
         return False
     (gradient,) = torch.autograd.grad(loss, prediction, retain_graph=True)
     slope = 2 * residual / count
-    return bool(((gradient - slope).abs() <= tolerance * slope.abs()).all())
+    return bool(((gradient - slope).abs() <= _ROUNDINGS / 2 * eps * slope.abs()).all())

@@ -90,6 +90,11 @@ def _plain_module(argument: str, module: torch.nn.Module, seen: Look) -> None:
         )
 
 
+def _no_global_hooks(argument: str, seen: Look) -> None:
+    if not all(seen.empty(hooks) for hooks in _GLOBAL_MODULE_HOOKS):
+        raise ValueError(f"{argument}: expected no global module hooks, got one")
+
+
 def _parameters(module: torch.nn.Module, names: tuple[str, ...], seen: Look) -> tuple[Tensor, ...]:
     registered = seen.item(module.__dict__, "_parameters")
     found: list[Tensor] = []
@@ -124,8 +129,7 @@ def recognise_model(model: Any, seen: Look) -> NativeModel:
         TypeError: it is something else.
         ValueError: it carries hooks, a replaced forward or parametrised weights.
     """
-    if not all(seen.empty(hooks) for hooks in _GLOBAL_MODULE_HOOKS):
-        raise ValueError("model: expected no global module hooks, got one")
+    _no_global_hooks("model", seen)
     linear, flat, prefix = model, False, ""
     if seen.type(model) is torch.nn.Sequential:
         children = seen.mapping(seen.item(model.__dict__, "_modules"))
@@ -187,6 +191,7 @@ def recognise_loss(loss_fn: Any, seen: Look) -> bool:
             "loss_fn: expected nn.MSELoss, F.mse_loss or gdcore's, "
             f"got {_describe(loss_fn)}, which is not recognised yet"
         )
+    _no_global_hooks("loss_fn", seen)
     _plain_module("loss_fn", loss_fn, seen)
     reduction = seen.item(loss_fn.__dict__, "reduction")
     if reduction not in ("mean", "sum"):

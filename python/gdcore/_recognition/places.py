@@ -154,7 +154,7 @@ def callables(value: Any) -> Iterator[Any]:
     elif isinstance(value, functools.partial):
         yield value.func
         yield list(value.args)
-        yield dict(value.keywords)
+        yield value.keywords
     elif isinstance(value, type):
         yield from value.__mro__[1:]
     elif isinstance(value, torch.nn.Module):

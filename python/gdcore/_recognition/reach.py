@@ -114,7 +114,7 @@ class Reach:
         self._copies.append((owner, now if owner is not now else now.copy()))
 
     def _walk(self, value: Any, name: str, depth: int) -> None:
-        if isinstance(value, Tensor):
+        if isinstance(value, (Tensor, np.ndarray)):
             self.names.setdefault(id(value), name)
             return
         if depth < 0 or id(value) in self._seen or not worth(value):

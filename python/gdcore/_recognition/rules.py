@@ -246,7 +246,7 @@ class Rules(NamedTuple):
         parts = [
             value.times(mask, self.like)
             if isinstance(value, Affine)
-            else torch.where(mask.bool(), value, 0.0)
+            else torch.where(mask.bool(), value, kept.new_zeros(()))  # two floats make a float32
             for value, mask in ((a, kept), (b, 1 - kept))
         ]
         return self.add(*parts)
