@@ -92,6 +92,22 @@ def test_weights_of_validation_that_the_loss_does_not_take() -> None:
         )
 
 
+def test_weights_of_validation_with_a_squared_error_of_ones_own() -> None:
+    model, weight = nn.Linear(3, 1), torch.linspace(0, 1, 20)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    history = gdcore.fit(
+        model,
+        lambda h, y: torch.mean((h - y) ** 2),
+        optimizer,
+        (X, Y),
+        epochs=1,
+        validation=(X, Y, weight),
+    )
+    squares = (model(X) - Y).detach().squeeze(1).double() ** 2
+    expected = (weight * squares).sum() / weight.sum()
+    torch.testing.assert_close(history.validation["loss"][-1], expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("given", [(X, Y[:, 0]), (X, Y[:7])])
 def test_validation_of_a_model_that_is_not_tried(given: Any) -> None:
     model = Own()

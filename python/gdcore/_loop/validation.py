@@ -96,7 +96,7 @@ class Validation:
             TypeError: x of another dtype than what the model is trained on, which it does not take.
             ValueError: whatever else does not fit, or a metric that fails or gives no number.
         """
-        if self._rows.weight is not None and not self._loss.recognised:
+        if self._rows.weight is not None and self._loss.reduction(self._rows) is None:
             raise ValueError(
                 "validation: expected no weights with a loss that is not recognised, got some"
             )
