@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, Dataset
 from ._loop import fitting as _fit
 from ._loop.affine_step import AffineSteps
 from ._loop.arguments import Settings, check_objects
-from ._loop.batches import rows_of
 from ._loop.eager import EagerStep
 from ._loop.events import Callback
 from ._loop.history import DivergenceError, History
 from ._loop.plain import check_native, trains_eagerly
+from ._loop.rows import rows_of
 from ._loop.turns import after_fork, turn_of
 from ._recognition.models import LossFunction, StepPlan
 from .metrics import Metric

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 import gdcore
 from gdcore import _ops
-from gdcore._loop.batches import Batches, rows_of
+from gdcore._loop.batches import Batches
+from gdcore._loop.rows import rows_of
 from gdcore._native import shuffle
 from gdcore._native.runners import StepwiseRunner
 from gdcore._native.shuffle import Shuffled, rows_in

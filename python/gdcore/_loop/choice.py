@@ -14,7 +14,7 @@ from .._recognition.losses import NotSquaredError, squared_error_on
 from .._recognition.models import recognise_model
 from .._seen import Look
 from . import cuda_cost as _cuda_cost
-from .batches import Batches, Data, Inputs, Rows, check_divisor, counts_of
+from .batches import Batches, Data, counts_of
 from .cost import Costs, choose
 from .eager import EagerStep
 from .eager_runner import EagerRunner
@@ -22,6 +22,7 @@ from .explanation import Plan
 from .names import named_parameters
 from .native_model import NOT_ALONE, Recognised, by_form, by_kernel, suits
 from .plain import NotPlainError, check_native, is_stacked
+from .rows import Inputs, Rows, check_divisor
 from .stacked import StackedRunner
 
 METHODS = ("auto", "compressed", "stepwise", "eager")

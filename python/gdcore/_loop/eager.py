@@ -21,8 +21,8 @@ from .. import _checks, functional, optim, reference
 from .._recognition.losses import NotSquaredError, squared_error_on
 from .._recognition.models import recognise_loss
 from .._seen import Seen
-from .batches import Inputs, Rows, per_element
 from .names import named_parameters
+from .rows import Inputs, Rows, per_element
 
 _OURS: dict[Any, Any] = {
     torch.optim.SGD: optim.SGD,

@@ -13,9 +13,9 @@ from .._native.problem import StopRule
 from .._native.runners import Ran
 from .._native.shuffle import Order, rows_in
 from ..stopping import RuleState
-from .batches import Rows
 from .eager import EagerStep
 from .names import named_parameters
+from .rows import Rows
 
 
 class _Steps(NamedTuple):

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from . import events as _events
 from .arguments import Settings, check_watched, checked
-from .batches import Data, Reader, Rows, check_weight, data_of, in_memory, rows_of
+from .batches import Data, Reader, data_of, in_memory
 from .changes import Held
 from .choice import Chooser, Chosen
 from .eager import Loss, trained_by
@@ -22,6 +22,7 @@ from .loop import Loop
 from .passes import Epochs, FullBatch, InBatches
 from .progress import Progress, import_tqdm
 from .recorder import Recorder
+from .rows import Rows, check_weight, rows_of
 from .validation import Validation
 
 

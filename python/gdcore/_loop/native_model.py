@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _checks, _ops
 from .._native.problem import Problem
 from .._recognition.models import NativeModel
-from .batches import Rows, per_element
+from .rows import Rows, per_element
 
 if TYPE_CHECKING:
     from ..affine import AffineForm

@@ -9,9 +9,10 @@ from torch import Tensor
 from .._native.problem import StopRule
 from .._native.runners import Ran, Runner
 from .._native.shuffle import Order, rows_in
-from .batches import Batches, Reader, Rows, groups
+from .batches import Batches, Reader, groups
 from .cost import Costs
 from .eager_runner import EagerRunner
+from .rows import Rows
 from .snapshot import Snapshot
 
 MakeRunner = Callable[[Rows, int | None], Runner]

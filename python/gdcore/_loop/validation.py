@@ -13,8 +13,8 @@ from .._recognition.models import recognise_model
 from .._seen import Look
 from ..metrics import Metric
 from ..stopping import RuleState, Stop
-from .batches import Inputs, Rows
 from .eager import Loss, predict
+from .rows import Inputs, Rows
 
 
 def chosen_metrics(given: Any) -> dict[str, Metric]:
