@@ -5,8 +5,7 @@
 // 2^±600 times. Lanes run over rows; what B held is lost.
 //
 // Four columns are reflected one after the other, then all that follow by the four reflections at once, two columns at
-// a time: six loads for eight multiply-adds. Their products y − U M (Uᵀ y) are of the form that Schreiber and Van Loan
-// gave them.
+// a time: six loads for eight multiply-adds. Their product takes y to y + U M (Uᵀ y), as Schreiber and Van Loan did.
 //
 // Source: Golub and Van Loan, Matrix Computations, 5.1 and 5.2.
 
@@ -71,7 +70,7 @@ GDCORE_INLINE void reflect(const double* u, double first, double share, double* 
   }
 }
 
-/// M: what y − U (M z) takes from z, the products of each reflection with y, for the four in their order.
+/// M: what y + U (M z) takes of z, the products of each reflection with y, for the four in their order.
 static void mix(Reflections& all) noexcept {
   double m[kReflections][kReflections] = {};
   for (Index k = 0; k < kReflections; ++k) {

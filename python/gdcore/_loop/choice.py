@@ -205,7 +205,7 @@ class Chooser:
         def runner(rows: Rows, batch_size: int | None) -> Runner:
             nonlocal plan
             try:
-                made = self._native(rows, 1, batch_size, False).runner(rows, batch_size)
+                made = self._native(rows, 1, batch_size, in_order=False).runner(rows, batch_size)
             except _NotFusedError as reason:
                 if self._strict:
                     raise ValueError(str(reason)) from reason
