@@ -41,6 +41,7 @@ GDCORE_INLINE double square_root(double a) { return __builtin_sqrt(a); }
 GDCORE_INLINE float maximum(float a, float b) { return a > b || a != a ? a : b; }
 GDCORE_INLINE double maximum(double a, double b) { return a > b || a != a ? a : b; }
 /// Neither infinite nor NaN.
+GDCORE_INLINE bool is_finite(float a) { return a - a == 0; }
 GDCORE_INLINE bool is_finite(double a) { return a - a == 0; }
 
 #include "kernels/formulas.inl"

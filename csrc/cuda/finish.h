@@ -33,7 +33,7 @@ struct Finish {
     if (c.thread() > 0) return;
     const T loss = static_cast<T>(block_sum<2>(c, c.shared(), 0) / loop.divisor.get());
     // Not as it is stored: a float16 is infinite from 65 520 on, where training goes on well.
-    const bool over = loop.stops && !is_finite(static_cast<double>(loss));
+    const bool over = loop.stops && !is_finite(loss);
     if (c.block() > 0) return use(c.block() - 1, block_sum<2>(c, c.shared(), 1), over);
     write(static_cast<S*>(loop.losses) + loop.epoch, loss);
     if (over) *loop.status = loop.epoch;

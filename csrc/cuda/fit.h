@@ -1,5 +1,5 @@
-// Many epochs of a small problem in one launch: one block goes through the rows again and again, which stay in the
-// caches. `fit` cuts its epochs into chunks, a launch each, and looks for Ctrl-C between them.
+// Many epochs of a small problem in one launch: one block goes through the rows again and again, which stay in its
+// registers or in the caches. `fit` cuts its epochs into chunks, a launch each, and looks for Ctrl-C between them.
 //
 // Parameters are kept in shared memory in their own dtype, float32 or float64, and rounded at every step.
 #pragma once
@@ -17,7 +17,21 @@ struct SharedTheta {
   GDCORE_KERNEL T operator()(int i) const { return values[i]; }
 };
 
-/// A model of one number; one thread for each parameter keeps its states in registers.
+/// One number of each row: a vector, or a matrix of one column.
+template <class T>
+struct Column {
+  const T* data;
+  Index step;
+
+  explicit Column(const View& view)
+      : data(static_cast<const T*>(view.data)), step(view.columns == 1 ? view.row : view.column) {}
+  GDCORE_KERNEL T operator[](Index i) const { return data[i * step]; }
+};
+
+/// A model of one number; one thread for each parameter keeps its states in registers, and each thread some points.
+///
+/// An epoch is as long as its chain of operations that wait for one another: what need not be in it is outside of the
+/// loop. That is why the loss is multiplied by a reciprocal, and settings are brought to T before.
 template <class T, template <class> class ModelOf>
 struct FitPoints {
   using Model = ModelOf<T>;
@@ -26,8 +40,9 @@ struct FitPoints {
   static constexpr int kSumsShared = kBlockThreads / kWarpLanes * Model::kSums;
   static constexpr int kShared = kSumsShared + 2 * Model::kSums;
 
-  View x, target, loss_weight;
+  Column<T> x, target, loss_weight;
   int size;
+  int busy;   ///< threads that have points, a power of two: the fewer, the sooner they are added up
   int count;  ///< of sums
   Loop loop;
 
@@ -47,22 +62,26 @@ struct FitPoints {
       read_states<T>(range.slots, place, state);
       theta[own] = p;
     }
-    const double divisor = loop.divisor.get(), factor = loop.factor();
+    const Updater<T> update(range.settings);
+    const Slots slots = range.slots;
+    const Held held = hold(c);
+    const double per_term = 1.0 / loop.divisor.get(), factor = loop.factor();
     c.sync();
     for (Index epoch = 0; epoch < loop.epochs; ++epoch) {
-      accumulate(c, theta);
-      const T loss = static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 0) / divisor);
+      accumulate(c, theta, held);
+      const T loss = static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 0) * per_term);
+      const double sum = block_sum<Model::kSums>(c, c.shared(), owner ? 1 + own : 0);
       if (own == 0) static_cast<T*>(loop.losses)[loop.epoch + epoch] = loss;
-      if (loop.stops && !is_finite(static_cast<double>(loss))) {
+      if (loop.stops && !is_finite(loss)) {
         if (own == 0) *loop.status = loop.epoch + epoch;
         break;
       }
-      T gradient = owner ? static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 1 + own) * factor) : T(0);
+      T gradient = owner ? static_cast<T>(sum * factor) : T(0);
       if (loop.looks_at_norm()) gradient = gradient * clipping(c, epoch, gradient, gradients);
       if (owner) {
         before = p;
         updates = true;
-        p = updated(range.settings, static_cast<double>(loop.epoch + epoch), range.slots, p, gradient, state);
+        p = update(static_cast<double>(loop.epoch + epoch), slots, p, gradient, state);
         theta[own] = p;
         loop.record<T>(loop.epoch + epoch, own, p);
       }
@@ -86,22 +105,55 @@ struct FitPoints {
     return loop.clipping<T>(norm);
   }
 
+  /// The first points of a thread.
+  struct Held {
+    T x[kFitHeld], target[kFitHeld], weight[kFitHeld];
+    int points;  ///< more than kFitHeld where others are left in the caches
+  };
+
+  template <class Context>
+  GDCORE_KERNEL Held hold(const Context& c) const {
+    Held held = {};
+    held.points = c.thread() < busy && c.thread() < size ? (size - c.thread() - 1) / busy + 1 : 0;
+    GDCORE_UNROLL
+    for (int k = 0; k < kFitHeld; ++k) {
+      if (k >= held.points) continue;
+      const int i = c.thread() + k * busy;
+      held.x[k] = x[i];
+      held.target[k] = target[i];
+      held.weight[k] = weight_of(i);
+    }
+    return held;
+  }
+  GDCORE_KERNEL T weight_of(Index i) const { return loss_weight.data != nullptr ? loss_weight[i] : T(1); }
+
   /// The sums of all points, of each warp, into shared memory.
   template <class Context>
-  GDCORE_KERNEL void accumulate(Context& c, const T* theta) const {
+  GDCORE_KERNEL void accumulate(Context& c, const T* theta, const Held& held) const {
     const Model model(SharedTheta<T>{theta}, count);
     double sums[Model::kSums] = {};
-    for (int first = c.thread(); first < size; first += kFitRun * c.threads()) {
-      T part[Model::kSums] = {};
-      for (int i = first; i < size && i < first + kFitRun * c.threads(); i += c.threads()) {
-        const T w = loss_weight.data != nullptr ? element<T>(loss_weight, i) : T(1);
-        model.add(part, element<T>(x, i), element<T>(target, i), w);
+    T part[Model::kSums] = {};
+    GDCORE_UNROLL
+    for (int k = 0; k < kFitHeld; ++k) {
+      if (k < held.points) model.add(part, held.x[k], held.target[k], held.weight[k]);
+    }
+    flush(part, sums);
+    for (int k = kFitHeld; k < held.points; k += kFitRun) {
+      for (int m = k; m < held.points && m < k + kFitRun; ++m) {
+        const Index i = c.thread() + Index{m} * busy;
+        model.add(part, x[i], target[i], weight_of(i));
       }
-      GDCORE_UNROLL
-      for (int s = 0; s < Model::kSums; ++s) sums[s] += static_cast<double>(part[s]);
+      flush(part, sums);
     }
     model.finish(sums);
-    warp_sums(c, sums, count, c.shared());
+    warp_sums(c, sums, count, c.shared(), busy);
+  }
+  GDCORE_KERNEL static void flush(T (&part)[Model::kSums], double (&sums)[Model::kSums]) {
+    GDCORE_UNROLL
+    for (int s = 0; s < Model::kSums; ++s) {
+      sums[s] += static_cast<double>(part[s]);
+      part[s] = T(0);
+    }
   }
 };
 
@@ -139,7 +191,7 @@ struct FitLinear {
       warp_sums(c, squares, 1, c.shared());
       const T loss = static_cast<T>(block_sum<1>(c, c.shared(), 0) / divisor);
       if (c.thread() == 0) static_cast<T*>(loop.losses)[epoch] = loss;
-      if (loop.stops && !is_finite(static_cast<double>(loss))) {
+      if (loop.stops && !is_finite(loss)) {
         if (c.thread() == 0) *loop.status = epoch;
         break;
       }
@@ -225,7 +277,7 @@ struct FitLinear {
     T state[kMaxState];
     read_states<T>(range.slots, place, state);
     if (loop.previous != nullptr) static_cast<T*>(loop.previous)[q] = theta[q];
-    theta[q] = updated(range.settings, static_cast<double>(epoch), range.slots, theta[q], gradient, state);
+    theta[q] = Updater<T>(range.settings)(static_cast<double>(epoch), range.slots, theta[q], gradient, state);
     write_states<T>(range.slots, place, state);
     loop.record<T>(epoch, q, theta[q]);
   }

@@ -102,9 +102,10 @@ void Launches<S, Queue>::loss(Queue& queue, const Problem& p, Loop loop, double*
 template <class T, template <class> class ModelOf, class Queue>
 void fit_points(Queue& queue, const Problem& p, const Loop& loop) {
   using Body = FitPoints<T, ModelOf>;
-  const Index threads = at_most(fit_plan(p.rows, 1, 1).threads, Body::kBlockThreads);
-  queue.run(Body{p.x, p.target, p.loss_weight, static_cast<int>(p.rows), static_cast<int>(1 + p.parameters), loop}, 1,
-            static_cast<int>(threads));
+  const int busy = fit_point_threads(p.rows, Body::kBlockThreads);
+  queue.run(Body{Column<T>(p.x), Column<T>(p.target), Column<T>(p.loss_weight), static_cast<int>(p.rows), busy,
+                 static_cast<int>(1 + p.parameters), loop},
+            1, whole_warps(busy));
 }
 
 template <class T, class Queue>
@@ -184,9 +185,10 @@ inline bool is_aligned(const Slots& slots) {
   return bits % 16 == 0;
 }
 
-template <class S, template <class> class Step, class Rule, class Queue>
-void update_all(Queue& queue, const UpdateJob* jobs, Index count) {
-  UpdateMany<S, Step, Rule> body = {};
+template <int ENTRIES, class S, template <class> class Step, class Rule, class Queue>
+void update_in(Queue& queue, const UpdateJob* jobs, Index count) {
+  UpdateMany<S, Step, Rule, ENTRIES> body = {};
+  static_assert(sizeof(body) <= kMaxArguments);
   Index blocks = 0;
   int rules = 0;
   const auto launch = [&] {
@@ -205,9 +207,15 @@ void update_all(Queue& queue, const UpdateJob* jobs, Index count) {
     }
     body.entries[body.count++] = {job.slots, job.size, blocks, rules - 1, is_aligned(job.slots)};
     blocks += ceil_divide(job.size, tile(kStorage<S>));
-    if (body.count == kMaxEntries) launch();
+    if (body.count == ENTRIES) launch();
   }
   launch();
+}
+
+template <class S, template <class> class Step, class Rule, class Queue>
+void update_all(Queue& queue, const UpdateJob* jobs, Index count) {
+  if (count <= kFewEntries) return update_in<kFewEntries, S, Step, Rule>(queue, jobs, count);
+  update_in<kMaxEntries, S, Step, Rule>(queue, jobs, count);
 }
 
 template <class S, class Queue>

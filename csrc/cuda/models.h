@@ -40,19 +40,11 @@ struct Polynomial {
     for (int m = 0; m <= MAX; ++m) coefficients[m] = m < sums - 1 ? theta(m) : T(0);
   }
   GDCORE_KERNEL void add(T (&part)[kSums], T x, T target, T w) const {
-    // From the highest power that there could be, of which those past the degree are exact zeros, whatever x is. A
-    // choice of the coefficient to begin with would make compilers keep them in memory.
-    T prediction = T(0);
-    GDCORE_UNROLL
-    for (int m = MAX; m >= 0; --m) prediction = fma(prediction, has(m + 1) ? x : T(0), coefficients[m]);
-    const T r = prediction - target;
-    T power = w * r;
-    part[0] = fma(power, r, part[0]);
-    GDCORE_UNROLL
-    for (int m = 0; m <= MAX; ++m) {
-      part[1 + m] = has(m) ? part[1 + m] + power : part[1 + m];
-      power = power * x;
-    }
+    // From the highest power that there could be: a choice of the coefficient to begin with would make compilers keep
+    // them in memory.
+    const auto there = [this](int m) { return has(m); };
+    const T r = horner(x, coefficients, MAX, there) - target;
+    add_polynomial(part, x, r, w * r, MAX, there);
   }
   GDCORE_KERNEL void finish(double (&)[kSums]) const {}
 };
@@ -68,11 +60,7 @@ struct Legendre {
   GDCORE_KERNEL void add(T (&part)[kSums], T x, T target, T w) const {
     const T u = fma(d, x, c), square = u * u, p3 = legendre_value(u, square);
     const T r = fma(b, p3, a) - target, weighted = w * r, slope = weighted * legendre_slope(square);
-    part[0] = fma(weighted, r, part[0]);
-    part[1] = part[1] + weighted;
-    part[2] = fma(weighted, p3, part[2]);
-    part[3] = part[3] + slope;
-    part[4] = fma(slope, x, part[4]);
+    add_legendre(part, x, p3, r, weighted, slope);
   }
   /// The factor b of the last two, the same for every point.
   GDCORE_KERNEL void finish(double (&sums)[kSums]) const {

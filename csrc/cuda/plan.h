@@ -20,8 +20,14 @@ inline constexpr Index kMaxFitElements = Index{1} << 15;
 inline constexpr Index kMaxFitResiduals = 2048;
 inline constexpr Index kMaxFitParameters = 1024;
 inline constexpr int kMaxFitThreads = 512;
-/// Tensors, and different settings, of one launch of updates.
-inline constexpr int kMaxEntries = 128;
+/// Points of a model of one number that a thread keeps in registers there.
+inline constexpr int kFitHeld = 8;
+/// Tensors of one launch of updates: the most that its 32 764 bytes of arguments hold, and fewer where there are fewer,
+/// as every launch copies what its kernel could take.
+inline constexpr int kMaxArguments = 32764;
+inline constexpr int kFewEntries = 128;
+inline constexpr int kMaxEntries = 496;
+/// Different settings of one launch.
 inline constexpr int kMaxRules = 8;
 
 constexpr Index ceil_divide(Index value, Index by) noexcept { return (value + by - 1) / by; }
@@ -94,7 +100,7 @@ constexpr bool linear_writes_dx(Storage storage, Index columns, Index outputs) n
   return linear_plan(storage, 1, columns, outputs).output_blocks == 1;
 }
 
-/// Epochs within one launch: one block, its threads shared out over rows and over columns.
+/// Epochs of a linear model within one launch: one block, its threads shared out over rows and over columns.
 struct FitPlan {
   int threads;
   int row_lanes;     ///< lanes that share a residual
@@ -107,15 +113,16 @@ constexpr bool fits_one_block(Index rows, Index columns, Index outputs) noexcept
           (rows * outputs <= kMaxFitResiduals && (columns + 1) * outputs <= kMaxFitParameters));
 }
 
-constexpr int fit_threads(Index wanted) noexcept {
-  const int threads = power_above(wanted, kMaxFitThreads);
-  return threads < kWarpLanes ? kWarpLanes : threads;
+constexpr int whole_warps(int threads) noexcept { return threads < kWarpLanes ? kWarpLanes : threads; }
+
+/// Threads that share the points of a model of one number, a power of two.
+constexpr int fit_point_threads(Index points, int limit) noexcept {
+  return power_above(ceil_divide(points, kFitHeld), limit);
 }
 
 constexpr FitPlan fit_plan(Index rows, Index columns, Index outputs) noexcept {
-  if (columns == 1 && outputs == 1) return {fit_threads(ceil_divide(rows, 8)), 1, 1};
   FitPlan plan = {};
-  plan.threads = fit_threads(rows * columns * outputs);
+  plan.threads = whole_warps(power_above(rows * columns * outputs, kMaxFitThreads));
   plan.row_lanes = power_below(at_most(plan.threads / (rows * outputs < 1 ? 1 : rows * outputs), columns), kWarpLanes);
   plan.column_lanes = power_below(at_most(plan.threads / ((columns + 1) * outputs), rows), kWarpLanes);
   return plan;

@@ -19,19 +19,34 @@ struct Settings {
   double steps;  ///< made so far
 };
 
-/// The new value of p; its states are changed in place. `slots` says which states there are, `made` how many steps came
-/// before since `settings.steps` was read.
+/// One parameter's update by these settings, which are brought to T once for many steps.
 template <class T>
-GDCORE_KERNEL T updated(const Settings& settings, double made, const Slots& slots, T p, T g, T (&state)[kMaxState]) {
-  if (settings.kind == Kind::kSgd) {
-    SgdUpdate rule = settings.sgd;
-    rule.fresh = rule.fresh && made == 0;
-    return SgdStep<T>(rule)(slots, p, g, state);
+class Updater {
+ public:
+  GDCORE_KERNEL explicit Updater(const Settings& settings)
+      : kind_(settings.kind), settings_(settings), sgd_(SgdUpdate{}), rmsprop_(RmspropUpdate{}) {
+    if (kind_ == Kind::kSgd) sgd_ = SgdStep<T>(settings.sgd);
+    if (kind_ == Kind::kRmsprop) rmsprop_ = RmspropStep<T>(settings.rmsprop);
   }
-  if (settings.kind == Kind::kRmsprop) return RmspropStep<T>(settings.rmsprop)(slots, p, g, state);
-  if (settings.kind == Kind::kFrozen) return p;
-  return AdamStep<T>(settings.adam.rule(settings.steps + made + 1))(slots, p, g, state);
-}
+  /// The new value of p; its states are changed in place. `slots` says which states there are, `made` how many steps
+  /// came before since `settings.steps` was read.
+  GDCORE_KERNEL T operator()(double made, const Slots& slots, T p, T g, T (&state)[kMaxState]) const {
+    if (kind_ == Kind::kSgd) {
+      SgdStep<T> step = sgd_;
+      step.fresh = step.fresh && made == 0;
+      return step(slots, p, g, state);
+    }
+    if (kind_ == Kind::kRmsprop) return rmsprop_(slots, p, g, state);
+    if (kind_ == Kind::kFrozen) return p;
+    return AdamStep<T>(settings_.adam.rule(settings_.steps + made + 1))(slots, p, g, state);
+  }
+
+ private:
+  Kind kind_;
+  const Settings& settings_;  ///< Adam's make another rule at each step
+  SgdStep<T> sgd_;
+  RmspropStep<T> rmsprop_;
+};
 
 /// What the sum of squares is divided by; for a weighted mean a sum on the device.
 struct Divisor {
@@ -126,7 +141,8 @@ GDCORE_KERNEL void Loop::update(Index parameter, Arithmetic<S> gradient) const {
   Arithmetic<S> state[kMaxState];
   read_states<S>(range.slots, i, state);
   const Arithmetic<S> before = read(at);
-  const Arithmetic<S> after = updated(range.settings, static_cast<double>(epoch), range.slots, before, gradient, state);
+  const Arithmetic<S> after =
+      Updater<Arithmetic<S>>(range.settings)(static_cast<double>(epoch), range.slots, before, gradient, state);
   write(at, after);
   write_states<S>(range.slots, i, state);
   if (previous != nullptr) write(static_cast<S*>(previous) + parameter, before);

@@ -17,15 +17,15 @@ struct Entry {
   bool aligned;  ///< all slots at multiples of sixteen bytes
 };
 
-/// `Step` and `Rule` are those of the optimizer: SgdStep and SgdUpdate, for example.
-template <class S, template <class> class Step, class Rule>
+/// At most ENTRIES tensors. `Step` and `Rule` are those of the optimizer: SgdStep and SgdUpdate, for example.
+template <class S, template <class> class Step, class Rule, int ENTRIES>
 struct UpdateMany {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
   static constexpr int kBlocks = 1;
   static constexpr int kShared = 1;
 
-  Entry entries[kMaxEntries];
+  Entry entries[ENTRIES];
   Rule rules[kMaxRules];
   int count;
 

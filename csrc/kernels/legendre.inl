@@ -18,13 +18,9 @@ GDCORE_INLINE void legendre_run(const LegendreMse<T>& a, const T* theta, Index r
     if (count < kLanes<T>) r = keep_first(r, count);
     Pack<T> weighted = r;  // w r
     if constexpr (WEIGHTED) weighted = r * load(weight);
-    const Pack<T> slope = weighted * legendre_slope(square);
-
-    part[0] = fma(weighted, r, part[0]);
-    part[1] = part[1] + weighted;
-    part[2] = fma(weighted, p3, part[2]);
-    part[3] = part[3] + (count < kLanes<T> ? keep_first(slope, count) : slope);
-    part[4] = fma(slope, x, part[4]);
+    Pack<T> slope = weighted * legendre_slope(square);
+    if (count < kLanes<T>) slope = keep_first(slope, count);
+    add_legendre(part, x, p3, r, weighted, slope);
   };
   for_point_groups<T, WEIGHTED>(a, row, end, add_group);
   for (int s = 0; s < kLegendreSums; ++s) sums[s] = part[s];

@@ -12,16 +12,9 @@ GDCORE_INLINE void polynomial_run(const PolynomialMse<T>& a, const T* theta, Ind
     const Pack<T> x = load(from);
     Pack<T> r = horner(x, theta, degree) - load(target);
     if (count < kLanes<T>) r = keep_first(r, count);
-
-    Pack<T> power = r;  // w r · x^(m − 1)
-    if constexpr (WEIGHTED) power = r * load(weight);
-
-    part[0] = fma(power, r, part[0]);
-    part[1] = part[1] + power;
-    for (int m = 1; m <= degree; ++m) {
-      part[1 + m] = fma(power, x, part[1 + m]);
-      power = power * x;
-    }
+    Pack<T> weighted = r;
+    if constexpr (WEIGHTED) weighted = r * load(weight);
+    add_polynomial(part, x, r, weighted, degree);
   };
   for_point_groups<T, WEIGHTED>(a, row, end, add_group);
   for (int s = 0; s < degree + 2; ++s) sums[s] = part[s];

@@ -16,6 +16,7 @@ inline constexpr int kRegisters = kLaneBytes / kRegisterBytes;
 #define GDCORE_INLINE static inline __attribute__((always_inline))
 #define GDCORE_INLINE_MEMBER inline __attribute__((always_inline))
 #define GDCORE_INLINE_LAMBDA __attribute__((always_inline))
+#define GDCORE_UNROLL  // a matter of this compiler's own flags
 
 template <class T>
 struct Vector;

@@ -98,13 +98,15 @@ def test_many_tensors(emulated: Emulator) -> None:
         assert torch.equal(p, torch.full((3,), i - 0.25 * (i // 20)))
 
 
+@pytest.mark.parametrize(("count", "launches"), [(128, 1), (129, 1), (496, 1), (497, 2)])
 @pytest.mark.parametrize("kind", PLACES)
-def test_one_group_is_one_launch(emulated: Emulator, kind: str) -> None:
+def test_one_group_is_one_launch(emulated: Emulator, kind: str, count: int, launches: int) -> None:
     """Of as many tensors as its arguments hold; a rule is what its settings are, not its bytes."""
-    ours = [torch.zeros(3) for _ in range(128)]
+    ours = [torch.zeros(3) for _ in range(count)]
     slots = [[p, torch.ones(3), *states(kind, {}, p)] for p in ours]
     emulated.update(kind, slots, [numbers(kind, {"lr": 0.1}, 0)] * len(ours))
-    assert emulated.launches() == 1
+    assert emulated.launches() == launches
+    assert all(torch.equal(p, ours[0]) and not p.eq(0).any() for p in ours)
 
 
 Data = tuple[Tensor, Tensor, Tensor | None]
@@ -197,6 +199,30 @@ def test_one_launch(
     assert torch.equal(halves.theta, whole.theta)
     assert torch.equal(halves.records[:12], whole.records[:12])
     assert torch.equal(halves.losses[:12], whole.losses[:12])
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 63, 64, 65, 256, 257, 2049, 4096, 4097, 9001])
+@pytest.mark.parametrize(("model", "d"), [("linear", 1), ("polynomial", 9)])
+def test_points_of_one_launch(
+    emulated: Emulator, model: str, d: int, rows: int, weighted: bool
+) -> None:
+    """Held by few threads or by all, more than they hold, and columns of wider matrices."""
+    (x, target, _), parameters = problem(model, 3 * rows, d, 1, torch.float64)
+    x, target = (t.reshape(rows, 3)[:, 1:2] for t in (x, target))
+    weight = 2 - x if weighted else None
+    if model == "polynomial":
+        x, target, weight = (t if t is None else t[:, 0] for t in (x, target, weight))
+    whole, parts = (Loop(parameters, *CASES[1]) for _ in range(2))
+    data = x, target, weight
+    whole.run(emulated, model, data, range(3))
+    assert emulated.launches() == (3 if weighted else 1)
+    for epoch in range(3):
+        parts.step(emulated, model, data, epoch)
+    # Orders of summation differ; each of the two is near the sum of at most so many terms.
+    bound = 1e-15 * (8 + rows / 256)
+    torch.testing.assert_close(whole.losses[:3], parts.losses[:3], rtol=20 * bound, atol=0)
+    torch.testing.assert_close(whole.theta, parts.theta, rtol=20 * bound, atol=20 * bound)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
