@@ -96,7 +96,7 @@ if [ -n "$sanitizer" ]; then
     of_tool=()
     [ "$tool" = racecheck ] || of_tool=(--report-api-errors no)
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 70 120 "$sanitizer" --tool "$tool" ${of_tool[@]+"${of_tool[@]}"} \
-      --error-exitcode 9 "${run[@]}" tests/cuda/test_device_{fit,losses,training,use}.py -k "${few//$'\n'/ }" > "$log" 2>&1
+      --error-exitcode 9 "${run[@]}" tests/cuda/test_device_{fit,losses,optimizers,training,use}.py -k "${few//$'\n'/ }" > "$log" 2>&1
     status=$?
     tail -n 20 "$log"
     if grep -q "ERROR SUMMARY: [1-9]\|RACECHECK SUMMARY: [1-9]" "$log"; then

@@ -53,23 +53,29 @@ class Group {
     if (value == nullptr) throw py::key_error(key.text);
     return value;
   }
-  /// 0 for a number that is none of this process, or that only torch can make sense of.
+  /// 0 for a number that only torch can make sense of.
   double number(const Key& key) const {
     const py::handle value = at(key);
     if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) return to_double(value);
     Memory memory;
-    const bool rate = torch_.plain(value) && memory.look(value) && memory.numel() == 1 &&
-                      (memory.storage() == Storage::kFloat32 || memory.storage() == Storage::kFloat64);
-    odd_ = odd_ || !rate;
-    return rate && memory.on_cpu() ? to_double(value) : 0.0;
+    const bool known = is_number(value, memory) && memory.on_cpu();
+    odd_ = odd_ || !known;
+    return known ? to_double(value) : 0.0;
   }
+  /// A rate, which is 0 where it is `elsewhere`.
+  double rate(const Key& key) const { return elsewhere(key).is_none() ? number(key) : 0.0; }
   /// Whether a number was asked for that is neither Python's nor a rate in a tensor of float32 or float64: how torch
   /// computes with it, or refuses it, is torch's to say.
   bool odd() const { return odd_; }
   bool flag(const Key& key) const { return is_true(at(key)); }
   bool is_tensor(const Key& key) const { return torch_.plain(at(key)); }
-  /// Whether this is a tensor on another device, whose value cannot be had without waiting for it.
-  bool is_elsewhere(const Key& key) const { return is_elsewhere(at(key)); }
+  /// The number of float32 or float64 on another device that this is, which cannot be had without waiting for it; or
+  /// None.
+  py::object elsewhere(const Key& key) const {
+    Memory memory;
+    const bool found = is_number(at(key), memory) && !memory.on_cpu();
+    return found ? py::reinterpret_borrow<py::object>(at(key)) : py::none();
+  }
   /// A rate that is a tensor of float32 is one whose arithmetic torch rounds to float32.
   bool is_single(const Key& key) const {
     Memory memory;
@@ -77,9 +83,9 @@ class Group {
   }
 
  private:
-  bool is_elsewhere(py::handle value) const {
-    Memory memory;
-    return torch_.plain(value) && memory.look(value) && !memory.on_cpu();
+  bool is_number(py::handle value, Memory& memory) const {
+    return torch_.plain(value) && memory.look(value) && memory.numel() == 1 &&
+           (memory.storage() == Storage::kFloat32 || memory.storage() == Storage::kFloat64);
   }
 
   py::dict dict_;
@@ -99,9 +105,10 @@ inline constexpr double kLargestSingle = std::numeric_limits<float>::max();
 /// Whether arithmetic in float32 takes the number, as torch has it: not what would only there become infinite.
 inline bool fits_single(double value) { return !(std::abs(value) > kLargestSingle) || std::isinf(value); }
 
-/// Each optimizer says which states its group's settings use, what torch's own step is left to do (`supported`), what
-/// its kernel needs for one parameter, the factors that torch lets enter float32 only if they fit, and, at less cost,
-/// whether they do at every step (`fits`).
+/// Each optimizer says which states its group's settings use, what torch's own step is left to do (`supported`), a rate
+/// that is elsewhere, whether steps are counted on the device (`capturable`), what its kernel needs for one parameter,
+/// the factors that torch lets enter float32 only if they fit, and, at less cost, whether they do at every step
+/// (`fits`).
 struct Sgd {
   using Rule = SgdUpdate;
   static constexpr UpdateKernel Updates::* kKernel = &Updates::sgd;
@@ -114,14 +121,15 @@ struct Sgd {
   };
 
   Sgd(const Group& g, const Keys& k)
-      : settings{g.number(k.lr),
+      : settings{g.rate(k.lr),
                  g.number(k.momentum),
                  1.0 - g.number(k.dampening),
                  g.number(k.weight_decay),
                  g.flag(k.nesterov),
                  g.flag(k.maximize),
                  false},
-        supported(!g.odd() && !g.flag(k.differentiable) && !g.is_elsewhere(k.lr)),
+        rate(g.elsewhere(k.lr)),
+        supported(!g.odd() && !g.flag(k.differentiable)),
         fits(fits_single(settings.lr) && fits_single(settings.weight_decay) && fits_single(settings.momentum) &&
              fits_single(settings.one_minus_dampening)),
         used{settings.momentum != 0, false, false} {}
@@ -131,6 +139,7 @@ struct Sgd {
     rule.fresh = fresh;
     return rule;
   }
+  SgdUpdate completed_on_device(bool fresh) const { return rule(0.0, fresh); }
 
   std::array<Factor, 4> factors(double /*step*/, bool fresh) const {
     return {{{"lr", "lr", settings.lr},
@@ -140,6 +149,8 @@ struct Sgd {
   }
 
   SgdUpdate settings;
+  py::object rate;
+  static constexpr bool capturable = false;
   bool supported;
   bool fits;
   bool used[kMaxState];
@@ -157,13 +168,16 @@ struct Rmsprop {
   };
 
   Rmsprop(const Group& g, const Keys& k)
-      : settings{g.number(k.lr),           g.number(k.alpha),    g.number(k.eps),
-                 g.number(k.weight_decay), g.number(k.momentum), g.flag(k.maximize)},
-        supported(!g.odd() && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr)),
+      : settings{g.rate(k.lr),         g.number(k.alpha), g.number(k.eps), g.number(k.weight_decay),
+                 g.number(k.momentum), g.flag(k.maximize)},
+        rate(g.elsewhere(k.lr)),
+        capturable(g.flag(k.capturable)),
+        supported(!g.odd() && !g.flag(k.differentiable)),
         fits(fits_single(settings.lr) && fits_single(settings.weight_decay) && fits_single(1.0 - settings.alpha)),
         used{true, settings.momentum > 0, g.flag(k.centered)} {}
 
   Rule rule(double /*step*/, bool /*fresh*/) const { return settings; }
+  RmspropUpdate completed_on_device(bool /*fresh*/) const { return settings; }
 
   std::array<Factor, 3> factors(double /*step*/, bool /*fresh*/) const {
     return {{{"lr", "lr", settings.lr},
@@ -172,6 +186,8 @@ struct Rmsprop {
   }
 
   RmspropUpdate settings;
+  py::object rate;
+  bool capturable;
   bool supported;
   bool fits;
   bool used[kMaxState];
@@ -190,8 +206,10 @@ struct Adam {
   };
 
   Adam(const Group& g, const Keys& k)
-      : settings{g.number(k.lr),      g.is_single(k.lr), 0.0, 0.0, g.number(k.eps), g.number(k.weight_decay),
+      : settings{g.rate(k.lr),        g.is_single(k.lr), 0.0, 0.0, g.number(k.eps), g.number(k.weight_decay),
                  g.flag(k.decoupled), g.flag(k.maximize)},
+        rate(g.elsewhere(k.lr)),
+        capturable(g.flag(k.capturable)),
         used{true, true, g.flag(k.amsgrad)} {
     const auto betas = py::reinterpret_borrow<py::sequence>(g.at(k.betas));
     const bool two = PySequence_Check(betas.ptr()) != 0 && PySequence_Size(betas.ptr()) == 2;
@@ -199,8 +217,8 @@ struct Adam {
     const bool numbers = PyFloat_Check(first.ptr()) && PyFloat_Check(second.ptr()) && is_share(to_double(first)) &&
                          is_share(to_double(second));
     // torch refuses foreach with a rate that is a tensor.
-    supported = numbers && !g.odd() && !g.flag(k.differentiable) && !g.flag(k.capturable) && !g.is_elsewhere(k.lr) &&
-                !(g.flag(k.foreach) && g.is_tensor(k.lr));
+    supported =
+        numbers && !g.odd() && !g.flag(k.differentiable) && !(g.flag(k.foreach) && g.is_tensor(k.lr) && !capturable);
     if (!numbers) return;
     settings.beta1 = to_double(first);
     settings.beta2 = to_double(second);
@@ -208,6 +226,7 @@ struct Adam {
   }
 
   Rule rule(double step, bool /*fresh*/) const { return settings.rule(step); }
+  AdamSettings completed_on_device(bool /*fresh*/) const { return settings; }
 
   std::array<Factor, 2> factors(double step, bool /*fresh*/) const {
     const AdamUpdate rule = settings.rule(step);
@@ -218,6 +237,8 @@ struct Adam {
   static bool is_share(double beta) { return beta >= 0.0 && beta < 1.0; }
 
   AdamSettings settings;
+  py::object rate;
+  bool capturable;
   bool supported = false;
   bool fits = false;
   bool used[kMaxState];

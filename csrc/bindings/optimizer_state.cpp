@@ -73,7 +73,7 @@ class StateOf final : public OptimizerState {
 
   Kind settings_of(const Group& group) const {
     Kind kind(group, keys_);
-    if (!kind.supported) {
+    if (!kind.supported || kind.capturable || !kind.rate.is_none()) {
       const auto refuse_flag = [&](const Key& key) {
         if (group.flag(key)) fail_optimizer(std::string(key.text) + "=False", "True");
       };

@@ -4,28 +4,39 @@
 #include "bindings/optimizer_settings.h"
 #include "bindings/problem.h"
 #include "bindings/register.h"
+#include "kernels/on_device.h"
 
 namespace gdcore {
 
 namespace {
 
-/// A parameter's `step`, a tensor of one number.
+/// A parameter's `step`, a tensor of one number: on the CPU, or as float32 where its kernels count.
 class Counter {
  public:
   bool look(py::handle object) {
-    return memory_.look(object) && memory_.on_cpu() && memory_.numel() == 1 &&
-           (memory_.storage() == Storage::kFloat32 || memory_.storage() == Storage::kFloat64);
+    return memory_.look(object) && memory_.numel() == 1 &&
+           (memory_.storage() == Storage::kFloat32 || (memory_.on_cpu() && memory_.storage() == Storage::kFloat64));
   }
+  /// Where the kernels of `parameter` count, or null.
+  float* on_device(const Memory& parameter) const {
+    return parameter.on_cpu() || !memory_.same_device(parameter) ? nullptr : static_cast<float*>(memory_.data());
+  }
+  bool on_cpu() const { return memory_.on_cpu(); }
+  /// The first step, of which the factors are largest, where the count is not to be had.
   double next() const {
+    if (!on_cpu()) return 1.0;
     if (memory_.storage() == Storage::kFloat32) return next_step(*static_cast<const float*>(memory_.data()), true);
     return next_step(*static_cast<const double*>(memory_.data()), false);
   }
   double advance() {
+    if (!on_cpu()) return 0.0;
     memory_.read(&before_);
     if (memory_.storage() == Storage::kFloat32) return *static_cast<float*>(memory_.data()) += 1.0f;
     return *static_cast<double*>(memory_.data()) += 1.0;
   }
-  void go_back() const { memory_.write(&before_); }
+  void go_back() const {
+    if (on_cpu()) memory_.write(&before_);
+  }
 
  private:
   Memory memory_;
@@ -41,7 +52,7 @@ class Optimizer {
   /// One step of all parameters that have a gradient. `fresh` has states for those without, or is None.
   /// Returns None, or, with nothing written, the parameters that these kernels do not take and those without state.
   py::object step(const py::object& groups, const py::dict& state, const py::object& fresh, int threads) const {
-    Pass pass{{}, {}, {}, {}, {}, {}, {}, {}, py::list(), py::list(), py::list(), 0};
+    Pass pass;
     const py::object held = result_of(PySequence_Fast(groups.ptr(), "param_groups: expected a list"));
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(held.ptr()); ++i) {
       const py::handle dict = PySequence_Fast_GET_ITEM(held.ptr(), i);
@@ -59,6 +70,8 @@ class Optimizer {
   }
 
  private:
+  using RuleOnDevice = OnDevice<decltype(std::declval<Kind>().completed_on_device(false))>;
+
   /// What one call has found.
   struct Pass {
     std::vector<Kind> groups;
@@ -67,12 +80,15 @@ class Optimizer {
     std::vector<Counter> counters;
     std::vector<bool> fresh;
     std::vector<typename Kind::Rule> rules;
+    std::vector<RuleOnDevice> rules_on_device;
     std::vector<const void*> rule_of;
     std::vector<py::object> alive;  ///< gradients, whose owner another thread may take them from
     py::list written;
     py::list unsuited;
     py::list stateless;
-    Index work;
+    Index work = 0;
+    int capturing_device = -1;  ///< that was last asked whether it is being captured, and its answer
+    bool capturing = false;
   };
 
   void add(Pass& pass, py::handle parameter, const py::dict& state, const py::object& fresh) const {
@@ -81,7 +97,8 @@ class Optimizer {
     const Kind& group = pass.groups.back();
     SlotViews views;
     const bool suited = group.supported && torch_.look(parameter, views.parameter) && torch_.look(grad, views.grad) &&
-                        views.grad.storage() == views.parameter.storage() && !torch_.inference(parameter);
+                        views.grad.storage() == views.parameter.storage() && !torch_.inference(parameter) &&
+                        has_rate(group, views.parameter) && !(group.capturable && views.parameter.on_cpu());
     if (!suited) return pass.unsuited.append(parameter);
 
     std::copy_n(group.used, kMaxState, views.used);
@@ -95,7 +112,7 @@ class Optimizer {
         if (!views.together()) return pass.unsuited.append(parameter);
         views.check(Kind::kStates);
         expect_fit(pass, views.parameter, 1.0, true);
-        expect_repeatable(views.parameter, true);
+        expect_repeatable(pass, views.parameter, true);
         if (fresh.is_none()) return pass.stateless.append(parameter);
         std::copy_n(group.used, kMaxState, views.used);
         values = find(fresh, parameter);
@@ -106,10 +123,16 @@ class Optimizer {
         return pass.unsuited.append(parameter);
       }
     }
+    if (Kind::kCounts) {
+      views.count = counter.on_device(views.parameter);
+      // Counted on another device than its own, or where torch would not: torch has something to say of that.
+      if (counter.on_cpu() ? group.capturable : views.count == nullptr) return pass.unsuited.append(parameter);
+    }
+    views.on_device = views.count != nullptr || !group.rate.is_none();
     if (!views.together()) return pass.unsuited.append(parameter);
     views.check(Kind::kStates);
     expect_fit(pass, views.parameter, Kind::kCounts ? counter.next() : 0.0, is_fresh);
-    expect_repeatable(views.parameter, is_fresh);
+    expect_repeatable(pass, views.parameter, is_fresh);
     pass.written.append(parameter);
     for (int i = 0; i < kMaxState; ++i) {
       if (views.used[i]) pass.written.append(py::handle(find(values, states_[i].object)));
@@ -134,14 +157,27 @@ class Optimizer {
     }
   }
 
-  // A graph would replay the count of the step that it was captured at, and a first step with a first step's momentum.
-  static void expect_repeatable(const Memory& parameter, bool fresh) {
-    if (parameter.on_cpu() || !(Kind::kCounts || fresh) || !device_updates()->capturing(parameter.device())) return;
+  // A graph would replay the count of the step that it was captured at, and a first step with a first step's states.
+  static void expect_repeatable(Pass& pass, const Memory& parameter, bool fresh) {
+    const bool counts = Kind::kCounts && !pass.groups.back().capturable;
+    if (parameter.on_cpu() || !(counts || fresh)) return;
+    if (pass.capturing_device != parameter.device()) {
+      pass.capturing_device = parameter.device();
+      pass.capturing = device_updates()->capturing(pass.capturing_device);
+    }
+    if (!pass.capturing) return;
+    if (counts) {
+      throw std::runtime_error("capturable: expected True, as the step is being captured into a CUDA graph, got False");
+    }
     throw std::runtime_error(
-        Kind::kCounts
-            ? "capturable: expected True, as the step is being captured into a CUDA graph, got False"
-            : "momentum_buffer: expected one, as the step is being captured into a CUDA graph, got none; make a step "
-              "before");
+        std::string(Kind::kStates[0]) +
+        ": expected one, as the step is being captured into a CUDA graph, got none; make a step before");
+  }
+
+  /// Whether its rate is a number here, or where the parameter is.
+  static bool has_rate(const Kind& group, const Memory& parameter) {
+    Memory rate;
+    return group.rate.is_none() || (rate.look(group.rate) && rate.same_device(parameter));
   }
 
   bool lacks_all(py::handle values) const {
@@ -167,14 +203,28 @@ class Optimizer {
     return true;
   }
 
+  static RuleOnDevice rule_on_device(const Kind& group, double step, bool fresh) {
+    Memory rate;
+    const bool elsewhere = !group.rate.is_none() && rate.look(group.rate);
+    return {group.completed_on_device(fresh), elsewhere ? rate.data() : nullptr,
+            elsewhere && rate.storage() == Storage::kFloat32, step};
+  }
+
   void run(Pass& pass, int threads) const {
     const std::size_t count = pass.views.size();
     pass.rules.reserve(count);
+    pass.rules_on_device.reserve(count);
     pass.rule_of.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
       const double step = Kind::kCounts ? pass.counters[i].advance() : 0.0;
-      pass.rules.push_back(pass.groups[pass.group[i]].rule(step, pass.fresh[i]));
-      pass.rule_of.push_back(&pass.rules.back());
+      const Kind& group = pass.groups[pass.group[i]];
+      if (pass.views[i].on_device) {
+        pass.rules_on_device.push_back(rule_on_device(group, step, pass.fresh[i]));
+        pass.rule_of.push_back(&pass.rules_on_device.back());
+      } else {
+        pass.rules.push_back(group.rule(step, pass.fresh[i]));
+        pass.rule_of.push_back(&pass.rules.back());
+      }
     }
     try {
       const MaybeReleaseGil release(pass.work);

@@ -137,6 +137,8 @@ bool SlotViews::flat() const {
 UpdateJob SlotViews::job(UpdateKernel kernel, const void* rule) const {
   UpdateJob job = {kernel, rule, {parameter.data(), grad.data(), {}}, parameter.numel(), parameter.storage()};
   for (int i = 0; i < kMaxState; ++i) job.slots.state[i] = used[i] ? state[i].data() : nullptr;
+  job.on_device = on_device;
+  job.count = count;
   return job;
 }
 
@@ -169,8 +171,8 @@ void run_copied(const SlotViews& update, UpdateJob job, int threads) {
 
 namespace {
 
-// One call for all of one storage on one device, however they lie among the others; one for each where they share
-// memory, in their order.
+// One call for all of one storage and form of rule on one device, however they lie among the others; one for each where
+// they share memory, in their order.
 void run_on_devices(const std::vector<UpdateJob>& jobs, const std::vector<int>& devices,
                     UpdateKernel Updates::* kernel) {
   const int kind = kernel == &Updates::sgd ? 0 : kernel == &Updates::rmsprop ? 1 : 2;
@@ -180,7 +182,8 @@ void run_on_devices(const std::vector<UpdateJob>& jobs, const std::vector<int>& 
     if (taken[first]) continue;
     std::vector<UpdateJob> batch = {jobs[first]};
     for (std::size_t i = first + 1; !shared && i < jobs.size(); ++i) {
-      if (taken[i] || jobs[i].storage != jobs[first].storage || devices[i] != devices[first]) continue;
+      const bool alike = jobs[i].storage == jobs[first].storage && jobs[i].on_device == jobs[first].on_device;
+      if (taken[i] || !alike || devices[i] != devices[first]) continue;
       batch.push_back(jobs[i]);
       taken[i] = true;
     }

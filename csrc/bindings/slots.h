@@ -57,6 +57,8 @@ struct SlotViews {
   Memory grad;
   Memory state[kMaxState];
   bool used[kMaxState];
+  bool on_device = false;
+  float* count = nullptr;
 
   /// Throws what torch would (a RuntimeError) where an update cannot be right. `names` are the states'.
   void check(const char* const* names) const;

@@ -189,25 +189,31 @@ template <int ENTRIES, class S, template <class> class Step, class Rule, class Q
 void update_in(Queue& queue, const UpdateJob* jobs, Index count) {
   UpdateMany<S, Step, Rule, ENTRIES> body = {};
   static_assert(sizeof(body) <= kMaxArguments);
+  CountSteps counts = {};
   Index blocks = 0;
   int rules = 0;
   const auto launch = [&] {
     if (body.count > 0) queue.run(body, blocks, kThreads);
-    body.count = rules = 0;
+    if (counts.count > 0) queue.run(counts, 1, kThreads);
+    body.count = counts.count = rules = 0;
     blocks = 0;
   };
   for (Index i = 0; i < count; ++i) {
     const UpdateJob& job = jobs[i];
-    if (job.size == 0) continue;
-    const Rule& rule = *static_cast<const Rule*>(job.rule);
-    // Settings that differ are few; they come in the order of the groups.
-    if (rules == 0 || !(body.rules[rules - 1] == rule)) {
-      if (rules == kMaxRules) launch();
-      body.rules[rules++] = rule;
+    if (job.size > 0) {
+      const Rule& rule = *static_cast<const Rule*>(job.rule);
+      // Settings that differ are few; they come in the order of the groups.
+      if (rules == 0 || !(body.rules[rules - 1] == rule)) {
+        if (rules == kMaxRules) launch();
+        body.rules[rules++] = rule;
+      }
+      auto& entry = body.entries[body.count++];
+      static_cast<Entry&>(entry) = {job.slots, job.size, blocks, rules - 1, is_aligned(job.slots)};
+      if constexpr (Completed<Rule>::kCounts) entry.count = job.count;
+      blocks += ceil_divide(job.size, tile(kStorage<S>));
     }
-    body.entries[body.count++] = {job.slots, job.size, blocks, rules - 1, is_aligned(job.slots)};
-    blocks += ceil_divide(job.size, tile(kStorage<S>));
-    if (body.count == ENTRIES) launch();
+    if (Completed<Rule>::kCounts && job.count != nullptr) counts.counts[counts.count++] = job.count;
+    if (body.count == ENTRIES || counts.count == kMaxCountedEntries) launch();
   }
   launch();
 }
@@ -218,11 +224,24 @@ void update_all(Queue& queue, const UpdateJob* jobs, Index count) {
   update_in<kMaxEntries, S, Step, Rule>(queue, jobs, count);
 }
 
+template <class S, template <class> class Step, class Settings, class Queue>
+void update_on_device(Queue& queue, const UpdateJob* jobs, Index count) {
+  update_in<kMaxCountedEntries, S, Step, OnDevice<Settings>>(queue, jobs, count);
+}
+
 template <class S, class Queue>
 void Launches<S, Queue>::update(Queue& queue, Kind kind, const UpdateJob* jobs, Index count) {
-  if (kind == Kind::kSgd) return update_all<S, SgdStep, SgdUpdate>(queue, jobs, count);
-  if (kind == Kind::kRmsprop) return update_all<S, RmspropStep, RmspropUpdate>(queue, jobs, count);
-  update_all<S, AdamStep, AdamUpdate>(queue, jobs, count);
+  const bool on_device = count > 0 && jobs[0].on_device;
+  if (kind == Kind::kSgd) {
+    return on_device ? update_on_device<S, SgdStep, SgdUpdate>(queue, jobs, count)
+                     : update_all<S, SgdStep, SgdUpdate>(queue, jobs, count);
+  }
+  if (kind == Kind::kRmsprop) {
+    return on_device ? update_on_device<S, RmspropStep, RmspropUpdate>(queue, jobs, count)
+                     : update_all<S, RmspropStep, RmspropUpdate>(queue, jobs, count);
+  }
+  on_device ? update_on_device<S, AdamStep, AdamSettings>(queue, jobs, count)
+            : update_all<S, AdamStep, AdamUpdate>(queue, jobs, count);
 }
 
 }  // namespace gdcore::cuda

@@ -27,6 +27,7 @@ inline constexpr int kFitHeld = 8;
 inline constexpr int kMaxArguments = 32764;
 inline constexpr int kFewEntries = 128;
 inline constexpr int kMaxEntries = 496;
+inline constexpr int kMaxCountedEntries = 440;
 /// Different settings of one launch.
 inline constexpr int kMaxRules = 8;
 

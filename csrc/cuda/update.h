@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cuda/rules.h"
+#include "kernels/on_device.h"
 
 namespace gdcore::cuda {
 
@@ -17,15 +18,50 @@ struct Entry {
   bool aligned;  ///< all slots at multiples of sixteen bytes
 };
 
+/// One whose steps are counted on the device.
+struct CountedEntry : Entry {
+  float* count;  ///< or null
+};
+
+/// A rule as the steps take it, the same for all threads of a block.
+template <class Rule>
+struct Completed {
+  using Entry = cuda::Entry;
+  static constexpr bool kCounts = false;
+  static constexpr int kShared = 1;
+
+  template <class Context>
+  GDCORE_KERNEL static const Rule& get(Context&, const Rule& rule, const Entry&) {
+    return rule;
+  }
+};
+
+template <class Settings>
+struct Completed<OnDevice<Settings>> {
+  using Entry = CountedEntry;
+  static constexpr bool kCounts = true;
+  using Rule = decltype(complete(OnDevice<Settings>(), nullptr));
+  static constexpr int kShared = (sizeof(Rule) + sizeof(double) - 1) / sizeof(double);
+
+  /// By one thread: Adam's takes two powers in double.
+  template <class Context>
+  GDCORE_KERNEL static const Rule& get(Context& c, const OnDevice<Settings>& rule, const Entry& entry) {
+    Rule* const completed = reinterpret_cast<Rule*>(c.shared());
+    if (c.thread() == 0) *completed = complete(rule, entry.count);
+    c.sync();
+    return *completed;
+  }
+};
+
 /// At most ENTRIES tensors. `Step` and `Rule` are those of the optimizer: SgdStep and SgdUpdate, for example.
 template <class S, template <class> class Step, class Rule, int ENTRIES>
 struct UpdateMany {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
   static constexpr int kBlocks = 1;
-  static constexpr int kShared = 1;
+  static constexpr int kShared = Completed<Rule>::kShared;
 
-  Entry entries[ENTRIES];
+  typename Completed<Rule>::Entry entries[ENTRIES];
   Rule rules[kMaxRules];
   int count;
 
@@ -40,8 +76,8 @@ struct UpdateMany {
         high = middle;
       }
     }
-    const Entry& entry = entries[low];
-    const Step<T> step(rules[entry.rule]);
+    const auto& entry = entries[low];
+    const Step<T> step(Completed<Rule>::get(c, rules[entry.rule], entry));
     constexpr Index stride = Index{kThreads} * kVector<S>;
     const Index first = (c.block() - entry.first_block) * kInFlight * stride + Index{c.thread()} * kVector<S>;
     if (entry.aligned && first + (kInFlight - 1) * stride + kVector<S> <= entry.size) {
@@ -94,6 +130,21 @@ struct UpdateMany {
         if (slots.state[k] != nullptr) write_vector(static_cast<S*>(slots.state[k]) + i, states[u][k]);
       }
     }
+  }
+};
+
+/// One step more of each.
+struct CountSteps {
+  static constexpr int kBlockThreads = kThreads;
+  static constexpr int kBlocks = 1;
+  static constexpr int kShared = 1;
+
+  float* counts[kMaxCountedEntries];
+  int count;
+
+  template <class Context>
+  GDCORE_KERNEL void operator()(Context& c) const {
+    for (int i = c.thread(); i < count; i += kThreads) *counts[i] += 1.0f;
   }
 };
 

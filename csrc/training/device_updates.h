@@ -9,8 +9,8 @@ namespace gdcore {
 
 /// Functions of another module; both are built together. They throw what a device says.
 struct DeviceUpdates {
-  /// Updates of one kind (0 SGD, 1 RMSprop, 2 Adam) and one storage, whose tensors share no memory, on the device's
-  /// current stream.
+  /// Updates of one kind (0 SGD, 1 RMSprop, 2 Adam), one storage and one form of rule, whose tensors share no memory,
+  /// on the device's current stream.
   void (*run)(int kind, const std::vector<UpdateJob>& jobs, int device);
   /// Whether that stream is being captured into a graph.
   bool (*capturing)(int device);

@@ -12,6 +12,8 @@ struct UpdateJob {
   Slots slots;
   Index size;
   Storage storage;
+  bool on_device = false;  ///< whether the rule is an OnDevice, which only the device completes
+  float* count = nullptr;  ///< steps made, where a device counts them
 };
 
 }  // namespace gdcore

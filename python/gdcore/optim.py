@@ -19,10 +19,10 @@ class SGD(NativeStep, torch.optim.SGD):
 
     All parameters are updated in one native call, in place, on the CPU, and on CUDA where gdcore
     was built with it. bfloat16 and float16 are computed in float32 and rounded once. What the
-    kernels do not take (complex or sparse gradients, other devices, subclasses of tensors, a rate
-    in a tensor on CUDA, ``differentiable=True``, dispatch modes that look on) goes through torch's
-    own update, in float32 for half types on the CPU, and ``foreach`` and ``fused`` choose among
-    torch's implementations for the other dtypes there. With ``fused=True`` a ``GradScaler`` leaves
+    kernels do not take (complex or sparse gradients, other devices, subclasses of tensors,
+    ``differentiable=True``, dispatch modes that look on) goes through torch's own update, in
+    float32 for half types on the CPU, and ``foreach`` and ``fused`` choose among torch's
+    implementations for the other dtypes there. A rate in a tensor on CUDA is read there. With ``fused=True`` a ``GradScaler`` leaves
     it to the step to unscale gradients, float16 included. Parameters that share memory are updated
     one after the other, and a negative rate set in a group ascends, both as in torch.
 
@@ -83,8 +83,8 @@ class RMSprop(NativeStep, torch.optim.RMSprop):
         weight_decay: L2 penalty.
         momentum: momentum factor.
         centered: divide by the root of an estimate of the variance.
-        capturable: torch's, which has it for accelerators only and refuses it at the first step on
-            the CPU.
+        capturable: count the steps on the device, so that a CUDA graph can capture them; torch
+            refuses it at the first step on the CPU.
         foreach: chooses among torch's implementations, where torch updates.
         maximize: ascend instead of descend.
         differentiable: torch updates, and autograd records it.
@@ -130,11 +130,11 @@ class Adam(NativeStep, torch.optim.Adam):
         amsgrad: divide by the largest average so far.
         foreach: chooses among torch's implementations, where torch updates.
         maximize: ascend instead of descend.
-        capturable: torch's, which has it for accelerators only and refuses it at the first step on
-            the CPU.
+        capturable: count the steps on the device, so that a CUDA graph can capture them; torch
+            refuses it at the first step on the CPU.
         differentiable: torch updates, and autograd records it.
-        fused: chooses among torch's implementations, where torch updates: with True on CUDA, where
-            it counts the steps on the device.
+        fused: chooses among torch's implementations, where torch updates; with True the steps are
+            counted on the device.
         decoupled_weight_decay: decay the parameters themselves, as `AdamW` does.
 
     Raises:
@@ -174,11 +174,11 @@ class AdamW(NativeStep, torch.optim.AdamW):
         amsgrad: divide by the largest average so far.
         maximize: ascend instead of descend.
         foreach: chooses among torch's implementations, where torch updates.
-        capturable: torch's, which has it for accelerators only and refuses it at the first step on
-            the CPU.
+        capturable: count the steps on the device, so that a CUDA graph can capture them; torch
+            refuses it at the first step on the CPU.
         differentiable: torch updates, and autograd records it.
-        fused: chooses among torch's implementations, where torch updates: with True on CUDA, where
-            it counts the steps on the device.
+        fused: chooses among torch's implementations, where torch updates; with True the steps are
+            counted on the device.
 
     Raises:
         ValueError: a negative rate, ``eps`` or weight decay; a beta outside [0, 1); ``foreach``

@@ -1,4 +1,4 @@
-"""Updates and loops on a device: the CPU's bits, plain PyTorch's numbers, and what ends a loop."""
+"""Loops on a device: the emulator's bits, plain PyTorch's numbers, and what ends them."""
 
 import copy
 import threading
@@ -13,7 +13,7 @@ import gdcore
 from gdcore._native.optimizers import rule_of
 from gdcore._native.problem import Problem, checked
 
-from ..api.optimizers import FULL, NAMES, everything, ours, theirs
+from ..api.optimizers import FULL, NAMES
 from .conftest import no_waiting
 from .emulator import Emulator
 from .test_emulated_training import CASES, SMALL, Loop, problem
@@ -21,106 +21,6 @@ from .test_emulated_training import name as case_name
 
 pytestmark = pytest.mark.cuda
 _cuda_loop = pytest.importorskip("gdcore._native.cuda_loop", reason="built without the CUDA path")
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", NAMES)
-def test_updates_are_the_cpu_s(cuda: torch.device, name: str, dtype: torch.dtype) -> None:
-    """To the bit, for aligned and misaligned tensors, tiles and their ends."""
-    values = [torch.randn(n, dtype=torch.float64).to(dtype) for n in (1, 7, 4096, 5003, 70_001)]
-    on_cpu = [torch.nn.Parameter(v.clone()) for v in values]
-    on_cuda = [torch.nn.Parameter(v.to(cuda)) for v in values]
-    mine, other = (ours(name, p, **FULL[name]) for p in (on_cuda, on_cpu))
-    advance_on(mine, on_cuda, range(3))
-    advance_on(other, on_cpu, range(3))
-    for here, there in zip(everything(mine), everything(other), strict=True):
-        assert torch.equal(here.cpu(), there.cpu())
-
-
-def advance_on(
-    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], steps: range
-) -> None:
-    for step in steps:
-        for i, p in enumerate(parameters):
-            generator = torch.Generator().manual_seed(100 * step + i)
-            grad = torch.randn(p.shape, generator=generator, dtype=torch.float64)
-            p.grad = grad.to(p.dtype).to(p.device)
-        optimizer.step()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_steps_are_torch_s(cuda: torch.device, name: str) -> None:
-    values = [torch.randn(40, 3, dtype=torch.float64), torch.randn(5, dtype=torch.float64)]
-    results = []
-    for make in (ours, theirs):
-        parameters = [torch.nn.Parameter(v.to(cuda)) for v in values]
-        optimizer = make(name, parameters, **FULL[name])
-        advance_on(optimizer, parameters, range(5))
-        results.append([p.detach() for p in parameters])
-    for mine, other in zip(*results, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
-
-
-def test_parameters_on_both_devices(cuda: torch.device) -> None:
-    parameters = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, device=cuda))]
-    optimizer = gdcore.optim.SGD(parameters, lr=0.5)
-    for p in parameters:
-        p.grad = torch.ones_like(p)
-    optimizer.step()
-    assert [p.tolist() for p in parameters] == [[0.5] * 3] * 2
-
-
-@pytest.mark.parametrize("setting", ["capturable", "fused", "tensor rate"])
-def test_torch_updates_what_is_on_the_device(cuda: torch.device, setting: str) -> None:
-    """Counts and rates that live on the device are torch's to read there: nothing waits."""
-    results = []
-    for optim in (gdcore.optim, torch.optim):
-        p = torch.nn.Parameter(torch.ones(5, device=cuda))
-        options: dict[str, Any] = {"capturable": True}
-        if setting == "fused":
-            options = {"fused": True}
-        if setting == "tensor rate":
-            options = {"lr": torch.tensor(0.1, device=cuda), "capturable": True}
-        optimizer = optim.Adam([p], **options)
-        p.grad = torch.linspace(1, 2, 5, device=cuda)
-        with no_waiting():
-            optimizer.step()
-        results.append(p.detach())
-    torch.testing.assert_close(*results)
-
-
-@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
-def test_a_first_step_with_momentum_is_not_captured(cuda: torch.device) -> None:
-    """A graph would make a first step again and again; after one, it has the steps that follow."""
-    p = torch.nn.Parameter(torch.ones(5, device=cuda))
-    twin = bare(p)
-    optimizers = [gdcore.optim.SGD([each], lr=0.1, momentum=0.9) for each in (p, twin)]
-    p.grad = twin.grad = torch.ones_like(p)
-    graph = torch.cuda.CUDAGraph()
-    with pytest.raises(RuntimeError, match="momentum_buffer"), torch.cuda.graph(graph):
-        optimizers[0].step()
-    assert not optimizers[0].state
-    for optimizer in optimizers:
-        optimizer.step()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        optimizers[0].step()
-    for _ in range(3):
-        graph.replay()
-        optimizers[1].step()
-    assert torch.equal(p, twin)
-
-
-@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
-def test_adam_is_not_captured_with_its_count(cuda: torch.device) -> None:
-    p = torch.nn.Parameter(torch.ones(5, device=cuda))
-    optimizer = gdcore.optim.Adam([p])
-    p.grad = torch.ones_like(p)
-    optimizer.step()
-    graph = torch.cuda.CUDAGraph()
-    with pytest.raises(RuntimeError, match="capturable"), torch.cuda.graph(graph):
-        optimizer.step()
 
 
 def bare(p: Tensor) -> torch.nn.Parameter:

@@ -89,6 +89,74 @@ def test_a_first_step_is_not_captured(emulated: Emulator, name: str) -> None:
                 optimizer.step()
 
 
+COUNTED = [name for name in NAMES if name != "SGD"]
+
+
+def on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Counts and rates of one dimension, which the emulator takes for a device's."""
+    for values in optimizer.state.values():
+        if "step" in values:
+            values["step"] = values["step"].reshape(1)
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"] = group["lr"].reshape(1)
+
+
+@pytest.mark.parametrize("rate", ["number", "float32", "float64"])
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_and_rates_of_the_device(emulated: Emulator, name: str, rate: str) -> None:
+    """The CPU's bits, of captured steps too, and a launch more for the counts."""
+    options = {**FULL[name]}
+    if rate != "number":
+        options["lr"] = torch.tensor(options["lr"], dtype=getattr(torch, rate))
+    made = []
+    for pretended in (True, False):
+        sizes = [0 if i % 9 == 0 else 5 for i in range(500)]
+        parameters = [torch.nn.Parameter(torch.linspace(1, 2, n)) for n in sizes]
+        optimizer = ours(name, parameters, **options)
+        advance(optimizer, range(1))
+        if pretended:
+            on_device(optimizer)
+        with emulated.device(captures=True) if pretended else contextlib.nullcontext():
+            for step in range(1, 4):
+                advance(optimizer, range(step, step + 1))
+                if name in COUNTED and pretended:
+                    assert emulated.launches() == 2 * 2
+        made.append(optimizer)
+    for mine, other in zip(everything(made[0]), everything(made[1]), strict=True):
+        assert torch.equal(mine.reshape(other.shape), other)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_failed_launch_counts_nothing(emulated: Emulator, name: str) -> None:
+    optimizer = stepped(name, 3, 2)
+    on_device(optimizer)
+    before = [tensor.clone() for tensor in everything(optimizer)]
+    with emulated.device() as fail:
+        fail(True)
+        with pytest.raises(RuntimeError, match="a launch that failed"):
+            optimizer.step()
+    for now, then in zip(everything(optimizer), before, strict=True):
+        assert torch.equal(now, then)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_states_are_made_before_a_capture(emulated: Emulator, name: str) -> None:
+    """A graph would set them to zero each time."""
+    parameter = torch.nn.Parameter(torch.ones(5))
+    optimizer = ours(name, [parameter], capturable=True)
+    parameter.grad = torch.ones(5)
+    state = "square_avg" if name == "RMSprop" else "exp_avg"
+    with (
+        emulated.device(captures=True),
+        pytest.raises(RuntimeError, match=f"^{state}: expected one, as the step is being captured"),
+    ):
+        optimizer.step()
+    assert not optimizer.state
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_with_gaps(emulated: Emulator, name: str) -> None:
     """Are torch's to update from the first step on, beside others that are not."""

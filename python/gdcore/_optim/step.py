@@ -162,8 +162,12 @@ class NativeStep(torch.optim.Optimizer):
         fresh: _States = {}
         for group in _of(groups, [p for p in stateless if id(p) not in theirs]):
             fresh.update(self._fresh_states(group))
-        # Those that torch counts on the device, as with fused=True, are torch's to update too.
-        elsewhere = [p for p, own in fresh.items() if "step" in own and not own["step"].is_cpu]
+        # The kernels of a device count in float32.
+        elsewhere = [
+            p
+            for p, own in fresh.items()
+            if "step" in own and not (own["step"].is_cpu or own["step"].dtype == torch.float32)
+        ]
         for parameter in elsewhere:
             del fresh[parameter]
         unsuited = unsuited + elsewhere
