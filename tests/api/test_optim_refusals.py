@@ -277,7 +277,6 @@ def test_inference_tensors(name: str) -> None:
     assert value[0] != 1.0
 
 
-@UPDATES_ON_CPU  # elsewhere torch asks for the value of a fake count
 @each
 def test_under_fake_tensors_and_compile(name: str) -> None:
     from torch._subclasses import FakeTensorMode
