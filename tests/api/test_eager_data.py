@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import ON_CPU
 from .plain_torch import plain_loop
 from .training_cases import twin
 
@@ -43,16 +44,27 @@ KINDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
     "sparse": (lambda t: t.to_sparse(), "x", "dense tensor with storage, got torch.sparse_coo"),
     "sparse rows": (lambda t: t.to_sparse_csr(), "x", "dense tensor with storage, got torch.sp"),
 }
-CASES = [(kind, which) for kind, (_, argument, _) in KINDS.items() for which in argument]
-EACH = pytest.mark.parametrize(("kind", "which"), CASES)
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+CASES = [
+    pytest.param(kind, which, device, marks=pytest.mark.cuda if device == "cuda" else ())
+    for kind, (_, argument, _) in KINDS.items()
+    for which in argument
+    for device in ("cpu", "emulated", "cuda")
+    # What torch has for sparse rows is not the same everywhere.
+    if device != "cuda" or "sparse" not in kind
+]
+EACH = pytest.mark.parametrize(("kind", "which", "device"), CASES, indirect=["device"])
+pytestmark = [
+    pytest.mark.usefixtures("device"),
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state"),
+]
 
 
 def problem(kind: str, which: str) -> tuple[nn.Module, Tensor, Tensor, str]:
     random = torch.Generator().manual_seed(0)
     model = nn.Linear(3, 2, dtype=torch.float64)
-    x = torch.randn(9, 3, generator=random, dtype=torch.float64)
-    y = torch.randn(9, 2, generator=random, dtype=torch.float64)
+    both = torch.randn(9, 5, generator=random, dtype=torch.float64, device="cpu")
+    x, y = both.to(torch.get_default_device()).split([3, 2], 1)
+    x, y = x.contiguous(), y.contiguous()
     change, _, why = KINDS[kind]
     return model, *((change(x), y) if which == "x" else (x, change(y))), why
 
@@ -69,7 +81,8 @@ def agree(
 ) -> None:
     """Three steps over a few rows in float64: some tens of roundings."""
     close = close or {"rtol": 1e-13, "atol": 1e-13}
-    torch.testing.assert_close(losses, expected[0].as_subclass(Tensor), **close)
+    expected_losses = expected[0].as_subclass(Tensor)
+    torch.testing.assert_close(losses, expected_losses, check_device=False, **close)
     for mine, other in zip(model.parameters(), expected[1].parameters(), strict=True):
         torch.testing.assert_close(mine, other, **close)
 
@@ -125,10 +138,10 @@ def test_a_step(kind: str, which: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["fit", "train_step"])
-def test_autocast(way: str) -> None:
+def test_autocast(way: str, device: torch.device) -> None:
     model, x, y = nn.Linear(3, 2), torch.randn(9, 3), torch.randn(9, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    with torch.autocast("cpu"):
+    with torch.autocast(device.type, torch.bfloat16):
         expected = plain(model, x, y)
         if way == "fit":
             with pytest.raises(ValueError, match="autocast"):
@@ -184,6 +197,7 @@ def test_betas_that_are_tensors() -> None:
     agree(history.loss, model, (losses, other))
 
 
+@ON_CPU
 @pytest.mark.parametrize("option", ["capturable", "differentiable"])
 def test_options_that_torch_refuses_here(option: str) -> None:
     """Its error, in plain PyTorch and in a fit; the plan says why the step would be torch's."""

@@ -1,5 +1,6 @@
 """Arguments that are not tensors: counts, pairs, rates; and what fit says of no rows at all."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ def fit(case: Case, data: Any = None, **options: Any) -> gdcore.History:
             model, nn.MSELoss(), optimizer, (x, y) if data is None else data, **settings
         )
 
+
+pytestmark = pytest.mark.usefixtures("device")
 
 NOT_COUNTS = [1.0, True, False, "3", None, np.bool_(True), np.float64(3), torch.tensor(3)]
 
@@ -75,10 +78,13 @@ def test_a_list_of_two_will_do() -> None:
     assert len(gdcore.fit(model, nn.MSELoss(), optimizer, data, epochs=2).loss) == 2
 
 
-@pytest.mark.parametrize("model", [nn.Linear(1, 1), gdcore.nn.PolynomialRegression(2)])
+@pytest.mark.parametrize(
+    "build", [lambda: nn.Linear(1, 1), lambda: gdcore.nn.PolynomialRegression(2)]
+)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_no_rows(reduction: str, model: nn.Module) -> None:
+def test_no_rows(reduction: str, build: Callable[[], nn.Module]) -> None:
     """fit has nothing to fit; a step does what PyTorch does: NaN for the mean, zero for the sum."""
+    model = build()
     linear = isinstance(model, nn.Linear)
     x = y = torch.empty((0, 1) if linear else 0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

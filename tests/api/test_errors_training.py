@@ -11,7 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gdcore
 
+from ..devices import NOT_EMULATED, ON_CPU
 from .refusal import nothing_written, refused
+
+pytestmark = pytest.mark.usefixtures("device")
 
 Train = Callable[..., Any]
 
@@ -44,6 +47,12 @@ WAY = pytest.mark.parametrize("way", WAYS)
 WHICH = pytest.mark.parametrize("argument", ["x", "y"])
 
 
+@pytest.fixture
+def on_cpu(request: pytest.FixtureRequest) -> bool:
+    """Whether it is the CPU's own kernels that are at work."""
+    return bool(request.node.callspec.params["device"] == "cpu")
+
+
 def check(
     way: str, setup: Setup, kind: type[Exception], argument: str, *parts: str, **data: Any
 ) -> None:
@@ -74,46 +83,55 @@ def test_not_a_tensor(way: str, argument: str, begun: bool, value: Any) -> None:
     "dtype", [torch.int64, torch.bool, torch.float16, torch.bfloat16, torch.complex64], ids=str
 )
 def test_a_dtype_that_is_not_taken(
-    way: str, argument: str, begun: bool, dtype: torch.dtype
+    way: str, argument: str, begun: bool, dtype: torch.dtype, on_cpu: bool
 ) -> None:
     setup = Setup(begun=begun)
     spoilt = getattr(setup, argument).to(dtype)
-    check(way, setup, TypeError, argument, "torch.float32", str(dtype), **{argument: spoilt})
+    told = argument if on_cpu else "y"  # elsewhere y is compared with x
+    check(way, setup, TypeError, told, "torch.float32", str(dtype), **{argument: spoilt})
 
 
 @BEGUN
 @WAY
-def test_dtypes_that_differ(way: str, begun: bool) -> None:
+def test_dtypes_that_differ(way: str, begun: bool, on_cpu: bool) -> None:
     setup = Setup(begun=begun)
     named = ("torch.float32", "torch.float64")
     check(way, setup, TypeError, "y", *named, y=setup.y.double())
-    check(way, setup, TypeError, "x", *named, x=setup.x.double(), y=setup.y.double())
+    told = "x" if on_cpu else "weight"  # elsewhere parameters are compared with x
+    check(way, setup, TypeError, told, *named, x=setup.x.double(), y=setup.y.double())
     setup.model.get_parameter("bias").data = torch.zeros(2, dtype=torch.float64)
     if not begun:
         check(way, setup, TypeError, "bias", *named)
 
 
 @WAY
-def test_a_momentum_buffer_of_another_dtype_or_shape(way: str) -> None:
+def test_a_momentum_buffer_of_another_dtype_or_shape(way: str, on_cpu: bool) -> None:
     setup = Setup()
     setup.model.double()
     double = {"x": setup.x.double(), "y": setup.y.double()}
-    check(way, setup, TypeError, "momentum_buffer", "torch.float64", "torch.float32", **double)
+    named = ("torch.float64", "torch.float32")
+    if on_cpu:
+        check(way, setup, TypeError, "momentum_buffer", *named, **double)
+    else:
+        check(way, setup, ValueError, "optimizer", "momentum_buffer", *named, **double)
     setup = Setup()
     state = setup.optimizer.state[setup.model.get_parameter("weight")]
     state["momentum_buffer"] = torch.zeros(3, 2)
-    check(way, setup, ValueError, "momentum_buffer", "(2, 3)", "(3, 2)")
+    argument, parts = ("momentum_buffer", ()) if on_cpu else ("optimizer", ("momentum_buffer",))
+    check(way, setup, ValueError, argument, *parts, "(2, 3)", "(3, 2)")
 
 
 @BEGUN
 @WHICH
 @WAY
-def test_another_device(way: str, argument: str, begun: bool) -> None:
+def test_another_device(way: str, argument: str, begun: bool, on_cpu: bool) -> None:
     setup = Setup(begun=begun)
     spoilt = getattr(setup, argument).to("meta")
-    check(way, setup, ValueError, argument, "CPU", "meta", **{argument: spoilt})
+    there = "CPU" if on_cpu else f"on {setup.x.device} as the parameters"
+    check(way, setup, ValueError, argument, there, "meta", **{argument: spoilt})
 
 
+@ON_CPU  # elsewhere it is x that is beside the parameters
 @WAY
 def test_a_model_on_another_device(way: str) -> None:
     setup = Setup(begun=False)
@@ -122,6 +140,7 @@ def test_a_model_on_another_device(way: str) -> None:
     check(way, setup, ValueError, "weight", "CPU", "meta")
 
 
+@NOT_EMULATED  # where a tensor is its address
 @BEGUN
 @WAY
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
@@ -208,10 +227,12 @@ def test_a_shape_that_does_not_fit(
 
 
 @WAY
-def test_a_transposed_weight(way: str) -> None:
+def test_a_transposed_weight(way: str, on_cpu: bool) -> None:
     setup = Setup(begun=False)
     weight = setup.model.get_parameter("weight")
-    weight.data = weight.detach().t()
+    transposed = weight.detach().t()
+    # Elsewhere a step of what is not contiguous is torch's.
+    weight.data = transposed if on_cpu else transposed.contiguous()
     check(way, setup, ValueError, "weight", "(k, 3)", "(5, 3)", "(3, 2)", "use weight.t()")
 
 

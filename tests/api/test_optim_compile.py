@@ -11,6 +11,7 @@ from torch.nn import Parameter
 
 import gdcore
 
+from ..devices import UPDATES_NOT_EMULATED
 from ..kernels.rounding import check
 from ..optimizer_bounds import gradients, steps_of
 from .optimizers import FULL, NAMES, ours
@@ -30,6 +31,7 @@ by_backend = pytest.mark.parametrize(
 )
 # torch's own, while it compiles.
 pytestmark = [
+    pytest.mark.usefixtures("device_of_updates"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
@@ -62,10 +64,13 @@ def test_a_compiled_step(name: str, backend: str) -> None:
                 check(value, bounds[i][step][key], f"{key} of parameter {i}, step {step}")
 
 
+@UPDATES_NOT_EMULATED  # whose losses are not
 @each
 @by_backend
-def test_a_compiled_training_step(name: str, backend: str) -> None:
+def test_a_compiled_training_step(name: str, backend: str, device_of_updates: torch.device) -> None:
     """The loss, zero_grad, backward and the step in one compiled function, against plain torch."""
+    if backend == "inductor" and device_of_updates.type == "cuda":
+        pytest.importorskip("triton")
     x, y = torch.randn(2, 16, 3, dtype=torch.float64)
 
     def train(compiled: bool) -> list[torch.Tensor]:

@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..devices import CUDA, UPDATES_ON_CPU
 from .optimizers import FULL, NAMES, ours, theirs
+
+pytestmark = pytest.mark.usefixtures("device_of_updates")
 
 each = pytest.mark.parametrize("name", NAMES)
 half = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -82,6 +85,7 @@ STEPPING: dict[str, Callable[[Callable[[], Any]], Any]] = {
 WAYS = [(setting, "plainly") for setting in SETTINGS]
 WAYS += [("as it is", stepping) for stepping in ("in a mode", "compiled")]
 WAYS += [("a rate of NumPy's", "compiled"), ("a subclass", "in a mode")]
+NATIVE = [("as it is", "plainly"), ("as it is", "compiled"), ("a rate of NumPy's", "plainly")]
 
 
 def in_float32(name: str, optimizer: torch.optim.Optimizer, **options: Any) -> list[Tensor]:
@@ -117,27 +121,21 @@ def assert_rounded_once(actual: Tensor, exact: Tensor, before: Tensor) -> int:
     return int((low != high).sum())
 
 
-@half
-@pytest.mark.parametrize("fused", [None, True])
-@pytest.mark.parametrize(("setting", "stepping"), WAYS)
-@each
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-def test_rounded_once(
-    name: str, setting: str, stepping: str, fused: bool | None, dtype: torch.dtype
+def check_rounded_once(
+    name: str, setting: str, stepping: str, dtype: torch.dtype, **choice: bool
 ) -> None:
-    if name == "RMSprop" and fused:
-        pytest.skip("torch.optim.RMSprop has no fused")
     torch.compiler.reset()
     generator = torch.Generator().manual_seed(3)
-    parameter = Parameter(torch.randn(512, generator=generator).to(dtype))
-    choice = {"fused": True} if fused else {}
+    device = torch.get_default_device()
+    start = torch.randn(512, generator=generator, device="cpu")
+    parameter = Parameter(start.to(device, dtype))
     optimizer = ours(name, [parameter], **FULL[name], **choice)
     either = total = 0
     for _ in range(STEPS):
         (held,) = optimizer.param_groups[0]["params"]
         # Away from 0, where a centered RMSprop divides by differences that cancel.
-        grad = torch.randn(512, generator=generator)
-        held.grad = (grad + 0.5 * grad.sign()).to(dtype)
+        grad = torch.randn(512, generator=generator, device="cpu")
+        held.grad = (grad + 0.5 * grad.sign()).to(device, dtype)
         SETTINGS[setting](optimizer)
         (held,) = optimizer.param_groups[0]["params"]
         expected = in_float32(name, optimizer, **FULL[name])
@@ -152,6 +150,31 @@ def test_rounded_once(
     assert either < 0.05 * total
 
 
+@UPDATES_ON_CPU  # elsewhere torch's own steps round at every operation
+@half
+@pytest.mark.parametrize("fused", [None, True])
+@pytest.mark.parametrize(("setting", "stepping"), WAYS)
+@each
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_rounded_once(
+    name: str, setting: str, stepping: str, fused: bool | None, dtype: torch.dtype
+) -> None:
+    if name == "RMSprop" and fused:
+        pytest.skip("torch.optim.RMSprop has no fused")
+    check_rounded_once(name, setting, stepping, dtype, **({"fused": True} if fused else {}))
+
+
+@pytest.mark.parametrize("device_of_updates", ["emulated", CUDA], indirect=True)
+@half
+@pytest.mark.parametrize(("setting", "stepping"), NATIVE)
+@each
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_native_steps_round_once(
+    name: str, setting: str, stepping: str, dtype: torch.dtype
+) -> None:
+    check_rounded_once(name, setting, stepping, dtype)
+
+
 @pytest.mark.parametrize("make", [ours, theirs])
 @each
 def test_numbers_of_other_kinds(name: str, make: Any) -> None:
@@ -161,9 +184,9 @@ def test_numbers_of_other_kinds(name: str, make: Any) -> None:
         np.float32,
         np.float16,
         lambda v: np.int64(round(v)),
-        lambda v: torch.tensor(v, dtype=torch.float64),
-        lambda v: torch.tensor(v, dtype=torch.float16),
-        lambda v: torch.tensor(round(v)),
+        lambda v: torch.tensor(v, dtype=torch.float64, device="cpu"),
+        lambda v: torch.tensor(v, dtype=torch.float16, device="cpu"),
+        lambda v: torch.tensor(round(v), device="cpu"),
     ]
     for kind in kinds:
         for key in ("lr", "momentum", "weight_decay", "eps", "dampening", "alpha"):
@@ -192,7 +215,7 @@ def test_a_step_with_a_number_of_numpy_s_is_native(
     monkeypatch.setattr(torch_step, "step", None)
     parameter = Parameter(torch.ones(3))
     optimizer = ours(name, [parameter], **FULL[name])
-    for rate in (np.float32(0.1), np.float64(0.1), np.int64(1), torch.tensor(1)):
+    for rate in (np.float32(0.1), np.float64(0.1), np.int64(1), torch.tensor(1, device="cpu")):
         optimizer.param_groups[0]["lr"] = rate
         parameter.grad = torch.ones(3)
         before = parameter.detach().clone()

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from ..devices import UPDATES_ON_CPU
 from .optimizers import FULL, MAKERS, NAMES, close, everything, ours
 from .refusal import nothing_written, refused
+
+pytestmark = pytest.mark.usefixtures("device_of_updates")
 
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -69,6 +72,7 @@ def test_a_state_between_the_elements_of_its_parameter(name: str, layout: Any) -
     close(*results)
 
 
+@UPDATES_ON_CPU  # elsewhere what has gaps is torch's
 @each
 @pytest.mark.parametrize("offset", [1, 2, 7])
 def test_one_element_in_common_is_refused(name: str, offset: int) -> None:
@@ -87,6 +91,7 @@ def test_one_element_in_common_is_refused(name: str, offset: int) -> None:
         optimizer.step()
 
 
+@UPDATES_ON_CPU  # elsewhere what has strides of its own is torch's
 @each
 def test_strides_by_which_two_elements_meet_are_refused(name: str) -> None:
     """Offset 6 is that of the first row's last element and of the last row's first."""

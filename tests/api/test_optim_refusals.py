@@ -11,12 +11,15 @@ from torch.nn import Parameter
 
 import gdcore
 
+from ..devices import UPDATES_ON_CPU
 from .optimizers import FULL, NAMES, advance, copies, everything, ours, theirs
 from .refusal import nothing_written, refused
 
 pytest.importorskip("expecttest", reason="torch's own cases need the test extra")
 
 from torch.testing._internal.common_optimizers import optim_db
+
+pytestmark = pytest.mark.usefixtures("device_of_updates")
 
 each = pytest.mark.parametrize("name", NAMES)
 averaging = pytest.mark.parametrize("name", ["RMSprop", "Adam", "AdamW"])
@@ -44,6 +47,7 @@ def raised(make: Callable[[], object]) -> tuple[type[Warning | Exception], str]:
     return type(info.value), str(info.value)
 
 
+@UPDATES_ON_CPU  # they are refused before there is a step
 @pytest.mark.parametrize(("name", "error"), list(torch_errors()))
 def test_what_torch_expects_to_be_refused(name: str, error: Any) -> None:
     inputs = error.optimizer_error_input
@@ -76,9 +80,16 @@ def bad_parameters() -> dict[str, Callable[[], Parameter]]:
     }
 
 
+# What has strides of its own is torch's on a device, and not rehearsed there.
+DENSE = ("of another shape than its gradient", "its own gradient")
+BAD = [pytest.param(bad, "cpu") for bad in bad_parameters()]
+BAD += [pytest.param(bad, "emulated") for bad in DENSE]
+BAD += [pytest.param(bad, "cuda", marks=pytest.mark.cuda) for bad in DENSE]
+
+
 @each
 @pytest.mark.parametrize("stepped", [False, True], ids=["first step", "later step"])
-@pytest.mark.parametrize("bad", bad_parameters())
+@pytest.mark.parametrize(("bad", "device_of_updates"), BAD, indirect=["device_of_updates"])
 def test_a_bad_parameter_stops_the_step(name: str, bad: str, stepped: bool) -> None:
     good = Parameter(torch.ones(2))
     optimizer = ours(name, [good], **FULL[name])
@@ -166,6 +177,7 @@ def test_fused_refuses_complex_parameters_as_torch_does(name: str) -> None:
     assert "floating point" in outcome[1]
 
 
+@UPDATES_ON_CPU
 @averaging
 def test_capturable_is_refused_on_the_cpu_as_in_torch(name: str) -> None:
     parameter = with_grad(torch.ones(2), torch.ones(2))
@@ -208,6 +220,7 @@ def test_differentiable_steps_are_torch_s(name: str) -> None:
     assert results[0].isfinite().all()
 
 
+@UPDATES_ON_CPU  # torch refuses them with foreach, its default elsewhere
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 def test_betas_that_are_tensors_are_torch_s(name: str) -> None:
     results = []

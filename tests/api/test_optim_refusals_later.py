@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from ..devices import UPDATES_NOT_EMULATED
 from .optimizers import FULL, NAMES, advance, everything, held, ours, start, theirs
 from .refusal import nothing_written
 
@@ -90,6 +91,9 @@ BIG_SETTINGS = [
 ]
 
 
+# The other tests are of what torch's steps refuse, which is rehearsed on the CPU.
+@pytest.mark.usefixtures("device_of_updates")
+@UPDATES_NOT_EMULATED
 @pytest.mark.parametrize("wrap", [float, torch.tensor], ids=["number", "tensor"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize(("name", "options", "key"), BIG_SETTINGS, ids=str)
@@ -100,7 +104,7 @@ def test_a_setting_too_large_for_float32(
     computed in float32, to whose range alone torch holds some settings of theirs."""
     if wrap is torch.tensor and key != "lr":
         pytest.skip("a number only")
-    double = {} if wrap is float else {"dtype": torch.float64}
+    double = {} if wrap is float else {"dtype": torch.float64, "device": "cpu"}
     for value in BIG:
         results: list[list[Any]] = []
         for make in (ours, theirs):

@@ -13,6 +13,8 @@ import gdcore
 
 from .rounding import assert_within_rounding
 
+pytestmark = pytest.mark.usefixtures("device_of_updates")
+
 STEPS = 6
 # Three roundings (the constant's conversion, product, sum) for each of weight decay, momentum,
 # Nesterov and the rate.

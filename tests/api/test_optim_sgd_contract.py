@@ -15,12 +15,16 @@ import gdcore
 
 from .rounding import assert_within_rounding
 
+pytestmark = pytest.mark.usefixtures("device_of_updates")
+
 KINDS = (gdcore.optim.SGD, torch.optim.SGD)
 OPTIONS: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
 
 
 def grads_for(step: int) -> Tensor:
-    return torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+    generator = torch.Generator().manual_seed(step)
+    grad = torch.randn(8, dtype=torch.float64, generator=generator, device="cpu")
+    return grad.to(torch.get_default_device())
 
 
 def advance(optimizer: torch.optim.Optimizer, steps: range) -> None:

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 import gdcore
 
-X = torch.ones(2, 3, dtype=torch.float64)
+from ..devices import NOT_EMULATED, ON_CPU
+
+# Known by their names alone, models step natively elsewhere; these step eagerly there.
+pytestmark = pytest.mark.usefixtures("device")
+
 Made = tuple[Callable[[Tensor], Tensor], list[Tensor]]
 
 
@@ -35,12 +39,14 @@ def module(kind: Callable[[], nn.Module]) -> Made:
     return made, list(made.parameters())
 
 
+def randn(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn.to(torch.get_default_device())
+
+
 def tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return [
-        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-        for shape in shapes
-    ]
+    return [randn(shape, generator).requires_grad_() for shape in shapes]
 
 
 def raw() -> Made:
@@ -82,10 +88,10 @@ LOSSES: dict[str, Any] = {
 
 def data(n: int, like: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(n)
-    x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    x = randn((n, 3), generator)
     with torch.no_grad():
         y = like(x)
-    return x, torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    return x, randn(y.shape, generator)
 
 
 def eagerly(made: Made, loss_fn: Any, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -96,14 +102,16 @@ def eagerly(made: Made, loss_fn: Any, optimizer: Any, x: Tensor, y: Tensor) -> T
     return loss.detach()
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("kind", ["SGD", "Adam"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("model", MODELS)
-def test_as_the_eager_step(model: str, loss: str, kind: str) -> None:
-    """With ``strict``, so natively; rows and layouts change from step to step."""
+def test_as_the_eager_step(model: str, loss: str, kind: str, device: torch.device) -> None:
+    """On the CPU with ``strict``, so natively; rows and layouts change from step to step."""
     ours, theirs, loss_fn = MODELS[model](), MODELS[model](), LOSSES[loss]
     optimizers = [getattr(torch.optim, kind)(made[1], lr=0.01) for made in (ours, theirs)]
-    step = gdcore.train_step(ours[0], loss_fn, optimizers[0], strict=True)
+    strict = device.type == "cpu"
+    step = gdcore.train_step(ours[0], loss_fn, optimizers[0], strict=strict)
     for n in (20, 1, 7, 20, 300):
         x, y = data(n, theirs[0])
         found = step(x.T.contiguous().T if n == 7 else x, y)
@@ -174,6 +182,7 @@ CHANGES = [
 ]
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_nothing_that_was_seen_is_out_of_date(
     change: Callable[[Any, Any], None], monkeypatch: pytest.MonkeyPatch
@@ -197,6 +206,7 @@ def test_nothing_that_was_seen_is_out_of_date(
             torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
 
 
+@ON_CPU
 def test_what_x_alone_decides() -> None:
     """A branch on the values of x, and a tensor that only looks like x."""
     (W,) = tensors((3, 1))
@@ -215,6 +225,7 @@ def test_what_x_alone_decides() -> None:
         torch.testing.assert_close(step(rows, y), expected, rtol=1e-12, atol=0.0)
 
 
+@NOT_EMULATED
 def test_a_loss_that_is_a_mean_of_so_many_rows_only() -> None:
     made, theirs = raw(), raw()
     optimizers = [torch.optim.SGD(one[1], lr=0.01) for one in (made, theirs)]
@@ -229,6 +240,7 @@ def test_a_loss_that_is_a_mean_of_so_many_rows_only() -> None:
         torch.testing.assert_close(step(x, y), expected, rtol=1e-12, atol=0.0)
 
 
+@ON_CPU
 def test_a_model_that_always_changes_is_not_looked_at_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -247,6 +259,7 @@ def test_a_model_that_always_changes_is_not_looked_at_each_time(
     assert 2 < len(looked) < 20  # twice at each look
 
 
+@ON_CPU
 def test_natively() -> None:
     """The step that the other tests compare is not the eager one by another name."""
     for make in MODELS.values():
@@ -260,6 +273,7 @@ def test_natively() -> None:
             step(x, y)
 
 
+@ON_CPU
 def test_data_that_are_too_large_to_copy_step_eagerly() -> None:
     made, theirs = raw(), raw()
     optimizers = [torch.optim.SGD(one[1], lr=0.01) for one in (made, theirs)]
@@ -273,18 +287,23 @@ def test_data_that_are_too_large_to_copy_step_eagerly() -> None:
         strict(*data(60_000, theirs[0]))
 
 
+@NOT_EMULATED
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("compiled", [torch.jit.script, lambda model: torch.jit.trace(model, X)])
-def test_a_compiled_module_steps_eagerly(compiled: Callable[[nn.Module], Any]) -> None:
+@pytest.mark.parametrize(
+    "program_of",
+    [torch.jit.script, lambda model: torch.jit.trace(model, torch.ones(2, 3).double())],
+)
+def test_a_compiled_module_steps_eagerly(program_of: Callable[[nn.Module], Any]) -> None:
     made, held = module(lambda: nn.Sequential(nn.Linear(3, 1, dtype=torch.float64)))
     assert isinstance(made, nn.Module)
-    program = compiled(made)
+    program = program_of(made)
     step = gdcore.train_step(program, nn.MSELoss(), torch.optim.SGD(held, lr=0.01))
     x, y = data(5, made)
     expected = F.mse_loss(program(x), y).detach()
     torch.testing.assert_close(step(x, y), expected, rtol=1e-12, atol=0.0)
 
 
+@ON_CPU
 def test_one_bad_batch_does_not_leave_the_steps_eager() -> None:
     made = raw()
     step = gdcore.train_step(made[0], nn.MSELoss(), torch.optim.SGD(made[1], lr=0.0))

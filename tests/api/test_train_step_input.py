@@ -13,6 +13,11 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import NOT_EMULATED, ON_CPU
+
+# Known by their names alone, models step natively elsewhere; these step eagerly there.
+pytestmark = pytest.mark.usefixtures("device")
+
 LOSS = nn.MSELoss()
 
 
@@ -26,7 +31,8 @@ def eagerly(model: Callable[[Tensor], Tensor], optimizer: Any, x: Tensor, y: Ten
 
 def tensors(values: float | None = None) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(4, 1, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(4, 1, generator=generator, dtype=torch.float64, device="cpu")
+    drawn = drawn.to(torch.get_default_device())
     W, b = (drawn[:3], drawn[3]) if values is None else (drawn[:3] * 0 + values, drawn[3] * 0)
     return W.clone().requires_grad_(), b.clone().requires_grad_()
 
@@ -43,10 +49,12 @@ WITH_X: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("name", WITH_X)
 def test_what_a_model_does_with_x_shows_for_some_values_only(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
-    batches = [torch.randn(8, 3, generator=generator).double() for _ in range(4)]
+    batches = torch.randn(4, 8, 3, generator=generator, device="cpu").double()
+    batches = batches.to(torch.get_default_device())
     for at, value in enumerate((-1, -9999, torch.nan, 1e7)):
         if name != "nan_to_num" or value != value:
             batches[at][5, 2] = value
@@ -62,6 +70,7 @@ def test_what_a_model_does_with_x_shows_for_some_values_only(name: str) -> None:
         torch.testing.assert_close((W, b), (V, c), rtol=1e-10, atol=1e-12, equal_nan=True)
 
 
+@ON_CPU
 @pytest.mark.parametrize("name", WITH_X)
 def test_it_is_refused_where_the_step_has_to_be_native(name: str) -> None:
     (W, b), x = tensors(), torch.randn(8, 3, dtype=torch.float64)
@@ -84,6 +93,7 @@ MOVED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@ON_CPU
 @pytest.mark.parametrize("name", MOVED)
 def test_what_only_moves_x_steps_natively(name: str) -> None:
     W, b = tensors()
@@ -93,6 +103,7 @@ def test_what_only_moves_x_steps_natively(name: str) -> None:
     step(x, x[:, :1])
 
 
+@ON_CPU
 def test_a_column_of_ones_beside_x() -> None:
     W = torch.zeros(4, 1, dtype=torch.float64, requires_grad=True)
     x = torch.randn(8, 3, dtype=torch.float64)
@@ -127,6 +138,7 @@ def in_a_context(state: Any) -> None:
     variable.set(0.25)
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("start", [None, 0.0])
 @pytest.mark.parametrize("change", [in_place, past_the_version, far_away, in_a_context])
 def test_a_change_that_the_first_row_hides(change: Callable[[Any], None], start: Any) -> None:
@@ -144,8 +156,9 @@ def test_a_change_that_the_first_row_hides(change: Callable[[Any], None], start:
         optimizer = torch.optim.SGD([W, b], lr=0.01)
         step = gdcore.train_step(model, LOSS, optimizer) if native else None
         generator = torch.Generator().manual_seed(2)
-        x = torch.randn(8, 3, generator=generator).double()
+        x = torch.randn(8, 3, generator=generator, device="cpu").double()
         x[0] = 0
+        x = x.to(torch.get_default_device())
         y, losses = x.sum(1, keepdim=True), []
         for i in range(6):
             if i == 3:
@@ -158,6 +171,7 @@ def test_a_change_that_the_first_row_hides(change: Callable[[Any], None], start:
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
 
 
+@ON_CPU
 def test_parameters_that_stay_zero_step_natively() -> None:
     """A column of zeros leaves its weight at zero, where a prediction tells nothing of it."""
     W, b = tensors(0.0)
@@ -193,6 +207,7 @@ class OfManyRows(Keeps):
         return out
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("kind", [Keeps, OfManyRows])
 def test_a_model_that_wants_more_than_a_row(kind: type[Keeps]) -> None:
     ours, theirs = kind(), kind()

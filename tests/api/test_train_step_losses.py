@@ -13,7 +13,10 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import gdcore
 
-X, Y = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 1, dtype=torch.float64)
+from ..devices import NOT_EMULATED
+
+# Known by their names alone, models step natively elsewhere; these step eagerly there.
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 
 class Scaled(nn.Module):
@@ -105,21 +108,22 @@ def test_a_loss_that_changes(
 ) -> None:
     """With a model that is recognised by what it does, and with one that steps eagerly."""
     W = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
+    x, y = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 1, dtype=torch.float64)
 
     def model(x: Tensor) -> Tensor:
         return x @ W if affine else (x @ W).tanh()
 
     loss_fn, change = make()
     step = gdcore.train_step(model, loss_fn, torch.optim.SGD([W], lr=0.0))
-    before = loss_fn(model(X), Y).item()
+    before = loss_fn(model(x), y).item()
     for _ in range(2):
-        assert step(X, Y).item() == pytest.approx(before, rel=1e-12)
+        assert step(x, y).item() == pytest.approx(before, rel=1e-12)
     handle = change()
     try:
-        after = loss_fn(model(X), Y).item()
+        after = loss_fn(model(x), y).item()
         assert after > 2 * before or 2 * after < before
         for _ in range(2):
-            assert step(X, Y).item() == pytest.approx(after, rel=1e-12)
+            assert step(x, y).item() == pytest.approx(after, rel=1e-12)
     finally:
         if make is hook_of_all:
             handle.remove()

@@ -9,6 +9,11 @@ from torch import Tensor
 
 import gdcore
 
+from ..devices import NOT_EMULATED, ON_CPU
+
+# Known by their names alone, models step natively elsewhere; these step eagerly there.
+pytestmark = pytest.mark.usefixtures("device")
+
 Model = Callable[[Tensor, Tensor], Tensor]
 
 DEPENDENT: dict[str, Model] = {
@@ -24,7 +29,9 @@ DEPENDENT: dict[str, Model] = {
 def tensors() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x, y, W = (
-        torch.randn(shape, generator=generator, dtype=torch.float64)
+        torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(
+            torch.get_default_device()
+        )
         for shape in ((12, 3), (12, 1), (3, 1))
     )
     return x, y, W.requires_grad_()
@@ -44,6 +51,7 @@ def step_by_step(model: Model, counts: list[int], x: Tensor, y: Tensor) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("counts", [[1, 12, 1, 12], [1, 1, 2, 8, 12], [3, 7, 12, 1], [12, 8, 8, 2]])
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_rows_that_depend_on_their_number_or_on_others(name: str, counts: list[int]) -> None:
@@ -51,6 +59,7 @@ def test_rows_that_depend_on_their_number_or_on_others(name: str, counts: list[i
     step_by_step(DEPENDENT[name], counts, x, y)
 
 
+@ON_CPU
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_one_row_proves_nothing(name: str) -> None:
     """Taken or not for it, twelve rows are refused where they are not twelve times one."""
@@ -67,6 +76,7 @@ def test_one_row_proves_nothing(name: str) -> None:
         steps()
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize(
     "model",
     [
@@ -88,6 +98,7 @@ def test_rows_whose_numbers_hide_it(model: Model) -> None:
         torch.testing.assert_close(step(rows, y[:6]), expected, rtol=1e-12, atol=0.0)
 
 
+@ON_CPU
 def test_a_number_of_rows_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     own = gdcore.affine.affine_form

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdcore import reference
+from gdcore import _ops, reference
 
 from .layouts import MATRICES, Layout, every_other_column
 from .native_step import sgd
@@ -21,6 +21,15 @@ from .rounding import UNIT, Bounded, bounded, check
 from .sizes import LANES, around_lanes
 
 STEPS = 4
+
+# Each instruction set, and what updates tensors on CUDA.
+BASELINE = _ops.built_instruction_sets()[0]
+PLACES = [pytest.param(name, "cpu", id=name) for name in _ops.built_instruction_sets()]
+PLACES += [pytest.param(BASELINE, "emulated", id="emulated")]
+PLACES += [pytest.param(BASELINE, "cuda", id="cuda", marks=pytest.mark.cuda)]
+everywhere = pytest.mark.parametrize(
+    ("instruction_set", "device_of_updates"), PLACES, indirect=True
+)
 
 
 class Settings(NamedTuple):
@@ -73,7 +82,9 @@ def in_double(b: Bounded) -> Bounded:
 
 
 def random(dtype: torch.dtype, seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(shape, generator=generator, dtype=dtype, device="cpu")
+    return drawn.to(torch.get_default_device())
 
 
 def check_steps(p: Tensor, buffer: Tensor, grads: list[Tensor], s: Settings, what: str) -> None:
@@ -101,7 +112,8 @@ def around(value: Tensor, mine: Bounded, other: Bounded) -> Bounded:
 
 
 @pytest.mark.parametrize("settings", EVERY_SETTING, ids=name)
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device_of_updates", "instruction_set")
+@everywhere
 def test_sizes(dtype: torch.dtype, settings: Settings) -> None:
     for n in [0, *around_lanes(dtype)]:
         grads = [random(dtype, step, n) for step in range(STEPS)]
@@ -128,7 +140,8 @@ def test_layouts(dtype: torch.dtype, settings: Settings, layout: Layout) -> None
 
 
 @pytest.mark.parametrize("settings", EVERY_SETTING, ids=name)
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device_of_updates", "instruction_set")
+@everywhere
 def test_a_list_is_each_alone(settings: Settings) -> None:
     """Tensors of several dtypes, sizes and shapes in one call, some with a buffer already."""
     kinds = [(torch.float32, (3, 5)), (torch.float64, (17,)), (torch.float32, ()),
@@ -146,7 +159,8 @@ def test_a_list_is_each_alone(settings: Settings) -> None:
         assert all(map(torch.equal, mine, other))
 
 
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device_of_updates", "instruction_set")
+@everywhere
 def test_versions_move_on(dtype: torch.dtype) -> None:
     """Autograd must see that what it saved has been written."""
     p, grad, buffer = (random(dtype, seed, 5) for seed in range(3))
@@ -156,7 +170,8 @@ def test_versions_move_on(dtype: torch.dtype) -> None:
     assert moved == [True, False, True]
 
 
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device_of_updates", "instruction_set")
+@everywhere
 def test_a_momentum_that_float32_rounds_to_zero(dtype: torch.dtype) -> None:
     """What has a buffer writes it, lanes and the rest alike, and an infinity in it counts."""
     momentum, n = 1e-50, 2 * LANES[dtype] + 1

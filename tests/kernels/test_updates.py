@@ -17,6 +17,7 @@ from . import native_step
 from .layouts import MATRICES, Layout
 from .rounding import check
 from .sizes import LANES, around_lanes
+from .test_sgd import everywhere, random
 
 STEPS = 5
 Case = tuple[str, dict[str, Any]]
@@ -43,7 +44,13 @@ def name(case: Case) -> str:
 
 
 def start(dtype: torch.dtype, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(9), dtype=dtype)
+    return random(dtype, 9, *shape)
+
+
+def zeros(kind: str, options: dict[str, Any], p: Tensor) -> dict[str, Tensor]:
+    """Steps are counted on the CPU, wherever new tensors are."""
+    state = native_step.zeros(kind, options, p)
+    return {key: value.cpu() if key == "step" else value for key, value in state.items()}
 
 
 def check_state(p: Tensor, state: dict[str, Tensor], bounds: States, what: str) -> None:
@@ -66,11 +73,12 @@ def check_steps(
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device_of_updates", "instruction_set")
+@everywhere
 def test_sizes(dtype: torch.dtype, case: Case) -> None:
     for n in [0, *around_lanes(dtype)]:
         p = start(dtype, n)
-        check_steps(case, p, native_step.zeros(*case, p), gradients(STEPS, p), f"{n} elements")
+        check_steps(case, p, zeros(*case, p), gradients(STEPS, p), f"{n} elements")
 
 
 # What can be written: memory in which no two elements are the same.
@@ -84,8 +92,8 @@ def test_layouts(dtype: torch.dtype, case: Case, layout: Layout) -> None:
     value = start(dtype, 5, LANES[dtype] + 3)
     for grad_layout in MATRICES.values():
         grads = [grad_layout(grad) for grad in gradients(STEPS, value)]
-        p, zeros = layout(value), native_step.zeros(*case, value)
-        state = {key: t if key == "step" else layout(t) for key, t in zeros.items()}
+        p, dense = layout(value), zeros(*case, value)
+        state = {key: t if key == "step" else layout(t) for key, t in dense.items()}
         check_steps(case, p, state, grads, f"gradient {grad_layout.__name__}")
         for key, written in {"parameter": p, **state}.items():
             memory = written if written._base is None else written._base
@@ -113,7 +121,8 @@ def test_every_optimizer_has_bounds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["SGD", "RMSprop", "Adam"])
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device_of_updates", "instruction_set")
+@everywhere
 def test_a_list_is_each_alone(kind: str) -> None:
     """Tensors of every dtype, several sizes and shapes in one call, with counters of their own."""
     kinds = [(torch.float32, (3, 5)), (torch.float64, (17,)), (torch.bfloat16, ()),
@@ -123,7 +132,7 @@ def test_a_list_is_each_alone(kind: str) -> None:
     for alone in (False, True):
         parameters = [start(dtype, *shape) for dtype, shape in kinds]
         grads = [gradients(1, p)[0] for p in parameters]
-        states = [native_step.zeros(kind, settings, p) for p in parameters]
+        states = [zeros(kind, settings, p) for p in parameters]
         for i, state in enumerate(states):
             if kind == "SGD":
                 state["momentum_buffer"] = torch.ones_like(parameters[i])
@@ -138,11 +147,12 @@ def test_a_list_is_each_alone(kind: str) -> None:
     assert all(map(torch.equal, *results))
 
 
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device_of_updates", "instruction_set")
+@everywhere
 def test_versions_move_on(dtype: torch.dtype) -> None:
     """Autograd must see that what it saved has been written."""
     p = start(dtype, 5)
-    grad, state = gradients(1, p)[0], native_step.zeros("Adam", {"amsgrad": True}, p)
+    grad, state = gradients(1, p)[0], zeros("Adam", {"amsgrad": True}, p)
     tensors = [p, *state.values(), grad]
     before = [t._version for t in tensors]
     native_step.step("Adam", [p], [grad], [state], lr=0.1, amsgrad=True)
