@@ -22,9 +22,10 @@ class SGD(NativeStep, torch.optim.SGD):
     kernels do not take (complex or sparse gradients, other devices, subclasses of tensors,
     ``differentiable=True``, dispatch modes that look on) goes through torch's own update, in
     float32 for half types on the CPU, and ``foreach`` and ``fused`` choose among torch's
-    implementations for the other dtypes there. A rate in a tensor on CUDA is read there. With ``fused=True`` a ``GradScaler`` leaves
-    it to the step to unscale gradients, float16 included. Parameters that share memory are updated
-    one after the other, and a negative rate set in a group ascends, both as in torch.
+    implementations for the other dtypes there. A rate in a tensor on CUDA is read there. With
+    ``fused=True`` a ``GradScaler`` leaves it to the step to unscale gradients, float16 included.
+    Parameters that share memory are updated one after the other, and a negative rate set in a group
+    ascends, both as in torch.
 
     Args:
         params: parameters or groups of them, as every ``torch.optim.Optimizer`` takes.

@@ -250,7 +250,7 @@ def test_what_does_not_fit(pretended: None) -> None:
     for x, y, kind, said in (
         (X, Y[:, 0], ValueError, r"y: expected shape \(40, 1\) as the prediction, got \(40,\)"),
         (X[:, 0], Y, ValueError, r"x: expected shape \(n, d\), got \(40,\)"),
-        (X, Y.double(), TypeError, r"y: expected dtype torch.float32 as x, got torch.float64"),
+        (X, Y.double(), TypeError, r"y: expected dtype torch.float32 as weight, got torch.float64"),
     ):
         with pytest.raises(kind, match=said):
             step(x, y)

@@ -76,7 +76,10 @@ class AffineSteps:
     def __call__(self, x: Any, y: Any) -> Tensor | None:
         """The loss before the update, or None, with nothing done."""
         if not _plain(x) or not _plain(y) or _autocast():
-            self.reason = "x or y is not a plain tensor in memory, or autocast is on"
+            self.reason = (
+                "x and y: expected plain tensors on the CPU without autocast for a model that is "
+                "not known by its name, got others, or autocast"
+            )
             return None
         if x.numel() > _MOST_COPIED:
             self.reason = (

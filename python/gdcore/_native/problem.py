@@ -52,12 +52,11 @@ def checked(problem: Problem) -> Problem:
 
     Raises:
         TypeError: dtypes differ, or are none of the kernels'.
-        ValueError: shapes or devices differ.
+        ValueError: shapes or devices differ; a tensor is not dense.
     """
     parameters, x, y, weight = problem.parameters, problem.x, problem.y, problem.weight
-    names = ["x", "y", "weight", *problem.names]
     _checks.beside_parameters(parameters[0].device, x=x, y=y, weight=weight)
-    _checks.alike(names, [x, y, weight, *parameters])
+    _checks.any_dtype([*problem.names, "x", "y", "weight"], [*parameters, x, y, weight])
     mine = ("y", "weight")
     if problem.kernel == "linear":
         outputs = parameters[0].shape[0]

@@ -76,7 +76,8 @@ class NativeStep(torch.optim.Optimizer):
         Raises:
             RuntimeError: a parameter whose elements overlap, or that shares memory with its
                 gradient or state; a gradient of another shape; what the namesake refuses. No
-                parameter or state has been changed then.
+                parameter or state has been changed then, unless it is the namesake that updates
+                tensors of a device, and refuses one after another.
         """
         loss = None
         if closure is not None:
