@@ -35,10 +35,12 @@ struct Column {
 template <class T, template <class> class ModelOf>
 struct FitPoints {
   using Model = ModelOf<T>;
-  static constexpr int kBlockThreads = Model::kSums > 8 ? kMaxFitThreads / 2 : kMaxFitThreads;  ///< for registers
+  /// What leaves each enough registers.
+  static constexpr int kBlockThreads = Model::kSums > 8 || sizeof(T) > 4 ? kMaxFitThreads / 2 : kMaxFitThreads;
   static constexpr int kBlocks = 1;
   static constexpr int kSumsShared = kBlockThreads / kWarpLanes * Model::kSums;
   static constexpr int kShared = kSumsShared + 2 * Model::kSums;
+  static constexpr int kHeld = fit_held(sizeof(T));  ///< points of a thread in registers
 
   Column<T> x, target, loss_weight;
   int size;
@@ -107,8 +109,8 @@ struct FitPoints {
 
   /// The first points of a thread.
   struct Held {
-    T x[kFitHeld], target[kFitHeld], weight[kFitHeld];
-    int points;  ///< more than kFitHeld where others are left in the caches
+    T x[kHeld], target[kHeld], weight[kHeld];
+    int points;  ///< more than kHeld where others are left in the caches
   };
 
   template <class Context>
@@ -116,7 +118,7 @@ struct FitPoints {
     Held held = {};
     held.points = c.thread() < busy && c.thread() < size ? (size - c.thread() - 1) / busy + 1 : 0;
     GDCORE_UNROLL
-    for (int k = 0; k < kFitHeld; ++k) {
+    for (int k = 0; k < kHeld; ++k) {
       if (k >= held.points) continue;
       const int i = c.thread() + k * busy;
       held.x[k] = x[i];
@@ -134,11 +136,11 @@ struct FitPoints {
     double sums[Model::kSums] = {};
     T part[Model::kSums] = {};
     GDCORE_UNROLL
-    for (int k = 0; k < kFitHeld; ++k) {
+    for (int k = 0; k < kHeld; ++k) {
       if (k < held.points) model.add(part, held.x[k], held.target[k], held.weight[k]);
     }
     flush(part, sums);
-    for (int k = kFitHeld; k < held.points; k += kFitRun) {
+    for (int k = kHeld; k < held.points; k += kFitRun) {
       for (int m = k; m < held.points && m < k + kFitRun; ++m) {
         const Index i = c.thread() + Index{m} * busy;
         model.add(part, x[i], target[i], weight_of(i));

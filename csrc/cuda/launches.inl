@@ -102,7 +102,7 @@ void Launches<S, Queue>::loss(Queue& queue, const Problem& p, Loop loop, double*
 template <class T, template <class> class ModelOf, class Queue>
 void fit_points(Queue& queue, const Problem& p, const Loop& loop) {
   using Body = FitPoints<T, ModelOf>;
-  const int busy = fit_point_threads(p.rows, Body::kBlockThreads);
+  const int busy = fit_point_threads(p.rows, Body::kHeld, Body::kBlockThreads);
   queue.run(Body{Column<T>(p.x), Column<T>(p.target), Column<T>(p.loss_weight), static_cast<int>(p.rows), busy,
                  static_cast<int>(1 + p.parameters), loop},
             1, whole_warps(busy));

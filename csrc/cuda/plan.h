@@ -20,8 +20,8 @@ inline constexpr Index kMaxFitElements = Index{1} << 15;
 inline constexpr Index kMaxFitResiduals = 2048;
 inline constexpr Index kMaxFitParameters = 1024;
 inline constexpr int kMaxFitThreads = 512;
-/// Points of a model of one number that a thread keeps in registers there.
-inline constexpr int kFitHeld = 8;
+/// Points of a model of one number that a thread keeps in registers there, for numbers of so many bytes.
+constexpr int fit_held(Index bytes) noexcept { return static_cast<int>(32 / bytes); }
 /// Tensors of one launch of updates: the most that its 32 764 bytes of arguments hold, and fewer where there are fewer,
 /// as every launch copies what its kernel could take.
 inline constexpr int kMaxArguments = 32764;
@@ -117,8 +117,8 @@ constexpr bool fits_one_block(Index rows, Index columns, Index outputs) noexcept
 constexpr int whole_warps(int threads) noexcept { return threads < kWarpLanes ? kWarpLanes : threads; }
 
 /// Threads that share the points of a model of one number, a power of two.
-constexpr int fit_point_threads(Index points, int limit) noexcept {
-  return power_above(ceil_divide(points, kFitHeld), limit);
+constexpr int fit_point_threads(Index points, int held, int limit) noexcept {
+  return power_above(ceil_divide(points, held), limit);
 }
 
 constexpr FitPlan fit_plan(Index rows, Index columns, Index outputs) noexcept {
