@@ -17,10 +17,19 @@ from torch import Tensor, nn
 import gdcore
 from gdcore.affine import AffineForm, affine_form
 
-from .affine_cases import refused, tensor
+from ..devices import NOT_EMULATED
+from .affine_cases import moved, refused, tensor
+
+pytestmark = pytest.mark.usefixtures("device")
 
 X = torch.randn(6, 3, dtype=torch.float64)
 W = tensor(3, 2)
+
+
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
 
 
 class Slots:
@@ -192,6 +201,7 @@ KEPT: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]] = {
 }
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("name", KEPT)
 def test_state(name: str) -> None:
     model, calls = KEPT[name]()
@@ -204,6 +214,7 @@ def generator() -> Iterator[int]:
         yield 1
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize(
     ("state", "draw", "words"),
     [
@@ -232,6 +243,7 @@ def test_state_that_moves_on(state: Any, draw: Callable[[Any], Any], words: str)
     refused(Held(), [W], X, words)
 
 
+@NOT_EMULATED
 def test_state_that_stays_as_it_is() -> None:
     """What a forward only reads is no hindrance."""
     settings = types.ModuleType("settings")
