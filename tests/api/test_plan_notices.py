@@ -17,6 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import gdcore
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 class Setup:
     """A model, its loss and optimizer, and a step that has already been called twice."""
@@ -108,7 +110,7 @@ def another_group(s: Setup) -> None:
 
 CHANGES: dict[str, Callable[[Setup], Any]] = {
     "lr": lambda s: s.group.update(lr=0.01),
-    "lr, a tensor": lambda s: s.group.update(lr=torch.tensor(0.01)),
+    "lr, a tensor": lambda s: s.group.update(lr=torch.tensor(0.01, device="cpu")),
     "momentum": lambda s: s.group.update(momentum=0.9),
     "no momentum": lambda s: s.group.update(momentum=0.0),
     "dampening": lambda s: s.group.update(dampening=0.5),
@@ -155,7 +157,7 @@ def test_what_changes_is_followed(change: str) -> None:
 
 
 def test_a_rate_that_changes_in_place_is_followed() -> None:
-    rate = torch.tensor(0.1)
+    rate = torch.tensor(0.1, device="cpu")
     setup = Setup(lr=rate)
     rate.zero_()
     before = [p.detach().clone() for p in setup.model.parameters()]

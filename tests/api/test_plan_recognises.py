@@ -13,6 +13,8 @@ import gdcore
 
 from .training_cases import CASES, line, make
 
+pytestmark = pytest.mark.usefixtures("device")
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
