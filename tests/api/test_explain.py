@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import gdcore
 from gdcore._loop.cost import Costs, choose
 
-from ..devices import NOT_EMULATED, ON_CPU
+from ..devices import ON_CPU
 from .affine_cases import moved
 from .refusal import refused
 
