@@ -20,7 +20,7 @@ from gdcore.affine import AffineForm, affine_form
 from ..devices import NOT_EMULATED
 from .affine_cases import moved, refused, tensor
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 X = torch.randn(6, 3, dtype=torch.float64)
 W = tensor(3, 2)
@@ -201,7 +201,6 @@ KEPT: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]] = {
 }
 
 
-@NOT_EMULATED
 @pytest.mark.parametrize("name", KEPT)
 def test_state(name: str) -> None:
     model, calls = KEPT[name]()
@@ -214,7 +213,6 @@ def generator() -> Iterator[int]:
         yield 1
 
 
-@NOT_EMULATED
 @pytest.mark.parametrize(
     ("state", "draw", "words"),
     [
@@ -243,7 +241,6 @@ def test_state_that_moves_on(state: Any, draw: Callable[[Any], Any], words: str)
     refused(Held(), [W], X, words)
 
 
-@NOT_EMULATED
 def test_state_that_stays_as_it_is() -> None:
     """What a forward only reads is no hindrance."""
     settings = types.ModuleType("settings")
