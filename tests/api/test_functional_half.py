@@ -101,7 +101,7 @@ def test_autocast_as_the_namesake(
         torch.testing.assert_close(actual, expected, rtol=16 * eps, atol=0)
 
 
-def same_dtype_as_torch(dtypes: set[torch.dtype], device: torch.device) -> None:
+def skip_where_torch_widens(dtypes: set[torch.dtype], device: torch.device) -> None:
     if device.type == "cuda" and len(dtypes) == 1 and dtypes <= set(HALF):
         pytest.skip("of weights and all else in a half type, torch makes float32 on CUDA: by pow")
 
@@ -111,7 +111,7 @@ def same_dtype_as_torch(dtypes: set[torch.dtype], device: torch.device) -> None:
 def test_autocast_with_weights_as_the_namesake(
     dtype: torch.dtype, reduction: str, device: torch.device
 ) -> None:
-    same_dtype_as_torch({dtype}, device)
+    skip_where_torch_widens({dtype}, device)
     input, target, weight = (torch.rand(3, 4, 3) + 0.1).to(dtype)
     with torch.autocast(device.type, torch.bfloat16):
         found = functional.mse_loss(input, target, reduction, weight)
@@ -139,7 +139,7 @@ def test_autocast_promotes_as_the_namesake(
     weight = None if weight_dtype is None else values[2].to(weight_dtype)
     dtypes = {t.dtype for t in (values[0].to(input_dtype), target, weight) if t is not None}
     if weight is not None:
-        same_dtype_as_torch(dtypes, device)
+        skip_where_torch_widens(dtypes, device)
     found: list[tuple[torch.Tensor, ...]] = []
     for formula in (functional.mse_loss, F.mse_loss):
         input = values[0].to(input_dtype, copy=True).requires_grad_()
