@@ -1,12 +1,25 @@
 """What the tests of recognition share: a form's prediction, and a check of it against the model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gdcore.affine import AffineForm, NotAffine, affine_form
+
+
+@contextmanager
+def moved(namespace: dict[str, Any], device: torch.device) -> Iterator[None]:
+    """What a file made on the CPU, when it was imported, is on the device, and is itself."""
+    values = [t for v in namespace.values() for t in (v if isinstance(v, tuple) else (v,))]
+    homes = [(t, t.data) for t in values if isinstance(t, Tensor) and t.device != device]
+    for t, home in homes:
+        t.data = home.to(device)
+    yield
+    for t, home in homes:
+        t.data = home
 
 
 def tensor(*shape: int, scale: float = 1.0) -> Tensor:

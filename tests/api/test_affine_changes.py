@@ -1,15 +1,26 @@
 """A form is made from what the model is now: what changed since the last time is never missed."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from gdcore.affine import AffineForm, NotAffine, affine_form
 
-from .affine_cases import refused, taken, tensor
+from ..devices import NOT_EMULATED
+from .affine_cases import moved, refused, taken, tensor
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 X = torch.randn(6, 3, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
 
 
 class Model(nn.Module):

@@ -14,11 +14,20 @@ from torch import Tensor, nn
 
 from gdcore.affine import AffineForm, NotAffine, affine_form
 
-from .affine_cases import refused, tensor
+from ..devices import NOT_EMULATED
+from .affine_cases import moved, refused, tensor
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 X = torch.randn(6, 3, dtype=torch.float64)
 W, B = tensor(3, 2), tensor(2)
 BUFFER = torch.zeros(6, 2, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
 
 
 RANDOM: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,7 +1,7 @@
 """What a form says beside its numbers: rows, names, origins, offsets, and that x is not copied."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from gdcore.affine import AffineForm, NotAffine, affine_form
 
-from .affine_cases import predicted, taken, tensor
+from ..devices import NOT_EMULATED
+from .affine_cases import moved, predicted, taken, tensor
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 X = torch.randn(6, 3, dtype=torch.float64)
 
@@ -25,6 +28,12 @@ W1, W2, W3 = tensor(1), tensor(1), tensor(1)
 A0, A1, A2 = tensor(), tensor(), tensor()
 LINE = torch.randn(6, 1, dtype=torch.float64)
 FLAT = torch.randn(6, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
 
 
 def test_features_are_x_itself() -> None:
@@ -209,7 +218,7 @@ def test_two_threads() -> None:
     """Each watches its own forward."""
 
     def run(_: int) -> int:
-        layer = linear()
+        layer = linear().to(X.device)  # the default device is the other thread's
         forms = [affine_form(layer, list(layer.parameters()), X) for _ in range(20)]
         return sum(isinstance(form, AffineForm) and form.features.shape == (6, 4) for form in forms)
 

@@ -1,6 +1,6 @@
 """Functions of x over tensors that are affine in them, in the many ways people write them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .affine_cases import taken, tensor
+from ..devices import NOT_EMULATED
+from .affine_cases import moved, taken, tensor
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 X = torch.randn(6, 3, dtype=torch.float64)
 
@@ -89,6 +92,12 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], list[Tensor], Any, int]] = {
     "in steps": (lambda x: torch.diff(x @ W, dim=1), [W], X, 6),
     "lerp": (lambda x: torch.lerp(x @ W, B, 0.25), [W, B], X, 4),
 }
+
+
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 import gdcore
 from gdcore._recognition.losses import NotSquaredError, SquaredError, squared_error
 
+from ..devices import NOT_EMULATED
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
+
 
 class Own(nn.Module):
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
@@ -53,11 +57,11 @@ SUM: dict[str, Callable[..., Tensor]] = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_taken(dtype: torch.dtype) -> None:
+def test_taken(dtype: torch.dtype, device: torch.device) -> None:
     for name, loss in MEAN.items():
-        assert squared_error(loss, dtype=dtype) == SquaredError(True), name
+        assert squared_error(loss, dtype=dtype, device=device) == SquaredError(True), name
     for name, loss in SUM.items():
-        assert squared_error(loss, dtype=dtype) == SquaredError(False), name
+        assert squared_error(loss, dtype=dtype, device=device) == SquaredError(False), name
 
 
 def hook(*_: Any) -> None:
@@ -116,7 +120,7 @@ NEITHER: dict[str, tuple[Any, str]] = {
     "a number": (lambda h, y: ((h - y) ** 2).mean().item(), "Python reads"),
     "branches": (branching, "Python reads"),
     "a list of the target": (of_target(Tensor.tolist), "Python reads"),
-    "an array of the target": (of_target(Tensor.numpy), "Python reads"),
+    "an array of the target": (of_target(lambda y: y.cpu().numpy()), "Python reads"),
     "a number of the target": (of_target(lambda y: y.sum().item()), "Python reads"),
     "random": (lambda h, y: ((h - y) ** 2).mean() + 0 * torch.rand(()), "random"),
     "Python's random": (lambda h, y: ((h - y) ** 2).mean() * random.random(), "random numbers"),
@@ -134,24 +138,24 @@ NEITHER: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", NEITHER)
-def test_refused(name: str) -> None:
+def test_refused(name: str, device: torch.device) -> None:
     loss, reason = NEITHER[name]
     before = torch.get_rng_state()
-    found = squared_error(loss)
+    found = squared_error(loss, device=device)
     assert isinstance(found, NotSquaredError), found
     assert reason in found.reason
     assert torch.equal(torch.get_rng_state(), before)
     assert CALLS == []
 
 
-def test_a_formula_for_the_shapes_in_use() -> None:
+def test_a_formula_for_the_shapes_in_use(device: torch.device) -> None:
     """Divided by the rows, it is a mean where there is one column; by 8, where there are 8."""
     by_rows = lambda h, y: ((h - y) ** 2).sum() / len(h)  # noqa: E731
-    assert squared_error(by_rows, [(5,), (8, 1)]) == SquaredError(True)
-    assert isinstance(squared_error(by_rows, [(5, 2)]), NotSquaredError)
+    assert squared_error(by_rows, [(5,), (8, 1)], device=device) == SquaredError(True)
+    assert isinstance(squared_error(by_rows, [(5, 2)], device=device), NotSquaredError)
     by_eight = lambda h, y: ((h - y) ** 2).sum() / 8  # noqa: E731
-    assert squared_error(by_eight, [(8,)]) == SquaredError(True)
-    assert isinstance(squared_error(by_eight, [(8,), (7,)]), NotSquaredError)
+    assert squared_error(by_eight, [(8,)], device=device) == SquaredError(True)
+    assert isinstance(squared_error(by_eight, [(8,), (7,)], device=device), NotSquaredError)
 
 
 ALMOST: dict[str, Callable[..., Tensor]] = {
@@ -163,15 +167,15 @@ ALMOST: dict[str, Callable[..., Tensor]] = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_of_many_elements(dtype: torch.dtype) -> None:
+def test_of_many_elements(dtype: torch.dtype, device: torch.device) -> None:
     """Whose sum may round by more than what these are off."""
     shapes = [(20_000,), (30, 1000)]
     for losses, mean in ((MEAN, True), (SUM, False)):
         for name, loss in losses.items():
-            assert squared_error(loss, shapes, dtype) == SquaredError(mean), name
+            assert squared_error(loss, shapes, dtype, device) == SquaredError(mean), name
     for name, loss in ALMOST.items():
-        assert isinstance(squared_error(loss, shapes, dtype), NotSquaredError), name
+        assert isinstance(squared_error(loss, shapes, dtype, device), NotSquaredError), name
 
 
-def test_one_element_is_a_mean() -> None:
-    assert squared_error(MEAN["torch.mean"], [(1,)]) == SquaredError(True)
+def test_one_element_is_a_mean(device: torch.device) -> None:
+    assert squared_error(MEAN["torch.mean"], [(1,)], device=device) == SquaredError(True)

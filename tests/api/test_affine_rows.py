@@ -1,6 +1,6 @@
 """Whether a row of the prediction depends on one row of x alone, for every x that may come."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,15 +10,25 @@ from torch import Tensor, nn
 import gdcore
 from gdcore.affine import AffineForm, affine_form
 
-from .affine_cases import tensor
+from ..devices import NOT_EMULATED
+from .affine_cases import moved, tensor
+
+pytestmark = pytest.mark.usefixtures("device")
 
 COUNT = 4
 W = tensor(3, 1)
 
 
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
+
+
 def data() -> Tensor:
     """Rows whose sum is small, as two of them are far away on either side."""
-    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 3, generator=generator, dtype=torch.float64, device="cpu").to(W.device)
     x[10], x[150] = 1000.0, -1000.0
     return x
 
@@ -40,6 +50,7 @@ DEPENDENT: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_a_row_that_depends_on_others(name: str) -> None:
     assert not of(DEPENDENT[name], data(), (COUNT,)).rowwise
@@ -59,12 +70,14 @@ ALONE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("name", ALONE)
 def test_a_row_that_stands_alone(name: str) -> None:
     x = data() / 1000 if name == "overflow" else data()
     assert of(ALONE[name], x, (COUNT,)).rowwise
 
 
+@NOT_EMULATED
 def test_rows_of_integers() -> None:
     """Classes as features are rows; places in a table are no features at all."""
     x = torch.arange(40) % 3

@@ -17,10 +17,19 @@ from torch import Tensor, nn
 import gdcore
 from gdcore.affine import AffineForm, affine_form
 
-from .affine_cases import refused, tensor
+from ..devices import NOT_EMULATED
+from .affine_cases import moved, refused, tensor
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 X = torch.randn(6, 3, dtype=torch.float64)
 W = tensor(3, 2)
+
+
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
 
 
 class Slots:

@@ -1,12 +1,15 @@
 """Modules that are affine in their parameters, in the many ways people write them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from .affine_cases import taken
+from ..devices import NOT_EMULATED
+from .affine_cases import moved, taken
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 X = torch.randn(6, 3, dtype=torch.float64)
 
@@ -94,6 +97,12 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
         (6, 4),
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
 
 
 @pytest.mark.parametrize("name", MODULES)

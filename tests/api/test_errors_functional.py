@@ -11,8 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gdcore
 
+from ..devices import ON_CPU
 from .refusal import refused
 
+pytestmark = pytest.mark.usefixtures("device")
 functional = gdcore.functional
 
 # Each function with good arguments of float32, by name; the tests spoil one at a time.
@@ -169,6 +171,7 @@ def test_a_fake_tensor_among_real_ones(name: str, argument: str) -> None:
         call(name, **{argument: fake})
 
 
+@ON_CPU  # whose own calls these are
 def test_a_fake_tensor_where_only_memory_will_do() -> None:
     """Refused before its memory is asked for, of which torch would warn."""
     with FakeTensorMode() as mode:

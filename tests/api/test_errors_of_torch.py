@@ -10,11 +10,13 @@ from torch import Tensor
 
 import gdcore
 
+pytestmark = pytest.mark.usefixtures("device")
+
 Change = Callable[[Tensor], Any]
 
 CHANGES: dict[str, Change] = {
     "a list": lambda t: t.tolist(),
-    "an array": lambda t: t.numpy(),
+    "an array": lambda t: t.cpu().numpy(),
     "None": lambda t: None,
     "a row less": lambda t: t[1:].clone(),
     "a column more": lambda t: torch.ones(*t.shape[:-1], t.shape[-1] + 1),
@@ -36,24 +38,26 @@ def linear(x: Any, weight: Any, bias: Any, target: Any) -> Tensor:
     return F.mse_loss(F.linear(x, weight, bias), target)
 
 
-LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Tensor, ...]]] = {
-    "mse_loss": (gdcore.functional.mse_loss, F.mse_loss, (torch.ones(5, 2), torch.zeros(5, 2))),
+# The losses, and the shapes of good arguments.
+LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], list[tuple[int, ...]]]] = {
+    "mse_loss": (gdcore.functional.mse_loss, F.mse_loss, [(5, 2), (5, 2)]),
     "linear_mse_loss": (
         gdcore.functional.linear_mse_loss,
         linear,
-        (torch.ones(5, 3), torch.ones(2, 3), torch.ones(2), torch.zeros(5, 2)),
+        [(5, 3), (2, 3), (2,), (5, 2)],
     ),
 }
-PLACES = [(name, place) for name, (_, _, good) in LOSSES.items() for place in range(len(good))]
+PLACES = [(name, place) for name, (_, _, shapes) in LOSSES.items() for place in range(len(shapes))]
 SINGLE = [(name, (place,)) for name, place in PLACES]
-ALL = [(name, tuple(range(len(good)))) for name, (_, _, good) in LOSSES.items()]
+ALL = [(name, tuple(range(len(shapes)))) for name, (_, _, shapes) in LOSSES.items()]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(("name", "places"), [*SINGLE, *ALL], ids=str)
 @pytest.mark.filterwarnings("ignore")  # torch's, of what it broadcasts
 def test_the_kind_of_error(name: str, places: tuple[int, ...], change: str) -> None:
-    mine, theirs, good = LOSSES[name]
+    mine, theirs, shapes = LOSSES[name]
+    good = [torch.ones(shape) for shape in shapes]
     given = [CHANGES[change](t) if i in places else t for i, t in enumerate(good)]
     try:
         theirs(*given)
@@ -90,8 +94,8 @@ def test_the_dtype_that_is_expected_is_the_input_s(name: str, dtype: torch.dtype
         gdcore.functional.mse_loss(**given)
 
 
-def test_a_dtype_that_autocast_leaves_alone() -> None:
+def test_a_dtype_that_autocast_leaves_alone(device: torch.device) -> None:
     """What is expected is what the input has become."""
     said = "^target: expected dtype torch.float32 as input under autocast, got torch.complex64"
-    with torch.autocast("cpu"), pytest.raises(TypeError, match=said):
+    with torch.autocast(device.type), pytest.raises(TypeError, match=said):
         gdcore.functional.mse_loss(torch.ones(3).bfloat16(), torch.ones(3, dtype=torch.complex64))

@@ -1,5 +1,6 @@
 """`explain`: what it says of a fit, and the cost model under it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,10 +11,20 @@ from torch.utils.data import DataLoader, TensorDataset
 import gdcore
 from gdcore._loop.cost import Costs, choose
 
+from ..devices import ON_CPU
+from .affine_cases import moved
 from .refusal import refused
+
+pytestmark = pytest.mark.usefixtures("device")
 
 X, Y = torch.randn(40, 3), torch.randn(40, 1)
 W, B = torch.zeros(3, 1, requires_grad=True), torch.zeros(1, requires_grad=True)
+
+
+@pytest.fixture(autouse=True)
+def _there(device: torch.device) -> Iterator[None]:
+    with moved(globals(), device):
+        yield
 
 
 def line(x: Tensor) -> Tensor:
@@ -145,6 +156,7 @@ MEASURED = [
 ]
 
 
+@ON_CPU
 @pytest.mark.parametrize(("rows", "columns", "outputs", "way", "which", "seconds"), MEASURED)
 def test_the_model_follows_the_measurements(
     rows: int, columns: int, outputs: int, way: str, which: str, seconds: float
@@ -153,6 +165,7 @@ def test_the_model_follows_the_measurements(
     assert seconds / 1.3 < getattr(cost, which) < seconds * 1.3
 
 
+@ON_CPU
 def test_the_model_grows_as_it_says() -> None:
     def costs(n: int = 10_000, q: int = 16, k: int = 1, **more: Any) -> Costs:
         return choose(n, q, k, **{"epochs": 100, **more})

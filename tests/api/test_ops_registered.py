@@ -9,6 +9,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gdcore
 
+from ..devices import NOT_EMULATED, ON_CPU
+
+pytestmark = pytest.mark.usefixtures("device")
+
 Arguments = tuple[Tensor | str | bool | None, ...]
 
 
@@ -71,6 +75,7 @@ OPS = (
 )
 
 
+@ON_CPU
 def test_these_are_all_the_ops() -> None:
     registered = {
         name.removeprefix("gdcore::")
@@ -85,6 +90,7 @@ def is_nothing(arguments: Arguments) -> bool:
     return isinstance(arguments[0], Tensor) and arguments[0].numel() == 0
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("name", OPS)
 def test_schema_and_fake(name: str) -> None:
     """What the schema promises (nothing written, nothing aliased) and what a fake gives."""
@@ -99,6 +105,7 @@ def test_schema_and_fake(name: str) -> None:
         )
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("name", OPS)
 def test_traced_with_dynamic_shapes(name: str) -> None:
     op = getattr(torch.ops.gdcore, name).default
@@ -107,6 +114,7 @@ def test_traced_with_dynamic_shapes(name: str) -> None:
         torch.library.opcheck(op, arguments, test_utils=("test_aot_dispatch_dynamic",))
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("name", OPS)
 def test_arguments_are_left_alone(name: str) -> None:
     op = getattr(torch.ops.gdcore, name).default
@@ -121,6 +129,7 @@ def test_arguments_are_left_alone(name: str) -> None:
             assert tensor._version == version
 
 
+@NOT_EMULATED
 def test_ops_are_what_the_functions_call() -> None:
     x, target = torch.randn(8, 2), torch.randn(8, 1)
     weight, bias = torch.randn(1, 2), torch.randn(1)
@@ -128,6 +137,7 @@ def test_ops_are_what_the_functions_call() -> None:
     assert torch.equal(loss, gdcore.functional.linear_mse_loss(x, weight, bias, target))
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("name", OPS)
 def test_traced_with_static_shapes(name: str) -> None:
     op = getattr(torch.ops.gdcore, name).default
@@ -136,6 +146,7 @@ def test_traced_with_static_shapes(name: str) -> None:
         torch.library.opcheck(op, arguments, test_utils=("test_aot_dispatch_static",))
 
 
+@ON_CPU  # CUDA's ops take half types, as no fake does
 @pytest.mark.parametrize("name", OPS)
 def test_a_fake_refuses_what_the_op_refuses(name: str) -> None:
     """Each tensor in turn with another dtype, and with one dimension too many."""

@@ -40,6 +40,7 @@ def arguments(function: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name != "params"]
 
 
+@pytest.mark.usefixtures("device_of_updates")
 @pytest.mark.parametrize("name", NAMES)
 def test_optimizers_take_every_argument_in_its_place(name: str) -> None:
     own, namesake = getattr(gdcore.optim, name), getattr(torch.optim, name)
@@ -67,6 +68,7 @@ def test_mse_loss_takes_every_argument() -> None:
     assert issubclass(gdcore.nn.MSELoss, torch.nn.MSELoss)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("size_average", [None, True, False])
 @pytest.mark.parametrize("reduce", [None, True, False])
 def test_what_is_deprecated_for_reduction(size_average: bool | None, reduce: bool | None) -> None:

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import ON_CPU
 from .training_cases import CASES, line, make
+
+pytestmark = pytest.mark.usefixtures("device")
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -84,6 +87,7 @@ UNRECOGNISED_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+@ON_CPU  # on CUDA a step knows models by their names alone
 @pytest.mark.parametrize("name", KNOWN_BY_WHAT_THEY_DO)
 def test_models_that_are_known_by_what_they_do(name: str) -> None:
     model, loss_fn = KNOWN_BY_WHAT_THEY_DO[name](), OtherLoss()
@@ -96,6 +100,7 @@ def test_models_that_are_known_by_what_they_do(name: str) -> None:
         torch.testing.assert_close(step(x, y), expected)
 
 
+@ON_CPU  # likewise
 @pytest.mark.parametrize("name", UNRECOGNISED_MODELS)
 def test_models_that_are_not_recognised(name: str) -> None:
     """What they do is seen at the first step only."""

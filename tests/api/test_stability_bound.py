@@ -8,6 +8,10 @@ import gdcore
 from gdcore._native import stability as _stability
 from gdcore._native.problem import Problem
 
+from ..devices import NOT_EMULATED
+
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def problem(kernel: str, dtype: torch.dtype = torch.float32) -> Problem:
     torch.manual_seed(0)
@@ -19,6 +23,12 @@ def problem(kernel: str, dtype: torch.dtype = torch.float32) -> Problem:
     return Problem(kernel, names, parameters, x.to(dtype), y.to(dtype), None, True)
 
 
+def in_blocks(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_BLOCK_ELEMENTS", "_DEVICE_BLOCK_ELEMENTS"):
+        monkeypatch.setattr(_stability, name, elements)
+
+
+@NOT_EMULATED
 @pytest.mark.parametrize("kernel", ["linear", "polynomial"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_data_stay_as_they_are(kernel: str, dtype: torch.dtype) -> None:
@@ -28,6 +38,7 @@ def test_the_data_stay_as_they_are(kernel: str, dtype: torch.dtype) -> None:
     assert torch.equal(given.x, x)
 
 
+@NOT_EMULATED
 @pytest.mark.parametrize("kernel", ["linear", "polynomial"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("small", [0, 1500])
@@ -47,7 +58,7 @@ def test_it_is_the_trace_of_the_hessian_whatever_the_blocks(
         model = nn.Linear(5, 1, dtype=dtype)
     trace = (2 / 300 * features.square().sum()).item()
     for elements in (1, 7, 100, 2**16):
-        monkeypatch.setattr(_stability, "_BLOCK_ELEMENTS", elements)
+        in_blocks(elements, monkeypatch)
         bound = _stability.curvature_bound(given)
         assert bound is not None
         # Rounded up, for sums of at most 1 500 positive float32 terms.
@@ -56,8 +67,9 @@ def test_it_is_the_trace_of_the_hessian_whatever_the_blocks(
     assert largest <= trace
 
 
+@NOT_EMULATED
 def test_no_more_rows_than_a_block_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_stability, "_BLOCK_ELEMENTS", 100)
+    in_blocks(100, monkeypatch)
     monkeypatch.setattr(_stability, "_SMALL", 0)
     seen = []
     norm = torch.linalg.vector_norm
@@ -72,9 +84,9 @@ def test_no_more_rows_than_a_block_are_looked_at_at_once(monkeypatch: pytest.Mon
 def test_a_short_fit_over_many_rows_does_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a factorisation would take longer than the fit may wait, a bound is of no use."""
     monkeypatch.setattr(_stability, "_squares", lambda *_: pytest.fail("it looked"))
-    x, model = torch.randn(200_000, 16), nn.Linear(16, 1)
+    x, model = torch.randn(100_000, 64), nn.Linear(64, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    gdcore.fit(model, nn.MSELoss(), optimizer, (x, x[:, :1]), epochs=2, method="stepwise")
+    gdcore.fit(model, nn.MSELoss(), optimizer, (x, x[:, :1]), epochs=1, method="stepwise")
 
 
 def test_groups_with_rates_of_their_own_are_not_warned() -> None:

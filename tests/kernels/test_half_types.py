@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ..devices import CUDA
 from ..optimizer_bounds import gradients
 from . import native_step
 from .sizes import LANES
@@ -79,12 +80,34 @@ def test_every_value_is_read_and_written(half: torch.dtype) -> None:
 @pytest.mark.usefixtures("instruction_set")
 def test_every_size_of_number_is_rounded(half: torch.dtype) -> None:
     """Sums of arbitrary halves: subnormal, tied, overflowing, infinite and not a number."""
+    sizes_are_rounded(half, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("half", HALF.values(), ids=HALF)
+@pytest.mark.usefixtures("instruction_set")
+def test_ties_go_to_even(half: torch.dtype) -> None:
+    """Every number and half of the step to the next: p - (-1/2) · step."""
+    ties_are_even(half)
+
+
+@pytest.mark.parametrize("device_of_updates", ["emulated", CUDA], indirect=True)
+@pytest.mark.parametrize("half", HALF.values(), ids=HALF)
+def test_on_a_device(half: torch.dtype, device_of_updates: torch.device) -> None:
+    p = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(half)
+    before = p.clone()
+    native_step.step("SGD", [p], [torch.zeros_like(p)], [{}], lr=0.0)
+    assert same(p, before)
+    sizes_are_rounded(half, device_of_updates)
+    ties_are_even(half)
+
+
+def sizes_are_rounded(half: torch.dtype, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     for n in (2**17, 7):
 
         def bits(n: int = n) -> Tensor:
-            random = torch.randint(-(2**15), 2**15, (n,), generator=generator)
-            return random.to(torch.int16).view(half)
+            random = torch.randint(-(2**15), 2**15, (n,), generator=generator, device="cpu")
+            return random.to(torch.int16).view(half).to(device)
 
         for lr in (-1.0, 0.5, -0.3):
             p, grad = bits(), bits()
@@ -94,10 +117,7 @@ def test_every_size_of_number_is_rounded(half: torch.dtype) -> None:
             assert same(p, exact.to(half)), f"lr={lr}"
 
 
-@pytest.mark.parametrize("half", HALF.values(), ids=HALF)
-@pytest.mark.usefixtures("instruction_set")
-def test_ties_go_to_even(half: torch.dtype) -> None:
-    """Every number and half of the step to the next: p - (-1/2) · step."""
+def ties_are_even(half: torch.dtype) -> None:
     values = torch.arange(1, 0x7000, dtype=torch.int32)
     p = values.to(torch.int16).view(half)
     step = (values + 1).to(torch.int16).view(half).float() - p.float()

@@ -5,6 +5,7 @@ that product goes into every sum. The weights are eighths, whose sums are exact 
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from gdcore import _ops
 
+from ..devices import CUDA
 from . import test_legendre as legendre
 from . import test_linear_mse as linear
 from . import test_mse as plain
@@ -30,12 +32,26 @@ def eighths(dtype: torch.dtype, *shape: int) -> Tensor:
     return torch.randint(1, 16, shape, generator=generator).to(dtype) / 8
 
 
-def check_mse(input: Tensor, target: Tensor, weight: Tensor, what: str) -> None:
+def on(device: torch.device) -> Any:
+    """The ops there, of tensors that are the CPU's."""
+
+    def moved(name: str) -> Callable[..., tuple[Tensor, ...]]:
+        def op(*given: Any) -> tuple[Tensor, ...]:
+            there = (a.to(device) if isinstance(a, Tensor) else a for a in given)
+            return tuple(t.cpu() for t in _ops.implementation(name, False)(*there))
+
+        return op
+
+    names = ("mse", "linear_mse", "polynomial_mse", "legendre_mse")
+    return SimpleNamespace(**{name: moved(name) for name in names})
+
+
+def check_mse(input: Tensor, target: Tensor, weight: Tensor, what: str, ops: Any = _ops) -> None:
     residual = bounded(input) - bounded(target)
     weighted = residual * bounded(weight)
     losses = weighted * residual
     for reduction, divisor in (("none", 1), ("mean", weight.sum().item()), ("sum", 1)):
-        loss, gradient = _ops.mse(input, target, reduction, True, weight)
+        loss, gradient = ops.mse(input, target, reduction, True, weight)
         if reduction == "none":
             check(loss, losses, f"losses of {what}")
         else:
@@ -44,7 +60,7 @@ def check_mse(input: Tensor, target: Tensor, weight: Tensor, what: str) -> None:
         check(gradient, slope if divisor == 1 else slope.result(1, 1), f"gradient of {what}")
 
 
-def check_linear(p: linear.Problem, weight: Tensor, what: str) -> None:
+def check_linear(p: linear.Problem, weight: Tensor, what: str, ops: Any = _ops) -> None:
     x, w = bounded(p.x), bounded(p.weight)
     ones = torch.ones(len(p.x), 1, dtype=p.x.dtype)
     assert p.bias is not None
@@ -60,14 +76,14 @@ def check_linear(p: linear.Problem, weight: Tensor, what: str) -> None:
         "dx": weighted.dot(w, len(p.weight) + 3),
     }
     for reduction, divisor in (("mean", weight.sum().item()), ("sum", 1)):
-        results = zip(linear.NAMES, _ops.linear_mse(*p, reduction, True, weight), strict=True)
+        results = zip(linear.NAMES, ops.linear_mse(*p, reduction, True, weight), strict=True)
         for name, result in results:
             assert result is not None
             wanted = exact[name].result(1 if name == "loss" else 2, divisor)
             check(result, wanted, f"{name} of {what}, {reduction}")
 
 
-def check_polynomial(p: polynomial.Problem, weight: Tensor, what: str) -> None:
+def check_polynomial(p: polynomial.Problem, weight: Tensor, what: str, ops: Any = _ops) -> None:
     x, coefficients = bounded(p.x), bounded(p.coefficients)
     prediction = coefficients[-1]
     for m in reversed(range(len(p.coefficients) - 1)):
@@ -79,13 +95,13 @@ def check_polynomial(p: polynomial.Problem, weight: Tensor, what: str) -> None:
         term = term * x
         sums.append(term.total())
     for reduction, divisor in (("mean", weight.sum().item()), ("sum", 1)):
-        loss, gradient = _ops.polynomial_mse(*p, reduction, weight)
+        loss, gradient = ops.polynomial_mse(*p, reduction, weight)
         check(loss, squares.result(1, divisor), f"loss of {what}, {reduction}")
         for m, (value, exact) in enumerate(zip(gradient, sums, strict=True)):
             check(value, exact.result(2, divisor), f"gradient {m} of {what}, {reduction}")
 
 
-def check_legendre(p: legendre.Problem, weight: Tensor, what: str) -> None:
+def check_legendre(p: legendre.Problem, weight: Tensor, what: str, ops: Any = _ops) -> None:
     x, a, b, c, d, target = map(bounded, p)
     u = d * x + c
     p3 = u * legendre.shifted(u * u, 2.5)
@@ -100,7 +116,7 @@ def check_legendre(p: legendre.Problem, weight: Tensor, what: str) -> None:
         "d": (slope * x).total() * b,
     }
     for reduction, divisor in (("mean", weight.sum().item()), ("sum", 1)):
-        results = zip(legendre.NAMES, _ops.legendre_mse(*p, reduction, weight), strict=True)
+        results = zip(legendre.NAMES, ops.legendre_mse(*p, reduction, weight), strict=True)
         for name, result in results:
             wanted = sums[name].result(1 if name == "loss" else 2, divisor)
             check(result, wanted, f"{name} of {what}, {reduction}")
@@ -134,6 +150,21 @@ def test_linear_sizes(dtype: torch.dtype, d: int, k: int) -> None:
 def test_polynomial_sizes(dtype: torch.dtype, degree: int) -> None:
     for n in [*around_lanes(dtype), rows_per_chunk(degree + 1) + 1]:
         check_polynomial(polynomial.make(n, degree, dtype), eighths(dtype, n), f"{n} points")
+
+
+@pytest.mark.parametrize("device", ["emulated", CUDA], indirect=True)
+def test_on_a_device(dtype: torch.dtype, device: torch.device) -> None:
+    ops = on(device)
+    with torch.device("cpu"):
+        for n in (1, 31, 1100):
+            check_mse(*plain.make(dtype, n, 3), eighths(dtype, n, 3), f"{n} rows of 3", ops)
+            check_legendre(legendre.make(n, dtype), eighths(dtype, n), f"{n} points", ops)
+            for degree in (0, 3):
+                p = polynomial.make(n, degree, dtype)
+                check_polynomial(p, eighths(dtype, n), f"{n} points, degree {degree}", ops)
+            for d, k in ((1, 1), (8, 5), (64, 1)):
+                q = linear.make(n, d, k, True, dtype)
+                check_linear(q, eighths(dtype, n, k), f"{n} rows of {d}, {k} outputs", ops)
 
 
 def runs(dtype: torch.dtype, n: int) -> dict[str, tuple[Run, tuple[int, ...]]]:
