@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 import gdcore
 
-
-
 pytestmark = pytest.mark.usefixtures("device")
 
 EPOCHS, WHEN = 30, 10

@@ -215,9 +215,7 @@ def test_divergence_tells_the_rate_of_the_group(rate: float) -> None:
 @TOO_HIGH
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["x", "y"])
-def test_data_that_are_not_finite(
-    where: str, value: float, request: pytest.FixtureRequest
-) -> None:
+def test_data_that_are_not_finite(where: str, value: float, request: pytest.FixtureRequest) -> None:
     """Found at the first epoch: nothing was written."""
     on_device = request.node.callspec.params["device"] != "cpu"
     model, x, y = line()

@@ -147,9 +147,7 @@ def test_every_model_as_fit_trains_it(name: str, method: str) -> None:
     for loss_fn in (nn.MSELoss(), nn.MSELoss(reduction="sum")):
         scale = 1.0 if loss_fn.reduction == "mean" else 1 / y.numel()
         options["lr"] = [0.01 * scale, 0.05 * scale]
-        found = sweep(
-            model, loss_fn, optimizer, (x, y), epochs=EPOCHS, method=method, **options
-        )
+        found = sweep(model, loss_fn, optimizer, (x, y), epochs=EPOCHS, method=method, **options)
         for run in found:
             own = copy.deepcopy(model)
             sgd = torch.optim.SGD(own.parameters(), **run.settings)
@@ -182,9 +180,7 @@ def test_weights(shape: str, method: str) -> None:
     weight = torch.rand(ROWS if shape == "rows" else (ROWS, 2), dtype=torch.float64)
     each = weight if weight.dim() == 2 else weight[:, None].expand(ROWS, 2)
     optimizer = torch.optim.RMSprop(model.parameters())
-    (run,) = sweep(
-        model, nn.MSELoss(), optimizer, (x, y, weight), epochs=EPOCHS, method=method
-    )
+    (run,) = sweep(model, nn.MSELoss(), optimizer, (x, y, weight), epochs=EPOCHS, method=method)
     own = copy.deepcopy(model)
     rmsprop = torch.optim.RMSprop(own.parameters())
     for expected in run.loss:

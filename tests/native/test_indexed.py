@@ -57,7 +57,9 @@ def plain_loss(problem: Problem) -> Tensor:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
 @pytest.mark.parametrize("index", INDICES)
-def test_as_autograd(index: str, name: str, dtype: torch.dtype, weighted: bool, stepwise: Any) -> None:
+def test_as_autograd(
+    index: str, name: str, dtype: torch.dtype, weighted: bool, stepwise: Any
+) -> None:
     """Nothing cancels: sums of n rows, of q features and of at most 6 places, and an update."""
     steps, unit = 3, torch.finfo(dtype).eps / 2
     roundings = steps * (60 + 3 + 6 + 10 + 30)
@@ -87,11 +89,11 @@ def test_weights_in_place_are_the_linear_model_to_the_bit(
     problem = linear(dtype=dtype, weighted=weighted)
     weight = nn.Parameter(problem.parameters[0].detach().clone())
     plain = problem._replace(parameters=(weight,), names=("weight",))
-    indexed = twin(plain)._replace(kernel="indexed", index=torch.arange(6, device="cpu").reshape(2, 3))
+    indexed = twin(plain)._replace(
+        kernel="indexed", index=torch.arange(6, device="cpu").reshape(2, 3)
+    )
     opts = [optimizer("Adam", p.parameters) for p in (plain, indexed)]
-    losses = [
-        stepwise(p, o).run(5).losses for p, o in zip((plain, indexed), opts, strict=True)
-    ]
+    losses = [stepwise(p, o).run(5).losses for p, o in zip((plain, indexed), opts, strict=True)]
     ends = [everything(p, o) for p, o in zip((plain, indexed), opts, strict=True)]
     if on_device:  # two kernels, whose sums have orders of their own
         close([losses[0], *ends[0]], [losses[1], *ends[1]], 5 * (40 + 3 + 10 + 30))

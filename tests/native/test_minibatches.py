@@ -50,7 +50,9 @@ ORDERS: dict[str, Any] = {
 @pytest.mark.parametrize("size", [1, 7, 16, 64, 1000])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_as_steps_on_the_rows(dtype: torch.dtype, size: int, order: str, weighted: bool, stepwise: Any) -> None:
+def test_as_steps_on_the_rows(
+    dtype: torch.dtype, size: int, order: str, weighted: bool, stepwise: Any
+) -> None:
     problem = linear(67, dtype=dtype, weighted=weighted)
     other = twin(problem)
     mine, theirs = (optimizer("Adam", p.parameters) for p in (problem, other))
@@ -58,9 +60,7 @@ def test_as_steps_on_the_rows(dtype: torch.dtype, size: int, order: str, weighte
     ran = stepwise(problem, mine).run(1, order=rows, batch_size=size)
     rows = torch.arange(67, device="cpu") if rows is None else rows
     batches = rows.split(size)
-    losses = torch.cat(
-        [stepwise(rows_of(other, batch), theirs).run(1).losses for batch in batches]
-    )
+    losses = torch.cat([stepwise(rows_of(other, batch), theirs).run(1).losses for batch in batches])
     assert ran.step_losses is not None
     assert torch.equal(ran.step_losses, losses)
     assert same(everything(problem, mine), everything(other, theirs))

@@ -118,7 +118,9 @@ def plain_step(problem: Problem, optimizer: torch.optim.Optimizer) -> None:
 
 @EVERY
 @DTYPE
-def test_groups_with_settings_and_counts_of_their_own(name: str, dtype: torch.dtype, stepwise: Any, on_device: bool) -> None:
+def test_groups_with_settings_and_counts_of_their_own(
+    name: str, dtype: torch.dtype, stepwise: Any, on_device: bool
+) -> None:
     """The bias joins later, with a rate of its own."""
     problem = linear(dtype=dtype)
     other = twin(problem)
@@ -141,7 +143,9 @@ def test_groups_with_settings_and_counts_of_their_own(name: str, dtype: torch.dt
 @EVERY
 @DTYPE
 @pytest.mark.parametrize("cuts", [(6,), (1, 1, 1, 1, 1, 1), (2, 0, 4), (5, 1)])
-def test_however_it_is_cut(name: str, dtype: torch.dtype, cuts: tuple[int, ...], stepwise: Any) -> None:
+def test_however_it_is_cut(
+    name: str, dtype: torch.dtype, cuts: tuple[int, ...], stepwise: Any
+) -> None:
     whole, cut = linear(dtype=dtype), linear(dtype=dtype)
     opts = [optimizer(name, p.parameters) for p in (whole, cut)]
     expected = stepwise(whole, opts[0]).run(6)
@@ -161,7 +165,9 @@ def test_settings_are_read_at_every_run(name: str, stepwise: Any, on_device: boo
         opt = optimizer(name, each.parameters)
         runner = stepwise(each, opt)
         for lr in (0.03, 0.01, 0.04):
-            opt.param_groups[0]["lr"] = torch.tensor(lr, dtype=torch.float64, device="cpu") if tensor else lr
+            opt.param_groups[0]["lr"] = (
+                torch.tensor(lr, dtype=torch.float64, device="cpu") if tensor else lr
+            )
             runner.run(2)
         results.append(everything(each, opt))
     other = twin(problem)

@@ -100,7 +100,9 @@ def test_what_never_holds(stepwise: Any) -> None:
 @DTYPE
 @pytest.mark.parametrize("name", ["SGD with all options", "RMSprop", "Adam", "AdamW"])
 @pytest.mark.parametrize("limit", [0.3, 1e9])
-def test_clipping_as_torch_clips(name: str, dtype: torch.dtype, limit: float, stepwise: Any) -> None:
+def test_clipping_as_torch_clips(
+    name: str, dtype: torch.dtype, limit: float, stepwise: Any
+) -> None:
     """Without cancellation, as in the optimizers' own test: sums of n + d terms, the norm's of all
     parameters, and at most 40 operations after them.
     """
