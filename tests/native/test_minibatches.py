@@ -189,7 +189,7 @@ def test_a_rule_watches_whole_epochs(stepwise: Any) -> None:
     problem = linear(64)
     runner = stepwise(problem, optimizer("SGD", problem.parameters))
     rule = StopRule(no_improvement_for=3)
-    outcomes = []
+    outcomes: list[str] = []
     while not outcomes or outcomes[-1] == "finished":
         ran = runner.run(1, order=torch.arange(64, device="cpu"), batch_size=16, stop=rule)
         outcomes.append(ran.outcome)

@@ -137,7 +137,7 @@ def test_groups_with_settings_and_counts_of_their_own(
         for _ in range(3):
             runner.run(1) if native else step_by_parts(each, opt)
         results.append(everything(each, opt))
-    assert_same(*results, 6 if on_device else 0)
+    assert_same(results[0], results[1], 6 if on_device else 0)
 
 
 @EVERY
