@@ -10,8 +10,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import gdcore
+from gdcore import _ops
 
 from .refusal import nothing_written, refused
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 class Setup:
@@ -205,13 +208,19 @@ def test_a_rate_above_the_largest_stable_one(monkeypatch: pytest.MonkeyPatch) ->
     """Said before the first step, where the runner knows it, and pointing at the user's line."""
     from gdcore._loop import choice as _choice
 
-    class Knows(_choice.StepwiseRunner):
-        largest_stable_lr = 0.05
+    def knowing(kind: Any) -> Any:
+        class Knows(kind):  # type: ignore[misc]
+            largest_stable_lr = 0.05
 
-        def surely_stable(self, rate: float) -> bool:
-            return rate <= 0.05
+            def surely_stable(self, rate: float) -> bool:
+                return rate <= 0.05
 
-    monkeypatch.setattr(_choice, "StepwiseRunner", Knows)
+        return Knows
+
+    monkeypatch.setattr(_choice, "StepwiseRunner", knowing(_choice.StepwiseRunner))
+    if _ops.cuda is not None:
+        on_cuda = knowing(_choice._cuda_runner())
+        monkeypatch.setattr(_choice, "_cuda_runner", lambda: on_cuda)
     setup = Setup()
     with pytest.warns(RuntimeWarning, match=r"lr=0\.1 is above 0\.05") as caught:
         gdcore.fit(setup.model, nn.MSELoss(), setup.optimizer, (setup.x, setup.y), epochs=1)
@@ -226,7 +235,7 @@ def test_a_rate_above_the_largest_stable_one(monkeypatch: pytest.MonkeyPatch) ->
     setup.optimizer.param_groups[0]["lr"] = 1e30
     setup.y[0] = 1.0
     with pytest.raises(gdcore.DivergenceError) as info, pytest.warns(RuntimeWarning):
-        setup.fit(epochs=100)
+        setup.fit(epochs=100, method="stepwise")
     assert info.value.largest_stable_lr == 0.05
     assert "lr=1e+30, above 0.05" in str(info.value)
 

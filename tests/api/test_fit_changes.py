@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 import gdcore
 
-from ..devices import NOT_EMULATED
-
-pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
+pytestmark = pytest.mark.usefixtures("device")
 
 EPOCHS, WHEN = 30, 10
 METHODS = pytest.mark.parametrize("method", ["stepwise", "compressed", "eager"])

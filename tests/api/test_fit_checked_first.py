@@ -13,11 +13,20 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Tenso
 
 import gdcore
 
+from .drawing import drawn_on_cpu
 from .refusal import nothing_written, refused
 
+pytestmark = pytest.mark.usefixtures("device")
+
 METHODS = ("stepwise", "compressed", "eager")
-X, Y = torch.randn(20, 3), torch.randn(20, 1)
 Metric = Callable[[Tensor, Tensor], Any]
+
+
+def rows() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(20, n, generator=generator, device="cpu") for n in (3, 1))
+    there = torch.get_default_device()
+    return x.to(there), y.to(there)
 
 
 class Own(nn.Module):
@@ -33,7 +42,7 @@ class Own(nn.Module):
 
 
 def fit(model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> gdcore.History:
-    given: dict[str, Any] = {"data": (X, Y), "epochs": 3, **options}
+    given: dict[str, Any] = {"data": rows(), "epochs": 3, **options}
     return gdcore.fit(model, nn.MSELoss(), optimizer, given.pop("data"), **given)
 
 
@@ -56,20 +65,21 @@ def undoes(kind: type[Exception], argument: str, *parts: str, data: Any) -> None
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     before = [p.detach().clone() for p in model.parameters()]
     random = torch.get_rng_state()
-    with refused(kind, argument, *parts):
+    with refused(kind, argument, *parts), drawn_on_cpu():
         fit(model, optimizer, data=data)
     assert all(map(torch.equal, before, model.parameters()))
     assert not optimizer.state
     assert torch.equal(torch.get_rng_state(), random)
 
 
-VALIDATION: dict[str, tuple[Any, type[Exception], tuple[str, ...]]] = {
-    "columns": ((torch.randn(5, 4), torch.randn(5, 1)), ValueError, ("(5, 4)",)),
-    "a vector y": ((X, Y[:, 0]), ValueError, ("(20, 1)", "(20,)")),
-    "other rows": ((X, Y[:7]), ValueError, ("(20, 1)", "(7, 1)")),
-    "dtype": ((X.double(), Y.double()), TypeError, ("float64",)),
-    "zero weights": ((X, Y, torch.zeros(20)), ValueError, ("not 0",)),
-    "NaN weights": ((X, Y, torch.full((20,), math.nan)), ValueError, ("finite",)),
+Given = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+VALIDATION: dict[str, tuple[Given, type[Exception], tuple[str, ...]]] = {
+    "columns": (lambda x, y: (torch.randn(5, 4), y[:5]), ValueError, ("(5, 4)",)),
+    "a vector y": (lambda x, y: (x, y[:, 0]), ValueError, ("(20, 1)", "(20,)")),
+    "other rows": (lambda x, y: (x, y[:7]), ValueError, ("(20, 1)", "(7, 1)")),
+    "dtype": (lambda x, y: (x.double(), y.double()), TypeError, ("float64",)),
+    "zero weights": (lambda x, y: (x, y, torch.zeros(20)), ValueError, ("not 0",)),
+    "NaN weights": (lambda x, y: (x, y, torch.full((20,), math.nan)), ValueError, ("finite",)),
 }
 RELU = "a network"
 
@@ -80,44 +90,43 @@ def test_validation(what: str, method: str) -> None:
     given, kind, parts = VALIDATION[what]
     model = nn.Sequential(nn.Linear(3, 1), nn.ReLU()) if method == RELU else nn.Linear(3, 1)
     options = {} if method == RELU else {"method": method}
-    refuses(model, kind, "validation", *parts, validation=given, **options)
+    refuses(model, kind, "validation", *parts, validation=given(*rows()), **options)
 
 
 def test_weights_of_validation_that_the_loss_does_not_take() -> None:
     model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     with nothing_written(model=model, optimizer=optimizer), refused(ValueError, "validation"):
-        gdcore.fit(
-            model, nn.L1Loss(), optimizer, (X, Y), epochs=2, validation=(X, Y, torch.ones(20))
-        )
+        given = (*rows(), torch.ones(20))
+        gdcore.fit(model, nn.L1Loss(), optimizer, rows(), epochs=2, validation=given)
 
 
 def test_weights_of_validation_with_a_squared_error_of_ones_own() -> None:
-    model, weight = nn.Linear(3, 1), torch.linspace(0, 1, 20)
+    model, weight, (x, y) = nn.Linear(3, 1), torch.linspace(0, 1, 20), rows()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     history = gdcore.fit(
         model,
         lambda h, y: torch.mean((h - y) ** 2),
         optimizer,
-        (X, Y),
+        (x, y),
         epochs=1,
-        validation=(X, Y, weight),
+        validation=(x, y, weight),
     )
-    squares = (model(X) - Y).detach().squeeze(1).double() ** 2
+    squares = (model(x) - y).detach().squeeze(1).double() ** 2
     expected = (weight * squares).sum() / weight.sum()
-    torch.testing.assert_close(history.validation["loss"][-1], expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(history.validation["loss"][-1], expected.cpu(), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("given", [(X, Y[:, 0]), (X, Y[:7])])
-def test_validation_of_a_model_that_is_not_tried(given: Any) -> None:
-    model = Own()
+@pytest.mark.parametrize("what", ["a vector y", "other rows"])
+def test_validation_of_a_model_that_is_not_tried(what: str) -> None:
+    model, given = Own(), VALIDATION[what][0](*rows())
     refuses(model, ValueError, "validation", str(tuple(given[1].shape)), validation=given)
     assert model.calls == 0
 
 
 def test_a_model_of_ones_own_is_called_for_the_epochs_alone() -> None:
     model = Own()
-    fit(model, torch.optim.SGD(model.parameters(), lr=0.01), validation=(X, Y), method="eager")
+    fit(model, torch.optim.SGD(model.parameters(), lr=0.01), validation=rows(), method="eager")
     assert model.calls == 6
 
 
@@ -132,7 +141,7 @@ def test_a_trial_draws_nothing() -> None:
     torch.manual_seed(4)
     expected = [torch.rand(()).item() for _ in range(3)]
     torch.manual_seed(4)
-    history = fit(model, optimizer, validation=(X, Y), metrics=noisy)
+    history = fit(model, optimizer, validation=rows(), metrics=noisy)
     assert history.validation["noisy"].tolist() == expected
 
 
@@ -147,7 +156,7 @@ METRICS: dict[str, tuple[Metric, type[Exception], str]] = {
 @pytest.mark.parametrize("what", METRICS)
 def test_metrics(what: str, method: str) -> None:
     metric, kind, got = METRICS[what]
-    options = {"validation": (X, Y), "metrics": metric, "method": method}
+    options = {"validation": rows(), "metrics": metric, "method": method}
     refuses(nn.Linear(3, 1), kind, "metrics", got, **options)
 
 
@@ -164,7 +173,7 @@ def test_weights(what: str, method: str, batch_size: int | None) -> None:
     weight = torch.full((20,), value)
     options = {"method": method, "batch_size": batch_size}
     refuses(nn.Linear(3, 1), ValueError, "weight", said, weight=weight, **options)
-    refuses(nn.Linear(3, 1), ValueError, "weight", said, data=(X, Y, weight), **options)
+    refuses(nn.Linear(3, 1), ValueError, "weight", said, data=(*rows(), weight), **options)
 
 
 @pytest.mark.parametrize("method", ["auto", "stepwise", "compressed"])
@@ -175,15 +184,15 @@ def test_weights_that_cancel(method: str) -> None:
     model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     summed = nn.MSELoss(reduction="sum")
-    history = gdcore.fit(model, summed, optimizer, (X, Y), epochs=3, weight=weight)
+    history = gdcore.fit(model, summed, optimizer, rows(), epochs=3, weight=weight)
     assert history.loss.isfinite().all()
 
 
 def test_weights_that_are_read() -> None:
     weight = torch.ones(20)
     weight[13] = math.nan
-    rows = [(X[i], Y[i], weight[i]) for i in range(20)]
-    undoes(ValueError, "weight", "finite", data=DataLoader(rows, 4))  # type: ignore[arg-type]
+    each = list(zip(*rows(), weight, strict=True))
+    undoes(ValueError, "weight", "finite", data=DataLoader(each, 4))  # type: ignore[arg-type]
 
 
 SAMPLERS: dict[str, tuple[Any, type[Exception], str]] = {
@@ -204,7 +213,7 @@ SAMPLERS: dict[str, tuple[Any, type[Exception], str]] = {
 def test_samplers(what: str) -> None:
     sampler, kind, got = SAMPLERS[what]
     last = what == "too few for a batch"
-    loader = DataLoader(TensorDataset(X, Y), 4, sampler=sampler, drop_last=last)
+    loader = DataLoader(TensorDataset(*rows()), 4, sampler=sampler, drop_last=last)
     undoes(kind, "sampler", got, data=loader)
 
 
@@ -232,7 +241,7 @@ def test_ctrl_c_while_the_model_is_recognised() -> None:
         return x @ weight
 
     with nothing_written(weight, optimizer=optimizer), pytest.raises(KeyboardInterrupt) as info:
-        gdcore.fit(model, nn.MSELoss(), optimizer, (X, Y), epochs=3, record_every=1)
+        gdcore.fit(model, nn.MSELoss(), optimizer, rows(), epochs=3, record_every=1)
     history = info.value.history  # type: ignore[attr-defined]
     assert isinstance(history, gdcore.History)
     assert len(history.loss) == len(history.lr) == 0

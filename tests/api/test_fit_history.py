@@ -17,6 +17,8 @@ from .training_cases import CASES, line, make, twin
 Run = tuple[nn.Module, torch.optim.Optimizer]
 ALL_OPTIONS: dict[str, Any] = {"lr": 0.02, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01}
 
+pytestmark = pytest.mark.usefixtures("device")
+
 TOO_HIGH = pytest.mark.filterwarnings("ignore:optimizer. lr=.* is above:RuntimeWarning")
 
 
@@ -43,11 +45,11 @@ def test_fit_is_train_step_many_times_to_the_bit(case: str, dtype: torch.dtype) 
     for epoch in range(9):
         losses.append(step(x, y))
         for name, parameter in stepped[0].named_parameters():
-            assert torch.equal(history.parameters[name][epoch], parameter)
+            assert torch.equal(history.parameters[name][epoch], parameter.cpu())
     pieces = [
         gdcore.fit(pieced[0], nn.MSELoss(), pieced[1], (x, y), epochs=n).loss for n in (1, 0, 5, 3)
     ]
-    assert torch.equal(history.loss, torch.stack(losses))
+    assert torch.equal(history.loss, torch.stack(losses).cpu())
     assert torch.equal(history.loss, torch.cat(pieces))
     assert_same_state(fitted, stepped)
     assert_same_state(fitted, pieced)
@@ -62,7 +64,7 @@ def test_also_where_rows_are_many_chunks(columns: int) -> None:
     stepped[0].load_state_dict(fitted[0].state_dict())
     history = gdcore.fit(fitted[0], nn.MSELoss(), fitted[1], (x, y), epochs=3)
     step = gdcore.train_step(stepped[0], nn.MSELoss(), stepped[1])
-    assert torch.equal(history.loss, torch.stack([step(x, y) for _ in range(3)]))
+    assert torch.equal(history.loss, torch.stack([step(x, y) for _ in range(3)]).cpu())
     assert_same_state(fitted, stepped)
 
 
@@ -78,7 +80,7 @@ def test_history(record_every: int | None, epochs: int) -> None:
     losses, records = [], []
     for _ in range(epochs):
         losses.append(step(x, y))
-        records.append({n: p.detach().clone() for n, p in reference[0].named_parameters()})
+        records.append({n: p.detach().cpu().clone() for n, p in reference[0].named_parameters()})
 
     assert history.loss.shape == (epochs,)
     assert history.loss.dtype == torch.float64
@@ -120,7 +122,7 @@ def test_frozen_parameters_are_recorded_as_they_are() -> None:
     bias = model.get_parameter("bias").requires_grad_(False)
     run = begin(model)
     history = gdcore.fit(run[0], nn.MSELoss(), run[1], (x, y), epochs=4, record_every=2)
-    assert torch.equal(history.parameters["bias"], bias.expand(2, 1))
+    assert torch.equal(history.parameters["bias"], bias.expand(2, 1).cpu())
 
 
 def test_history_shows_copies_and_compares() -> None:
@@ -148,8 +150,10 @@ def test_no_epochs_change_nothing() -> None:
 def diverge(dtype: torch.dtype, lr: float, **options: Any) -> gdcore.DivergenceError:
     model, x, y = line(dtype=dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    # Compressed, it would hold a loss in float64 that is past float32.
+    options = {"epochs": 10_000, "method": "stepwise", **options}
     with pytest.raises(gdcore.DivergenceError) as info:
-        gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=10_000, **options)
+        gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), **options)
     assert all(p.isfinite().all() for p in model.parameters())
     return info.value
 
@@ -211,8 +215,9 @@ def test_divergence_tells_the_rate_of_the_group(rate: float) -> None:
 @TOO_HIGH
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["x", "y"])
-def test_data_that_are_not_finite(where: str, value: float) -> None:
+def test_data_that_are_not_finite(where: str, value: float, request: pytest.FixtureRequest) -> None:
     """Found at the first epoch: nothing was written."""
+    on_device = request.node.callspec.params["device"] != "cpu"
     model, x, y = line()
     (x if where == "x" else y)[2] = value
     optimizer = torch.optim.SGD(model.parameters(), **ALL_OPTIONS)
@@ -224,7 +229,8 @@ def test_data_that_are_not_finite(where: str, value: float) -> None:
     assert info.value.history.recorded_epochs == range(0)
     for parameter, (value_before, version) in zip(model.parameters(), before, strict=True):
         assert torch.equal(parameter, value_before)
-        assert parameter._version == version
+        # A device is put its steps before it is known that they end.
+        assert parameter._version == version or on_device
     assert not optimizer.state
 
 

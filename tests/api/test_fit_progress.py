@@ -11,6 +11,7 @@ from torch import nn
 import gdcore
 from gdcore._loop import progress as _progress
 
+from ..devices import NOT_EMULATED
 from .training_cases import line
 
 
@@ -21,6 +22,7 @@ def fit(epochs: int, **options: Any) -> gdcore.History:
     return gdcore.fit(model, nn.MSELoss(), optimizer, (x, y), epochs=epochs, **options)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_what_it_shows(batch_size: int | None, capsys: pytest.CaptureFixture[str]) -> None:
     history = fit(50, progress=True, batch_size=batch_size)
@@ -31,6 +33,7 @@ def test_what_it_shows(batch_size: int | None, capsys: pytest.CaptureFixture[str
     assert "epoch/s" in shown[-1]
 
 
+@pytest.mark.usefixtures("device")
 def test_a_fit_that_ends_early_says_where(capsys: pytest.CaptureFixture[str]) -> None:
     fit(50, progress=True, callbacks=lambda epoch, *_: epoch == 19)
     assert "20/50" in capsys.readouterr().err
@@ -91,6 +94,8 @@ def test_drawing_takes_at_most_a_hundredth(pace: float, monkeypatch: pytest.Monk
         assert Slow.drawn >= 60 / 0.7, "a drawing pays for 0.4 s, and is half of that late at most"
 
 
+@pytest.mark.usefixtures("device")
+@NOT_EMULATED  # thousands of epochs
 def test_drawing_is_rare_where_events_cut_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(_progress.Progress, "_draw", lambda self, loss: drawn.append(1))
@@ -100,6 +105,7 @@ def test_drawing_is_rare_where_events_cut_the_fit(monkeypatch: pytest.MonkeyPatc
     assert len(drawn) <= seconds / 0.1 + 1
 
 
+@pytest.mark.usefixtures("device")
 def test_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     torch.manual_seed(0)

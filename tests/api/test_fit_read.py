@@ -10,6 +10,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import gdcore
 
+from .drawing import drawn_on_cpu
+
+pytestmark = pytest.mark.usefixtures("device")
+
 
 class Groups(IterableDataset[Any]):
     """Two batches, the second larger, which are run one after another; some require grad."""
@@ -71,8 +75,7 @@ class Pairs(Dataset[Any]):
     """Rows of its own making, which a loader must read."""
 
     def __init__(self, outputs: int) -> None:
-        random = torch.Generator().manual_seed(0)
-        self.x, self.y = (torch.randn(13, size, generator=random) for size in (3, outputs))
+        self.x, self.y = torch.randn(13, 3), torch.randn(13, outputs)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -119,42 +122,51 @@ def test_a_loss_is_what_it_is_of_a_batch(loss: str, outputs: int) -> None:
     torch.testing.assert_close(model.state_dict(), twin.state_dict(), rtol=1e-5, atol=1e-6)
 
 
-X = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-Y = X.sum(1, keepdim=True) + 1
-PAIRS: Any = list(zip(X, Y, strict=True))
-
-
-class Noisy(Dataset[Any]):
-    """Draws from the generator that dropout draws from, too."""
+class Rows(Dataset[Any]):
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(40, 3, dtype=torch.float64, generator=generator, device="cpu")
+        self.x = x.to(torch.get_default_device())
+        self.y = self.x.sum(1, keepdim=True) + 1
 
     def __len__(self) -> int:
-        return len(X)
+        return len(self.x)
 
     def __getitem__(self, index: int) -> Any:
-        return X[index] + 0.1 * torch.randn(3, dtype=torch.float64), Y[index]
+        return self.x[index], self.y[index]
 
 
-class Ahead(Noisy):
+class Noisy(Rows):
+    """Draws from the generator that dropout draws from, too, where that is the CPU's."""
+
+    def __getitem__(self, index: int) -> Any:
+        noise = torch.randn(3, dtype=torch.float64, device="cpu").to(self.x.device)
+        return self.x[index] + 0.1 * noise, self.y[index]
+
+
+class Ahead(Rows):
     """Targets a little above what the model, which is being trained, predicts."""
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__()
         self.model = model
 
     def __getitem__(self, index: int) -> Any:
         self.model.eval()
         with torch.no_grad():
-            target = self.model(X[index]) + 1
+            target = self.model(self.x[index]) + 1
         self.model.train()
-        return X[index], target
+        return self.x[index], target
 
 
-BUFFERS = torch.empty(8, 3, dtype=torch.float64), torch.empty(8, 1, dtype=torch.float64)
+class IntoBuffers:
+    def __init__(self) -> None:
+        self.x, self.y = (torch.empty(8, size, dtype=torch.float64) for size in (3, 1))
 
-
-def into_buffers(samples: list[Any]) -> tuple[Tensor, Tensor]:
-    for row, (x, y) in enumerate(samples):
-        BUFFERS[0][row], BUFFERS[1][row] = x, y
-    return BUFFERS[0][: len(samples)], BUFFERS[1][: len(samples)]
+    def __call__(self, samples: list[Any]) -> tuple[Tensor, Tensor]:
+        for row, (x, y) in enumerate(samples):
+            self.x[row], self.y[row] = x, y
+        return self.x[: len(samples)], self.y[: len(samples)]
 
 
 def ragged(samples: list[Any]) -> tuple[Tensor, Tensor]:
@@ -193,7 +205,7 @@ def means(h: Tensor, y: Tensor) -> Tensor:
 READ: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], DataLoader[Any]], Any]] = {
     "memory that is used again": (
         line,
-        lambda _: DataLoader(PAIRS, 8, collate_fn=into_buffers),
+        lambda _: DataLoader(Rows(), 8, collate_fn=IntoBuffers()),
         nn.MSELoss(),
     ),
     "its random numbers": (line, lambda _: DataLoader(Noisy(), 8, shuffle=True), nn.MSELoss()),
@@ -209,12 +221,12 @@ READ: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], DataLoader[
     ),
     "batches of several widths": (
         Scaled,
-        lambda _: DataLoader(PAIRS, 8, collate_fn=ragged),
+        lambda _: DataLoader(Rows(), 8, collate_fn=ragged),
         nn.MSELoss(),
     ),
     "targets without a row": (
         line,
-        lambda _: DataLoader(PAIRS, 8, collate_fn=more_targets),
+        lambda _: DataLoader(Rows(), 8, collate_fn=more_targets),
         means,
     ),
 }
@@ -229,13 +241,14 @@ def test_what_is_read_is_what_a_loop_reads(case: str, method: str) -> None:
         torch.manual_seed(0)
         model = make()
         optimizer, loader = torch.optim.SGD(model.parameters(), lr=0.01), loader_of(model)
-        if own:
-            gdcore.fit(model, loss_fn, optimizer, loader, epochs=3, method=method)
-        else:
-            for _ in range(3):
-                for x, y in loader:
-                    optimizer.zero_grad()
-                    loss_fn(model(x), y).backward()
-                    optimizer.step()
+        with drawn_on_cpu():
+            if own:
+                gdcore.fit(model, loss_fn, optimizer, loader, epochs=3, method=method)
+            else:
+                for _ in range(3):
+                    for x, y in loader:
+                        optimizer.zero_grad()
+                        loss_fn(model(x), y).backward()
+                        optimizer.step()
         found.append([*model.parameters(), torch.get_rng_state()])
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)

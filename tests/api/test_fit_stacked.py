@@ -12,6 +12,10 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 import gdcore
 
+from .drawing import drawn_on_cpu
+
+pytestmark = pytest.mark.usefixtures("device")
+
 N = 10
 
 
@@ -83,17 +87,18 @@ def trained(model: str, way: str, method: str, weighted: bool, step: bool) -> An
     if step:
         options = {"scheduler": ExponentialLR(optimizer, 0.9), "scheduler_interval": "step"}
     torch.manual_seed(1)
-    history = gdcore.fit(
-        net,
-        nn.MSELoss(),
-        optimizer,
-        epochs=3,
-        method=method,
-        record_steps=True,
-        **options,
-        **DATA[way](*tensors),
-    )
-    after = torch.rand(1)
+    with drawn_on_cpu():
+        history = gdcore.fit(
+            net,
+            nn.MSELoss(),
+            optimizer,
+            epochs=3,
+            method=method,
+            record_steps=True,
+            **options,
+            **DATA[way](*tensors),
+        )
+        after = torch.rand(1)
     steps = history.step_loss
     return history.plan, (history.loss, steps, *(p.detach() for p in net.parameters()), after)
 
@@ -128,7 +133,8 @@ def test_what_depends_on_other_rows(name: str, way: str) -> None:
         optimizer = torch.optim.SGD([W], lr=0.1)
         model = functools.partial(ACROSS[name], W)
         data = DATA[way](x, x.sum(1, keepdim=True))
-        history = gdcore.fit(model, nn.MSELoss(), optimizer, epochs=3, method=method, **data)
+        with drawn_on_cpu():
+            history = gdcore.fit(model, nn.MSELoss(), optimizer, epochs=3, method=method, **data)
         ends.append((history.loss, W.detach()))
         if method == "auto":
             natively = way in ("all at once", "more than all")

@@ -1,6 +1,8 @@
 """What a sweep promises beside its numbers: nothing changed, errors named, a readable record."""
 
+import copy
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,12 +11,20 @@ from torch import nn
 
 import gdcore
 
+from ..devices import NOT_EMULATED
+from .drawing import drawn_on_cpu
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]  # it is torch's operations
+
+Problem = tuple[nn.Module, torch.optim.Optimizer, Any]
+
 
 @pytest.fixture
-def problem() -> tuple[nn.Module, torch.optim.Optimizer, Any]:
+def problem(device: torch.device) -> Iterator[Problem]:
     model = nn.Linear(2, 1)
     x = torch.randn(40, 2)
-    return model, torch.optim.SGD(model.parameters(), lr=0.1), (x, x.sum(1, keepdim=True))
+    with drawn_on_cpu():
+        yield model, torch.optim.SGD(model.parameters(), lr=0.1), (x, x.sum(1, keepdim=True))
 
 
 def sweep(problem: Any, **options: Any) -> gdcore.Sweep:
@@ -38,9 +48,9 @@ def test_the_model_is_left_alone_until_a_run_is_applied(problem: Any) -> None:
         # float32 parameters: each prediction is off by some 1e-7
         assert abs(nn.functional.mse_loss(model(x), y).item() - best.final_loss) < 1e-12
     found.apply(found[0])
-    assert torch.allclose(model.weight.double(), found[0].parameters["weight"], rtol=1e-6)
+    assert torch.allclose(model.weight.double().cpu(), found[0].parameters["weight"], rtol=1e-6)
     found.apply()
-    assert torch.allclose(model.weight.double(), best.parameters["weight"], rtol=1e-6)
+    assert torch.allclose(model.weight.double().cpu(), best.parameters["weight"], rtol=1e-6)
 
 
 def test_it_is_a_sequence(problem: Any) -> None:
@@ -137,8 +147,8 @@ def test_what_cannot_be_swept(problem: Any) -> None:
     with pytest.raises(ValueError, match="momentum: expected values above 0 with nesterov=True"):
         tried(model, nesterov, momentum=[0.0, 0.5])
     with pytest.raises(ValueError, match="model: expected a parameter that is trained"):
-        tried(model, torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1))
-    bent = nn.Sequential(nn.Linear(2, 1), nn.Tanh())
+        tried(model, torch.optim.SGD(copy.deepcopy(model).parameters(), lr=0.1))
+    bent = nn.Sequential(nn.Linear(2, 1), nn.Tanh()).to(data[0].device)
     with pytest.raises(TypeError, match="model: expected one that is affine"):
         tried(bent, torch.optim.SGD(bent.parameters(), lr=0.1))
 

@@ -13,8 +13,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gdcore
 
+from ..devices import NOT_EMULATED
+from .drawing import drawn_on_cpu
 from .least_squares import stepwise
 from .training_cases import CASES
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]  # it is torch's operations
 
 Maker = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
@@ -52,6 +56,11 @@ PATTERNS: dict[str, tuple[Maker, dict[str, list[float]]]] = {
 }
 
 
+def sweep(*args: Any, **options: Any) -> gdcore.Sweep:
+    with drawn_on_cpu():
+        return gdcore.sweep(*args, **options)
+
+
 def own_loop(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Callable[[], Iterable[Any]]
 ) -> list[float]:
@@ -82,14 +91,15 @@ def check(
     optimizer = make(own.parameters())
     for group in optimizer.param_groups:
         group.update({k: v for k, v in run.settings.items() if k != "initial"})
-    losses = torch.tensor(own_loop(own, optimizer, batches), dtype=torch.float64)
+    with drawn_on_cpu():
+        losses = torch.tensor(own_loop(own, optimizer, batches), dtype=torch.float64)
     assert torch.allclose(run.loss, losses, rtol=0, atol=TOLERANCE * losses.max().item())
     with torch.no_grad():
         final = mse_loss(own(data[0]), data[1]).item()
     assert abs(run.final_loss - final) <= TOLERANCE * max(losses.max().item(), final)
     for name, parameter in own.named_parameters():
         bound = TOLERANCE * max(parameter.abs().max().item(), 1.0)
-        assert torch.allclose(run.parameters[name], parameter.detach(), rtol=0, atol=bound)
+        assert torch.allclose(run.parameters[name], parameter.detach().cpu(), rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("way", ["compressed", "stepwise", "batches", "shuffled batches"])
@@ -107,7 +117,7 @@ def test_every_run_is_a_training_of_its_own(pattern: str, outputs: int, way: str
         batch_size = 7
         options = {"batch_size": 7, "shuffle": "shuffled" in way}
         options["generator"] = torch.Generator().manual_seed(3)
-    found = gdcore.sweep(
+    found = sweep(
         model, nn.MSELoss(), make(model.parameters()), (x, y), epochs=EPOCHS, initial=starts,
         **varied, **options,
     )  # fmt: skip
@@ -137,9 +147,7 @@ def test_every_model_as_fit_trains_it(name: str, method: str) -> None:
     for loss_fn in (nn.MSELoss(), nn.MSELoss(reduction="sum")):
         scale = 1.0 if loss_fn.reduction == "mean" else 1 / y.numel()
         options["lr"] = [0.01 * scale, 0.05 * scale]
-        found = gdcore.sweep(
-            model, loss_fn, optimizer, (x, y), epochs=EPOCHS, method=method, **options
-        )
+        found = sweep(model, loss_fn, optimizer, (x, y), epochs=EPOCHS, method=method, **options)
         for run in found:
             own = copy.deepcopy(model)
             sgd = torch.optim.SGD(own.parameters(), **run.settings)
@@ -153,13 +161,14 @@ def test_float32_stays_within_its_rounding(method: str) -> None:
     model = nn.Linear(5, 1)
     x, y = torch.randn(300, 5), torch.randn(300, 1)
     optimizer = torch.optim.Adam(model.parameters())
-    found = gdcore.sweep(
+    found = sweep(
         model, nn.MSELoss(), optimizer, (x, y), lr=[0.01, 0.1], epochs=EPOCHS, method=method
     )
     for run in found:
         own = copy.deepcopy(model)
         adam = torch.optim.Adam(own.parameters(), **run.settings)
-        losses = torch.tensor(own_loop(own, adam, lambda: [(x, y)]), dtype=torch.float64)
+        own_losses = own_loop(own, adam, lambda: [(x, y)])
+        losses = torch.tensor(own_losses, dtype=torch.float64, device="cpu")
         assert torch.allclose(run.loss, losses, rtol=0, atol=3e-6)
 
 
@@ -171,9 +180,7 @@ def test_weights(shape: str, method: str) -> None:
     weight = torch.rand(ROWS if shape == "rows" else (ROWS, 2), dtype=torch.float64)
     each = weight if weight.dim() == 2 else weight[:, None].expand(ROWS, 2)
     optimizer = torch.optim.RMSprop(model.parameters())
-    (run,) = gdcore.sweep(
-        model, nn.MSELoss(), optimizer, (x, y, weight), epochs=EPOCHS, method=method
-    )
+    (run,) = sweep(model, nn.MSELoss(), optimizer, (x, y, weight), epochs=EPOCHS, method=method)
     own = copy.deepcopy(model)
     rmsprop = torch.optim.RMSprop(own.parameters())
     for expected in run.loss:
@@ -198,8 +205,8 @@ def test_a_run_that_diverges_is_marked_and_disturbs_no_other(
     wild = 1e25
     if dtype == torch.float64:
         wild = 1e100 if maker is torch.optim.SGD else 1e200
-    found = gdcore.sweep(model, loss_fn, optimizer, data, lr=[0.01, wild, 0.05], **options)
-    calm = gdcore.sweep(model, loss_fn, optimizer, data, lr=[0.01, 0.05], **options)
+    found = sweep(model, loss_fn, optimizer, data, lr=[0.01, wild, 0.05], **options)
+    calm = sweep(model, loss_fn, optimizer, data, lr=[0.01, 0.05], **options)
     own = copy.deepcopy(model)
     losses = []
     single = maker(own.parameters(), lr=wild, momentum=0.5)
@@ -224,7 +231,7 @@ def test_a_rate_past_all_numbers_diverges_after_a_finite_loss(momentum: float) -
     x = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
     model = nn.Linear(1, 1, dtype=torch.float64)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e160, momentum=momentum)
-    (run,) = gdcore.sweep(model, nn.MSELoss(), optimizer, (x, x), epochs=3)
+    (run,) = sweep(model, nn.MSELoss(), optimizer, (x, x), epochs=3)
     with torch.no_grad():
         begun = mse_loss(model(x), x).item()
     assert abs(run.loss[0].item() / begun - 1) < TOLERANCE
@@ -240,7 +247,7 @@ def test_a_batch_whose_weights_are_all_zero(reduction: str) -> None:
     model, loss_fn = nn.Linear(4, 1), nn.MSELoss(reduction=reduction)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     options: dict[str, Any] = {"epochs": 3, "batch_size": 10}
-    found = gdcore.sweep(model, loss_fn, optimizer, data, lr=[0.01, 0.02], **options)
+    found = sweep(model, loss_fn, optimizer, data, lr=[0.01, 0.02], **options)
     if reduction == "sum":
         assert found.diverged.tolist() == [-1, -1]
         history = gdcore.fit(model, loss_fn, optimizer, data, **options)

@@ -57,8 +57,11 @@ def linear(
     """Noisy targets, so that the loss does not reach zero."""
     generator = torch.Generator().manual_seed(seed)
 
+    there = torch.get_default_device()
+
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        made = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        return made.to(there, dtype)
 
     x, noise = random(n, d), random(n, k)
     y = x @ random(d, k) + 1 + noise / 2
@@ -100,6 +103,13 @@ def everything(problem: Problem, optimizer: torch.optim.Optimizer) -> list[Tenso
     states = [optimizer.state.get(p, {}) for p in problem.parameters]
     tensors = [*problem.parameters, *(state[key] for state in states for key in sorted(state))]
     return [tensor.detach().clone() for tensor in tensors]
+
+
+def close(a: Sequence[Tensor], b: Sequence[Tensor], roundings: int) -> None:
+    """Numbers that do not cancel, each after so many operations in any order."""
+    for ours, theirs in zip(a, b, strict=True):
+        unit = torch.finfo(ours.dtype).eps / 2
+        torch.testing.assert_close(ours, theirs, rtol=roundings * unit, atol=roundings * unit)
 
 
 def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:

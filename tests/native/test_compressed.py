@@ -11,9 +11,13 @@ from torch import Tensor, nn
 import gdcore
 from gdcore._native import factor as _factor
 from gdcore._native.problem import Problem, StopRule
-from gdcore._native.runners import CompressedRunner, StepwiseRunner
+from gdcore._native.runners import CompressedRunner
 
+from ..devices import NOT_EMULATED
 from .problems import OPTIMIZERS, everything, linear, optimizer, twin
+
+# It is on the CPU, wherever the rows are; only what it is compared with has kernels there.
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 CLOSE = 1e-6
 """How far a compressed loss may be from a float64 stepwise one, relative to it."""
@@ -21,7 +25,8 @@ CLOSE = 1e-6
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    made = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return made.to(torch.get_default_device())
 
 
 def problem_of(x: Tensor, y: Tensor, weight: Tensor | None = None, *, mean: bool = True) -> Problem:
@@ -80,12 +85,12 @@ def stable(problem: Problem) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_losses(case: str) -> None:
+def test_losses(case: str, stepwise: Any) -> None:
     problem = CASES[case]()
     epochs = 30 if problem.x.shape[0] > 10_000 else 2000
     lr = 0.7 * stable(problem)
     results = []
-    for runner in (StepwiseRunner, CompressedRunner):
+    for runner in (stepwise, CompressedRunner):
         each = twin(problem)
         opt = torch.optim.SGD(each.parameters, lr=lr)
         made = runner(each, opt)
@@ -102,7 +107,7 @@ def test_losses(case: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in OPTIMIZERS if "centered" not in n])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_every_optimizer(name: str, dtype: torch.dtype) -> None:
+def test_every_optimizer(name: str, dtype: torch.dtype, stepwise: Any) -> None:
     """Losses in float64 whatever the parameters' dtype; at the end they, and the states, are those
     of the float64 stepwise run, rounded. (RMSprop's centered variance is a difference that may
     vanish, and amplifies every rounding then: stepwise and eager differ as much.)
@@ -112,7 +117,7 @@ def test_every_optimizer(name: str, dtype: torch.dtype) -> None:
     mine, theirs = optimizer(name, problem.parameters), optimizer(name, exact.parameters)
     runner = CompressedRunner(problem, mine)
     losses = runner.run(60).losses
-    expected = StepwiseRunner(exact, theirs).run(60).losses
+    expected = stepwise(exact, theirs).run(60).losses
     assert torch.all((losses - expected).abs() <= CLOSE * expected)
     runner.show()
     allowed = 1e-9 if dtype == torch.float64 else 2e-7
@@ -146,11 +151,11 @@ def test_several_outputs_share_one_factorisation(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", ["x", "y"])
 @pytest.mark.parametrize("rows", [5, 300])
-def test_data_that_are_not_finite(value: float, where: str, rows: int) -> None:
+def test_data_that_are_not_finite(value: float, where: str, rows: int, stepwise: Any) -> None:
     """They diverge at once, as a stepwise fit does."""
     problem = linear(rows, 3, 1)
     getattr(problem, where)[rows // 2, 0] = value
-    for runner in (StepwiseRunner, CompressedRunner):
+    for runner in (stepwise, CompressedRunner):
         each = twin(problem)
         ran = runner(each, torch.optim.SGD(each.parameters, lr=0.1)).run(10)
         assert (ran.outcome, ran.epochs, ran.updates) == ("diverged", 1, 0)
@@ -158,10 +163,10 @@ def test_data_that_are_not_finite(value: float, where: str, rows: int) -> None:
         assert all(map(torch.equal, each.parameters, problem.parameters))
 
 
-def test_divergence_is_that_of_the_parameters_dtype() -> None:
+def test_divergence_is_that_of_the_parameters_dtype(stepwise: Any) -> None:
     """A loss beyond float32 ends a float32 fit, although it is held in float64."""
     outcomes = []
-    for runner in (StepwiseRunner, CompressedRunner):
+    for runner in (stepwise, CompressedRunner):
         problem = linear(100, 3, 1, torch.float32)
         ran = runner(problem, torch.optim.SGD(problem.parameters, lr=10.0)).run(1000)
         outcomes.append((ran.outcome, ran.epochs))
@@ -172,18 +177,19 @@ def test_divergence_is_that_of_the_parameters_dtype() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kernel", ["polynomial", "indexed"])
-def test_other_kernels(kernel: str, weighted: bool) -> None:
+def test_other_kernels(kernel: str, weighted: bool, stepwise: Any) -> None:
     if kernel == "polynomial":
         x, parameters, index = random(200) / 2, (nn.Parameter(random(4)),), None
         y = x.sin()
     else:
         parameters = (nn.Parameter(random(2)), nn.Parameter(random(2)))
-        index = torch.tensor([[0, 1, 3], [2, -1, 0]])
+        index = torch.tensor([[0, 1, 3], [2, -1, 0]], device="cpu")
         x, y = random(200, 3), random(200, 2, seed=1)
+    names = tuple(f"p{i}" for i in range(len(parameters)))
     weight = random(*y.shape, seed=2).abs() if weighted else None
-    problem = Problem(kernel, (), parameters, x, y, weight, True, False, index)
+    problem = Problem(kernel, names, parameters, x, y, weight, True, False, index)
     other = twin(problem)
-    losses = StepwiseRunner(problem, optimizer("Adam", problem.parameters)).run(200).losses
+    losses = stepwise(problem, optimizer("Adam", problem.parameters)).run(200).losses
     made = CompressedRunner(other, optimizer("Adam", other.parameters))
     assert torch.all((made.run(200).losses - losses).abs() <= CLOSE * losses)
     made.show()
@@ -203,8 +209,10 @@ def test_what_cannot_be_compressed() -> None:
         CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
 
 
-def test_memory_beyond_the_data() -> None:
+def test_memory_beyond_the_data(device: torch.device) -> None:
     """At most 64 MB, and LAPACK's own buffers."""
+    if device.type == "cuda":
+        pytest.skip("it is the host's memory that is measured")
     x = torch.randn(1_500_000, 40)
     problem = problem_of(x[:100], x[:100, :1])
     opt = torch.optim.SGD(problem.parameters, lr=0.1)

@@ -9,7 +9,11 @@ from torch import Tensor
 from gdcore._native.problem import Problem
 from gdcore._native.runners import CompressedRunner
 
+from ..devices import NOT_EMULATED
 from .problems import linear
+
+# The factorisation is torch's operations where it is not on the CPU.
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 
 def hessian(problem: Problem) -> Tensor:
@@ -36,7 +40,7 @@ def test_singular_values(weighted: bool, mean: bool, freeze: int | None) -> None
         problem.parameters[freeze].requires_grad_(False)
     runner = CompressedRunner(problem, torch.optim.SGD(problem.parameters, lr=0.1))
     curvatures = 2 * runner.singular_values**2
-    eigenvalues = torch.linalg.eigvalsh(hessian(problem)).flip(0)
+    eigenvalues = torch.linalg.eigvalsh(hessian(problem)).flip(0).cpu()
     if len(curvatures) < len(eigenvalues):  # the outputs share them
         curvatures = curvatures.repeat_interleave(2)
     torch.testing.assert_close(curvatures, eigenvalues, rtol=1e-12, atol=1e-12)

@@ -9,6 +9,8 @@ from torch import Tensor
 import gdcore
 from gdcore import nn
 
+from ..devices import CUDA
+
 LR = 50.0
 EPOCHS = 1_000
 
@@ -22,7 +24,8 @@ def line(dtype: torch.dtype) -> Problem:
 
 def many_outputs(dtype: torch.dtype) -> Problem:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(60, 20, generator=generator, dtype=dtype)
+    x = torch.randn(60, 20, generator=generator, dtype=dtype, device="cpu")
+    x = x.to(torch.get_default_device())
     return nn.LinearRegression(20, 9).to(dtype), x, 100 * x[:, :9]
 
 
@@ -74,13 +77,33 @@ def first_epochs_that_overflow(
     raise AssertionError("the problem does not diverge")
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("make", [line, many_outputs, polynomial, legendre])
+MOMENTUM = pytest.mark.parametrize("momentum", [0.0, 0.9])
+MAKE = pytest.mark.parametrize("make", [line, many_outputs, polynomial, legendre])
+TOO_HIGH = pytest.mark.filterwarnings("ignore:optimizer. lr=50 is above:RuntimeWarning")
+
+
+@MOMENTUM
+@MAKE
 @pytest.mark.usefixtures("instruction_set")
-@pytest.mark.filterwarnings("ignore:optimizer. lr=50 is above:RuntimeWarning")
+@TOO_HIGH
 def test_divergence(
     make: Callable[[torch.dtype], Problem], dtype: torch.dtype, momentum: float
 ) -> None:
+    check(make, dtype, momentum)
+
+
+@MOMENTUM
+@MAKE
+@pytest.mark.parametrize("device", ["emulated", CUDA], indirect=True)
+@pytest.mark.usefixtures("device")
+@TOO_HIGH
+def test_divergence_on_a_device(
+    make: Callable[[torch.dtype], Problem], dtype: torch.dtype, momentum: float
+) -> None:
+    check(make, dtype, momentum)
+
+
+def check(make: Callable[[torch.dtype], Problem], dtype: torch.dtype, momentum: float) -> None:
     earliest, latest = first_epochs_that_overflow(make, dtype, momentum)
     history, parameters = fit(make, dtype, EPOCHS, momentum)
     assert earliest <= len(history.loss) - 1 <= latest

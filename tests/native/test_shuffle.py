@@ -15,6 +15,7 @@ from gdcore._native import shuffle
 from gdcore._native.runners import StepwiseRunner
 from gdcore._native.shuffle import Shuffled, rows_in
 
+from ..api.drawing import drawn_on_cpu
 from .problems import everything, linear, optimizer, same, twin
 
 # From here on rows are drawn natively; and the loop takes a second thread to gather with from
@@ -170,7 +171,8 @@ def test_epochs_of_a_loader(name: str) -> None:
         assert torch.equal(mine, theirs)
 
 
-def test_generators_are_put_back_when_an_epoch_is_cut_short() -> None:
+@pytest.mark.usefixtures("device")
+def test_generators_are_put_back_when_an_epoch_is_cut_short(stepwise: Any) -> None:
     """By an epoch that raises: as if it had not begun, whoever drew its order."""
     x = torch.randn(ROWS, COLUMNS)
     y = torch.randn(ROWS, 1)
@@ -183,7 +185,7 @@ def test_generators_are_put_back_when_an_epoch_is_cut_short() -> None:
         values = [*model.parameters(), drawing.get_state(), torch.get_rng_state()]
         seen.append([value.detach().clone() for value in values])
 
-    run = StepwiseRunner.run
+    run = stepwise.run
 
     def fails_in_the_third(self: Any, *args: Any, **options: Any) -> Any:
         ran = run(self, *args, **options)
@@ -192,7 +194,7 @@ def test_generators_are_put_back_when_an_epoch_is_cut_short() -> None:
         return ran
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StepwiseRunner, "run", fails_in_the_third)
+        patch.setattr(stepwise, "run", fails_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             gdcore.fit(
                 model,
@@ -223,10 +225,11 @@ def fitted(method: str, **options: Any) -> list[Tensor]:
     if method == "loop":
         for _ in range(2):
             dataset = TensorDataset(x, y)
-            for a, b in DataLoader(dataset, 512, shuffle=True, generator=drawing):
-                opt.zero_grad()
-                nn.functional.mse_loss(model(a), b).backward()
-                opt.step()
+            with drawn_on_cpu():
+                for a, b in DataLoader(dataset, 512, shuffle=True, generator=drawing):
+                    opt.zero_grad()
+                    nn.functional.mse_loss(model(a), b).backward()
+                    opt.step()
     else:
         gdcore.fit(
             model,
@@ -243,6 +246,7 @@ def fitted(method: str, **options: Any) -> list[Tensor]:
     return [*(p.detach() for p in model.parameters()), drawing.get_state(), torch.get_rng_state()]
 
 
+@pytest.mark.usefixtures("device")
 def test_other_ways_through_the_same_rows() -> None:
     """Eagerly, as a loop over the loader; and natively batch by batch, for a scheduler."""
     for mine, theirs in zip(fitted("eager"), fitted("loop"), strict=True):

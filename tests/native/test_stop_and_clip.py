@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from gdcore._native.problem import Problem, StopRule
-from gdcore._native.runners import CompressedRunner, StepwiseRunner
+from gdcore._native.runners import CompressedRunner
 
 from .problems import DTYPES, everything, linear, optimizer, same, twin
+
+pytestmark = pytest.mark.usefixtures("device")
 
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
@@ -30,40 +32,40 @@ def norm(problem: Problem) -> float:
     return math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients(problem)))
 
 
-def test_loss_below() -> None:
+def test_loss_below(stepwise: Any) -> None:
     problem = linear()
     other = twin(problem)
-    losses = StepwiseRunner(other, sgd(other)).run(50).losses
+    losses = stepwise(other, sgd(other)).run(50).losses
     limit = losses[20].item() * (1 + 1e-12)
-    ran = StepwiseRunner(problem, sgd(problem)).run(50, stop=StopRule(loss_below=limit))
+    ran = stepwise(problem, sgd(problem)).run(50, stop=StopRule(loss_below=limit))
     assert (ran.outcome, ran.epochs, ran.updates) == ("stopped", 21, 20)
     assert torch.equal(ran.losses, losses[:21])
     expected = twin(linear())
-    StepwiseRunner(expected, sgd(expected)).run(20)
+    stepwise(expected, sgd(expected)).run(20)
     assert all(map(torch.equal, problem.parameters, expected.parameters))
 
 
-def test_gradient_norm_below() -> None:
+def test_gradient_norm_below(stepwise: Any) -> None:
     problem = linear()
     limit = 0.05
-    runner = StepwiseRunner(problem, sgd(problem))
+    runner = stepwise(problem, sgd(problem))
     ran = runner.run(10_000, stop=StopRule(gradient_norm_below=limit))
     assert ran.outcome == "stopped"
     assert norm(problem) < limit
     other = linear()
-    StepwiseRunner(other, sgd(other)).run(ran.updates - 1)
+    stepwise(other, sgd(other)).run(ran.updates - 1)
     assert norm(other) >= limit
 
 
 @pytest.mark.parametrize("cuts", [(2000,), (1,) * 400, (7,) * 80])
-def test_no_improvement(cuts: tuple[int, ...]) -> None:
+def test_no_improvement(cuts: tuple[int, ...], stepwise: Any) -> None:
     """A rate that overshoots at last: the best loss is remembered between runs."""
     problem = linear()
     with torch.no_grad():
         for parameter in problem.parameters:
             parameter.zero_()
     opt = torch.optim.SGD(problem.parameters, lr=0.05, momentum=0.99)
-    runner, rule = StepwiseRunner(problem, opt), StopRule(no_improvement_for=5)
+    runner, rule = stepwise(problem, opt), StopRule(no_improvement_for=5)
     losses: list[float] = []
     for epochs in cuts:
         ran = runner.run(epochs, stop=rule)
@@ -77,28 +79,30 @@ def test_no_improvement(cuts: tuple[int, ...]) -> None:
     assert max(since[:-1]) < 5
 
 
-def test_what_holds_at_once() -> None:
+def test_what_holds_at_once(stepwise: Any) -> None:
     problem = linear()
     opt = optimizer("Adam", problem.parameters)
     before = everything(problem, opt)
-    ran = StepwiseRunner(problem, opt).run(9, stop=StopRule(loss_below=1e9))
+    ran = stepwise(problem, opt).run(9, stop=StopRule(loss_below=1e9))
     assert (ran.outcome, ran.epochs, ran.updates) == ("stopped", 1, 0)
     assert same(before, everything(problem, opt))
 
 
-def test_what_never_holds() -> None:
+def test_what_never_holds(stepwise: Any) -> None:
     problem, other = linear(), linear()
     rule = StopRule(0.0, 10**9, 0.0)
-    ran = StepwiseRunner(problem, sgd(problem)).run(30, stop=rule)
+    ran = stepwise(problem, sgd(problem)).run(30, stop=rule)
     assert ran.outcome == "finished"
-    assert torch.equal(ran.losses, StepwiseRunner(other, sgd(other)).run(30).losses)
+    assert torch.equal(ran.losses, stepwise(other, sgd(other)).run(30).losses)
     assert all(map(torch.equal, problem.parameters, other.parameters))
 
 
 @DTYPE
 @pytest.mark.parametrize("name", ["SGD with all options", "RMSprop", "Adam", "AdamW"])
 @pytest.mark.parametrize("limit", [0.3, 1e9])
-def test_clipping_as_torch_clips(name: str, dtype: torch.dtype, limit: float) -> None:
+def test_clipping_as_torch_clips(
+    name: str, dtype: torch.dtype, limit: float, stepwise: Any
+) -> None:
     """Without cancellation, as in the optimizers' own test: sums of n + d terms, the norm's of all
     parameters, and at most 40 operations after them.
     """
@@ -111,7 +115,7 @@ def test_clipping_as_torch_clips(name: str, dtype: torch.dtype, limit: float) ->
     problem = problem._replace(x=problem.x.abs(), y=problem.y.abs() + 100)
     other = twin(problem)
     mine, theirs = optimizer(name, problem.parameters), optimizer(name, other.parameters)
-    StepwiseRunner(problem, mine, max_grad_norm=limit).run(steps)
+    stepwise(problem, mine, max_grad_norm=limit).run(steps)
     for _ in range(steps):
         theirs.zero_grad()
         for parameter, gradient in zip(other.parameters, gradients(other), strict=True):
@@ -122,9 +126,10 @@ def test_clipping_as_torch_clips(name: str, dtype: torch.dtype, limit: float) ->
         torch.testing.assert_close(a, b, rtol=roundings * unit, atol=0)
 
 
-@pytest.mark.parametrize("runner", [StepwiseRunner, CompressedRunner])
-def test_the_norm_is_of_what_is_trained(runner: Any) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_norm_is_of_what_is_trained(compressed: bool, stepwise: Any) -> None:
     """A bias does not count that is frozen, or that the optimizer does not hold."""
+    runner = CompressedRunner if compressed else stepwise
     for freeze in (True, False):
         problem = linear()
         weight, bias = problem.parameters
@@ -137,12 +142,12 @@ def test_the_norm_is_of_what_is_trained(runner: Any) -> None:
         torch.testing.assert_close(before - weight, step / 2, rtol=1e-5, atol=0)
 
 
-def test_a_gradient_that_is_not_finite() -> None:
+def test_a_gradient_that_is_not_finite(stepwise: Any) -> None:
     """torch's coefficient is then 0 or NaN, and the parameters end as NaN: the fit has diverged."""
     problem = linear(dtype=torch.float32)
     with torch.no_grad():
         problem.parameters[0].fill_(1e19)
     problem = problem._replace(x=problem.x * 1e10)
-    ran = StepwiseRunner(problem, sgd(problem), max_grad_norm=1.0).run(5)
+    ran = stepwise(problem, sgd(problem), max_grad_norm=1.0).run(5)
     assert ran.outcome == "diverged"
     assert all(p.isfinite().all() for p in problem.parameters)
