@@ -27,7 +27,7 @@ def matrix_of(model: nn.Module, x: Tensor) -> Matrix:
     for element in model(x).reshape(-1):
         grads = torch.autograd.grad(element, parameters, retain_graph=True)
         rows.append(torch.cat([grad.reshape(-1) for grad in grads]))
-    return np.asarray(torch.stack(rows).double().numpy())
+    return np.asarray(torch.stack(rows).double().cpu().numpy())
 
 
 def curvatures_of(matrix: Matrix, scale: float) -> Matrix:
@@ -36,7 +36,7 @@ def curvatures_of(matrix: Matrix, scale: float) -> Matrix:
 
 
 def flat(values: dict[str, Tensor]) -> Matrix:
-    return np.concatenate([value.numpy().ravel() for value in values.values()])
+    return np.concatenate([value.cpu().numpy().ravel() for value in values.values()])
 
 
 EPS = float(np.finfo(np.float64).eps)

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .least_squares import EPS, curvatures_of, flat, matrix_of
 from .training_cases import CASES
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 AFFINE = [name for name in CASES if "Legendre" not in name]
 LOSSES: dict[str, Any] = {"mean": nn.MSELoss(), "sum": nn.MSELoss(reduction="sum")}
@@ -40,14 +43,14 @@ def test_every_figure_of_an_explicit_matrix(name: str, reduction: str) -> None:
     assert found.exact
     assert not found.local
     assert found.parameters == found.rank == matrix.shape[1]
-    assert np.allclose(found.curvatures.numpy(), expected, rtol=bound, atol=0)
+    assert np.allclose(found.curvatures.cpu().numpy(), expected, rtol=bound, atol=0)
     assert close(found.largest_curvature, expected[0], bound)
     assert close(found.smallest_curvature, expected[-1], bound)
     assert close(found.condition_number, expected[0] / expected[-1], 2 * bound)
     with torch.no_grad():
-        offset = model(x).numpy().ravel()
+        offset = model(x).cpu().numpy().ravel()
     theta = flat({name: p.detach() for name, p in model.named_parameters()})
-    target = y.numpy().ravel() - offset + matrix @ theta
+    target = y.cpu().numpy().ravel() - offset + matrix @ theta
     best, *_ = np.linalg.lstsq(matrix, target)
     assert np.allclose(flat(found.optimum), best, rtol=0, atol=1e-12 * np.abs(best).max())
     left = np.sum((matrix @ best - target) ** 2)
@@ -124,7 +127,7 @@ def test_fewer_rows_than_parameters(rows: int) -> None:
     start = flat({name: p.detach() for name, p in model.named_parameters()})
     matrix = matrix_of(model, x)
     with torch.no_grad():
-        missing = (y - model(x)).numpy().ravel()
+        missing = (y - model(x)).cpu().numpy().ravel()
     nearest = start + np.linalg.pinv(matrix) @ missing
     assert np.allclose(flat(found.optimum), nearest, rtol=0, atol=1e-11)
 
@@ -134,7 +137,7 @@ def test_columns_that_say_the_same() -> None:
     x = torch.cat([x, 2 * x[:, :1], torch.ones(5000, 1, dtype=torch.float64)], 1)
     found = gdcore.curvature(nn.Linear(5, 1).double(), nn.MSELoss(), (x, x[:, :1]))
     assert (found.rank, found.parameters) == (4, 6)
-    expected = curvatures_of(np.column_stack([x.numpy(), np.ones(5000)]), 1 / 5000)
+    expected = curvatures_of(np.column_stack([x.cpu().numpy(), np.ones(5000)]), 1 / 5000)
     assert close(found.smallest_curvature, expected[3], 1e-10)
 
 
@@ -144,11 +147,11 @@ def test_a_condition_of_1e12_is_seen_whole() -> None:
     left, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((300, 6)))
     right, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((6, 6)))
     sizes = np.geomspace(1, 1e-12, 6)
-    x = torch.from_numpy(left * sizes @ right)
+    x = torch.tensor(left * sizes @ right)
     found = gdcore.curvature(nn.Linear(6, 1, bias=False).double(), nn.MSELoss(), (x, x[:, :1]))
     assert found.rank == 6
     assert abs(math.sqrt(found.condition_number) / 1e12 - 1) < 0.02
-    assert np.allclose(np.sqrt(found.curvatures.numpy() * 150), sizes, rtol=0, atol=2e-14)
+    assert np.allclose(np.sqrt(found.curvatures.cpu().numpy() * 150), sizes, rtol=0, atol=2e-14)
 
 
 def test_nothing_to_learn() -> None:
@@ -171,12 +174,12 @@ def test_weights(shape: str) -> None:
     if shape == "elements":
         weight = weight * torch.rand(30, 2, dtype=torch.float64)
     found = gdcore.curvature(model, nn.MSELoss(), (x, y, weight))
-    each = (weight if weight.dim() == 2 else weight[:, None].expand(30, 2)).numpy().ravel()
+    each = (weight if weight.dim() == 2 else weight[:, None].expand(30, 2)).cpu().numpy().ravel()
     expected = curvatures_of(matrix_of(model, x) * np.sqrt(each)[:, None], 1 / each.sum())
-    assert np.allclose(found.curvatures.numpy(), expected, rtol=1e-12)
+    assert np.allclose(found.curvatures.cpu().numpy(), expected, rtol=1e-12)
     places = {name: p.detach()[None] for name, p in model.named_parameters()}
     with torch.no_grad():
-        residual = (model(x) - y).numpy().ravel()
+        residual = (model(x) - y).cpu().numpy().ravel()
     assert close(float(found.loss(places)[0]), float(each @ residual**2 / each.sum()))
 
 
@@ -192,7 +195,9 @@ def test_standardised_features(bias: bool) -> None:
     scaled = (x - mean) / (x - mean).square().mean(0).sqrt()
     expected = gdcore.curvature(model, nn.MSELoss(), (scaled, y))
     other = found.standardised
-    assert np.allclose(other.curvatures.numpy(), expected.curvatures.numpy(), rtol=1e-11)
+    assert np.allclose(
+        other.curvatures.cpu().numpy(), expected.curvatures.cpu().numpy(), rtol=1e-11
+    )
     assert close(other.optimal_loss, expected.optimal_loss, 1e-11)
     assert close(found.optimal_loss, expected.optimal_loss, 1e-11) or bias
     with torch.no_grad():
@@ -211,7 +216,7 @@ def test_a_part_of_the_parameters() -> None:
     assert close(found.largest_curvature, 2 * 20 / 40)
     with torch.no_grad():
         best = (y - x @ model.weight.T).mean(0)
-    assert torch.allclose(found.optimum["bias"], best, rtol=1e-12)
+    assert torch.allclose(found.optimum["bias"], best.cpu(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("begun", [0.0, 0.5, -3e3])
@@ -248,9 +253,9 @@ def test_numbers_without_a_square(x_size: float, y_size: float) -> None:
         ((torch.zeros(4, 3), torch.zeros(4, 1), torch.ones(3)), "weight: expected one for each"),
     ],
 )
-def test_data_that_do_not_fit(data: tuple[Tensor, ...], message: str) -> None:
+def test_data_that_do_not_fit(data: tuple[Tensor, ...], message: str, device: torch.device) -> None:
     with pytest.raises(ValueError, match=message):
-        gdcore.curvature(nn.Linear(3, 1), nn.MSELoss(), data)
+        gdcore.curvature(nn.Linear(3, 1), nn.MSELoss(), tuple(t.to(device) for t in data))
 
 
 def test_a_data_set_is_its_tensors() -> None:

@@ -13,7 +13,10 @@ import gdcore
 from gdcore._insight import lanczos as _lanczos
 from gdcore._insight import quadratic as _quadratic
 
+from ..devices import NOT_EMULATED
 from .least_squares import curvatures_of, flat
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 
 def close(found: float, expected: float, digits: float = 1e-12) -> bool:
@@ -68,7 +71,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, gdcore.Curvature]:
 
 def test_a_wide_problem_by_lanczos(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data, found = wide(monkeypatch)
-    expected = curvatures_of(data[0].numpy(), 1 / 700)
+    expected = curvatures_of(data[0].cpu().numpy(), 1 / 700)
     assert close(found.largest_curvature, expected[0], 1e-9)
     exact = gdcore.curvature(model, nn.MSELoss(), data)
     # As the warning says.
@@ -166,7 +169,7 @@ def test_a_flat_direction_that_the_residual_does_not_show(monkeypatch: pytest.Mo
     assert 4 <= found.rank <= 100
     assert "or less" not in str(found)
     slowest = found.slowest_direction["weight"][0]
-    assert close(float(slowest[size == 1e-3].square().sum()), 1.0)
+    assert close(float(slowest[size.cpu() == 1e-3].square().sum()), 1.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=100 / 18)
     # Only the steepest is away from its optimum, and arrives in one step.
     assert found.epochs_to(1e-6, optimizer) == 1
@@ -190,6 +193,6 @@ def test_lanczos_finds_the_curvatures_at_the_optimum(monkeypatch: pytest.MonkeyP
     nn.init.zeros_(model.weight)
     data = (x, torch.zeros(60, 1, dtype=torch.float64))
     found = krylov(lambda: gdcore.curvature(model, nn.MSELoss(), data), monkeypatch)
-    assert close(found.largest_curvature, curvatures_of(x.numpy(), 1 / 60)[0], 1e-10)
+    assert close(found.largest_curvature, curvatures_of(x.cpu().numpy(), 1 / 60)[0], 1e-10)
     assert found.optimal_loss == 0.0
     assert not found.optimum["weight"].any()

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 import gdcore
 from gdcore._insight import hessian as _hessian
 
+from ..devices import NOT_EMULATED
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
+
 
 def hessian(model: nn.Module, loss_fn: Any, x: Tensor, y: Tensor) -> Tensor:
     """By torch.autograd.functional, as one matrix."""

@@ -10,6 +10,10 @@ import gdcore
 from gdcore._insight.curvature_page import epochs_per_digit
 from gdcore._insight.figures import rate_figure
 
+from ..devices import NOT_EMULATED
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
+
 
 def page_of(model: nn.Module, *data: torch.Tensor) -> tuple[gdcore.Curvature, str]:
     found = gdcore.curvature(model, nn.MSELoss(), data)

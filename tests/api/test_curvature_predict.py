@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .least_squares import stepwise
 from .training_cases import CASES, OPTIONS, twin
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 AFFINE = [name for name in CASES if "Legendre" not in name]
 SETTINGS = {name: options for name, options in OPTIONS.items() if not options.get("maximize")} | {

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 import gdcore
 from gdcore._insight import design as _design
 
+from ..devices import NOT_EMULATED
 from .least_squares import EPS, flat
+
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 
 def found_for(x: Tensor, y: Tensor) -> tuple[Tensor, gdcore.Curvature]:
     """The start and the curvature of y = Φ w."""
     model = nn.Linear(x.shape[1], 1, bias=False, dtype=torch.float64)
-    return model.weight.detach()[0].clone(), gdcore.curvature(model, nn.MSELoss(), (x, y))
+    return model.weight.detach()[0].cpu().clone(), gdcore.curvature(model, nn.MSELoss(), (x, y))
 
 
 def randn(*shape: int) -> Tensor:
@@ -67,16 +70,16 @@ def test_columns_many_digits_apart(columns: int, digits: int) -> None:
     scale = torch.logspace(0, -digits, columns, dtype=torch.float64)
     even, y = randn(columns + 50, columns), randn(columns + 50, 1)
     _, found = found_for(even * scale, y)
-    best, *_ = np.linalg.lstsq(even.numpy(), y.numpy())
+    best, *_ = np.linalg.lstsq(even.cpu().numpy(), y.cpu().numpy())
     assert found.rank == columns
-    optimum = flat(found.optimum) * scale.numpy()
+    optimum = flat(found.optimum) * scale.cpu().numpy()
     # Condition of at most 100: (rows + columns) ε times that, and its square for the residual.
     bound = 2000 * (2 * columns + 50) * EPS
     assert np.abs(optimum - best[:, 0]).max() < bound * np.abs(best).max()
-    left = float(((even.numpy() @ best - y.numpy()) ** 2).mean())
+    left = float(((even.cpu().numpy() @ best - y.cpu().numpy()) ** 2).mean())
     assert abs(found.optimal_loss / left - 1) < bound
     # Its smallest singular value is one over the largest of its inverse.
-    inverse = np.linalg.pinv(even.numpy()) / scale.numpy()[:, None]
+    inverse = np.linalg.pinv(even.cpu().numpy()) / scale.cpu().numpy()[:, None]
     left_vectors, sizes, _ = np.linalg.svd(inverse, full_matrices=False)
     expected = 2 / (columns + 50) / sizes[0] ** 2
     assert abs(found.smallest_curvature / expected - 1) < bound
@@ -118,9 +121,9 @@ def test_the_nearest_optimum_leaves_alone_what_the_data_do_not_determine(
             # Rounding of the optimum's own size, through a condition of some 10.
             bound = 1000 * EPS * float(optimum[same].abs().max())
             assert abs(float(moved[i] - moved[j])) < bound
-    q, _ = np.linalg.qr(torch.cat([a, b, c, d], 1).numpy())
-    best = q @ (q.T @ y.numpy()[:, 0])
-    assert np.abs((x @ optimum).numpy() - best).max() < 1000 * EPS * large
+    q, _ = np.linalg.qr(torch.cat([a, b, c, d], 1).cpu().numpy())
+    best = q @ (q.T @ y.cpu().numpy()[:, 0])
+    assert np.abs((x.cpu() @ optimum).numpy() - best).max() < 1000 * EPS * large
 
 
 def test_a_sum_beside_a_column_of_another_length() -> None:
