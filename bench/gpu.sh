@@ -76,7 +76,7 @@ from tests.cuda import emulator; emulator.build(Path(os.environ["GDCORE_EMULATOR
   # Every test by its name, so that the last one of a log is the one that did not end.
   run=(python3 -m pytest -v --tb=short -rfE -p no:cacheprovider -m cuda)
   stage "tests" 1 160 150 "${run[@]}" tests/cuda
-  mapfile -t shared < <(grep -lE 'usefixtures\("device' tests/api/*.py)
+  mapfile -t shared < <(grep -lE 'usefixtures\("device|indirect=True' tests/{api,kernels,native}/test_*.py)
   stage "tests that the CPU has too" 1 200 150 "${run[@]}" "${shared[@]}"
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2> /dev/null | tail -n 1)
   [ -n "$sanitizer" ] || echo "-- compute-sanitizer: not on this machine"

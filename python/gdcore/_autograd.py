@@ -134,9 +134,9 @@ def apply_with_care(loss: Loss, reduction: str, inputs: _Inputs) -> Tensor:
     device = _modes.autocast_device(inputs[0])
     if torch.is_autocast_enabled(device):
         # Every loss is on the list of what autocast runs in float32; what `F.mse_loss` does with
-        # weights is not, and only promotes.
+        # weights, a power and a sum, is there on CUDA, and on the CPU it only promotes.
         weighted = loss.names[0] == "input" and inputs[2:] not in ((), (None,))
-        if not weighted:
+        if not weighted or device == "cuda":
             inputs = tuple(map(_checks.widened, inputs))
         inputs = _checks.promoted(inputs, loss.own)
         _checks.alike(loss.names, inputs, " under autocast")

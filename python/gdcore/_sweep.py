@@ -109,7 +109,7 @@ def sweep(
     settings = {key: [row[i] for row in combinations] for i, key in enumerate(varied)}
     runs = len(combinations)
     theta = starts[
-        ..., torch.tensor(settings.get("initial", [0] * runs), dtype=torch.int64)
+        ..., torch.tensor(settings.get("initial", [0] * runs), dtype=torch.int64, device="cpu")
     ].contiguous()
     start = time.perf_counter()
     small = features(problem) <= MOST_EXACT
@@ -213,7 +213,7 @@ def _starts(problem: Design, initial: Sequence[Initial] | None) -> Tensor:
                     f"initial: expected names among {', '.join(problem.names)}, got {name!r}"
                 )
             shape = values[name].shape
-            given = torch.as_tensor(value, dtype=torch.float64).detach()
+            given = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
             if given.dim() > 0 and given.shape != shape:
                 raise ValueError(
                     f"initial: expected {name} of shape {tuple(shape)} or a number, "
@@ -231,5 +231,5 @@ def _options(optimizer: Any, problem: Design, settings: dict[str, list[float]]) 
     options = merged(optimizer, places, problem.shape)
     for key, values in settings.items():
         if key != "initial":
-            options[key] = torch.tensor(values, dtype=torch.float64)
+            options[key] = torch.tensor(values, dtype=torch.float64, device="cpu")
     return options

@@ -65,8 +65,37 @@ def by_fit(method: str, **options: Any) -> Callable[[str], Tensor]:
     return run
 
 
+def by_sweep(**options: Any) -> Callable[[str], Tensor]:
+    def run(name: str) -> Tensor:
+        model, optimizer = model_of(name)
+        torch.manual_seed(1)
+        found = gdcore.sweep(
+            model, nn.MSELoss(), optimizer, (X, Y), epochs=5, lr=[0.01, 0.02], **options
+        )
+        return torch.stack([run.loss for run in found])
+
+    return run
+
+
+def by_curvature(name: str) -> Tensor:
+    """Of a line, what it foresees of SGD; of a network, that at its parameters."""
+    model, optimizer = model_of(name)
+    if name == "SGD":
+        curvature = gdcore.curvature(model, nn.MSELoss(), (X, Y))
+        assert str(curvature)
+        assert curvature.epochs_to(0.1, optimizer) is not None
+        return curvature.predict(optimizer, 5)
+    network = nn.Sequential(model, nn.Tanh())
+    found = gdcore.curvature(network, nn.MSELoss(), (X, Y))
+    return torch.tensor([found.largest_curvature, found.smallest_curvature], device="cpu")
+
+
 WAYS = {
     "by hand": by_hand,
+    "curvature": by_curvature,
+    "sweep": by_sweep(),
+    "sweep over the rows": by_sweep(method="stepwise"),
+    "sweep in batches": by_sweep(batch_size=7, shuffle=True),
     "train_step": by_steps(nn.Linear),
     "train_step of a subclass": by_steps(Own),
     "train_step of other features": by_steps(Doubled),
@@ -89,8 +118,8 @@ def test_same_numbers(way: str, name: str) -> None:
     assert torch.equal(found, wanted)
 
 
-def test_counts_on_a_device_are_torch_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As fused=True has them on CUDA: torch steps that parameter, and gdcore the others."""
+def test_counts_that_no_kernel_reads_are_torch_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on devices other than CUDA's: torch steps that parameter, and gdcore the others."""
     known, new = (nn.Parameter(_W.clone()) for _ in range(2))
     optimizer = gdcore.optim.Adam([known, new], lr=0.01)
     known.grad = X[:1].clone()

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from torch import nn
 import gdcore
 
 from ..devices import NOT_EMULATED
-from .drawing import drawn_on_cpu
 
 pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]  # it is torch's operations
 
@@ -20,11 +18,10 @@ Problem = tuple[nn.Module, torch.optim.Optimizer, Any]
 
 
 @pytest.fixture
-def problem(device: torch.device) -> Iterator[Problem]:
+def problem(device: torch.device) -> Problem:
     model = nn.Linear(2, 1)
     x = torch.randn(40, 2)
-    with drawn_on_cpu():
-        yield model, torch.optim.SGD(model.parameters(), lr=0.1), (x, x.sum(1, keepdim=True))
+    return model, torch.optim.SGD(model.parameters(), lr=0.1), (x, x.sum(1, keepdim=True))
 
 
 def sweep(problem: Any, **options: Any) -> gdcore.Sweep:

@@ -57,8 +57,7 @@ PATTERNS: dict[str, tuple[Maker, dict[str, list[float]]]] = {
 
 
 def sweep(*args: Any, **options: Any) -> gdcore.Sweep:
-    with drawn_on_cpu():
-        return gdcore.sweep(*args, **options)
+    return gdcore.sweep(*args, **options)
 
 
 def own_loop(

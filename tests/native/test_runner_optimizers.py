@@ -11,7 +11,6 @@ from torch import Tensor
 from gdcore._native.problem import Problem
 from gdcore._native.runners import CompressedRunner
 
-from ..devices import ON_CPU
 from .problems import (
     DTYPES,
     OPTIMIZERS,
@@ -246,9 +245,7 @@ REFUSED: dict[str, tuple[type[Exception], Any, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_settings_that_are_torchs_to_follow(what: str, stepwise: Any, on_device: bool) -> None:
-    if on_device and what == "eps":
-        pytest.skip("CUDA's runner refuses it in Python's words")
+def test_settings_that_are_torchs_to_follow(what: str, stepwise: Any) -> None:
     kind, settings, part = REFUSED[what]
     problem = linear()
     opt = optimizer("Adam", problem.parameters)
@@ -259,7 +256,6 @@ def test_settings_that_are_torchs_to_follow(what: str, stepwise: Any, on_device:
     assert same(before, everything(problem, opt))
 
 
-@ON_CPU  # CUDA's runner begins it with zeros
 def test_a_state_that_lacks_something(stepwise: Any) -> None:
     """amsgrad, switched on midway: torch has no largest average to go on from either."""
     problem = linear()

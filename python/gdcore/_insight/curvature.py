@@ -179,7 +179,7 @@ class Curvature:
         if not quadratic.spectrum.settled[1]:
             quadratic.complete("slowest_direction")
         q, k = quadratic.design.shape
-        theta = torch.zeros(q, k, dtype=torch.float64)
+        theta = torch.zeros(q, k, dtype=torch.float64, device="cpu")
         if quadratic.rank:
             _, direction = quadratic.flattest
             direction = direction * direction[direction.abs().argmax()].sign()

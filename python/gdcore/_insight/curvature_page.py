@@ -269,7 +269,9 @@ def _indices(value: Tensor) -> list[str]:
     if value.numel() == 1:
         return [""]
     shape = [size for size in value.shape if size != 1]
-    grid = torch.cartesian_prod(*(torch.arange(size) for size in shape)).reshape(value.numel(), -1)
+    grid = torch.cartesian_prod(*(torch.arange(size, device="cpu") for size in shape)).reshape(
+        value.numel(), -1
+    )
     return [f"[{', '.join(map(str, row))}]" for row in grid.tolist()]
 
 

@@ -50,7 +50,7 @@ class Settings(NamedTuple):
         def each(key: str) -> Tensor:
             if key in varied:
                 return varied[key]
-            return torch.full((runs,), float(group[key]), dtype=torch.float64)
+            return torch.full((runs,), float(group[key]), dtype=torch.float64, device="cpu")
 
         momentum = each("momentum")
         # torch reads the dampening only where there is momentum.
@@ -164,7 +164,7 @@ class Descents:
         """
         m, k, runs = self.shape
         if epochs == 0:
-            return torch.empty(0, runs, dtype=torch.float64)
+            return torch.empty(0, runs, dtype=torch.float64, device="cpu")
         one = self._one()
         start = self._power(first) if first else one
         step = self._power(stride)
@@ -178,7 +178,7 @@ class Descents:
             weights = (self.distance.square().sum(1), h[:, 0] ** (2 * first))
             rates = (h[:, 0].square() ** stride, h[:, 0].square() ** (stride * baby))
             return self._scaled(_decays(weights[0] * weights[1], *rates, baby, giant), epochs)
-        squares = torch.zeros(giant, baby, runs, dtype=torch.float64)
+        squares = torch.zeros(giant, baby, runs, dtype=torch.float64, device="cpu")
         wide = max(_CHUNK // (baby * k * max(m, 1)), 1)
         high = max(_CHUNK // (baby * k * wide), 1)
         for column in range(0, runs, wide):
@@ -261,7 +261,7 @@ def _decays(start: Tensor, step: Tensor, leap: Tensor, baby: int, giant: int) ->
     for each run. All terms are positive, so that nothing cancels.
     """
     small, large = (
-        torch.ones(baby, *start.T.shape).to(start),
+        torch.ones(baby, *start.T.shape, device="cpu").to(start),
         start.new_empty(giant, *start.T.shape),
     )
     step, leap, large[0] = step.T.contiguous(), leap.T.contiguous(), start.T

@@ -104,7 +104,9 @@ class Design:
 
     def owners(self) -> Tensor:
         """Which parameter each element of Θ belongs to, row-major."""
-        owner = torch.cat([torch.full((p.numel(),), i) for i, p in enumerate(self.parameters)])
+        owner = torch.cat(
+            [torch.full((p.numel(),), i, device="cpu") for i, p in enumerate(self.parameters)]
+        )
         return owner[self.index.T.reshape(-1).cpu()] if self.separable else owner
 
     def split(self, theta: Tensor) -> dict[str, Tensor]:

@@ -101,7 +101,10 @@ def _trained_only(form: Form, parameters: Sequence[Tensor]) -> Form:
     device = form.places.device
     flat = torch.cat([p.detach().reshape(-1).double() for p in form.parameters])
     stays = torch.cat(
-        [torch.full((p.numel(),), t) for p, t in zip(form.parameters, trained, strict=True)]
+        [
+            torch.full((p.numel(),), t, device="cpu")
+            for p, t in zip(form.parameters, trained, strict=True)
+        ]
     )
     place = torch.where(stays, stays.cumsum(0) - 1, -1).to(device)
     frozen = torch.where(stays, 0.0, flat.cpu()).to(device)

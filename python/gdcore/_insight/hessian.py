@@ -74,7 +74,7 @@ def _products(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[int, Callable
 def _lanczos(size: int, product: Callable[[Tensor], Tensor]) -> Tensor:
     """Ritz values of a symmetric matrix, each vector kept orthogonal to all before."""
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(size, generator=generator, dtype=torch.float64)
+    v = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu")
     basis = (v / torch.linalg.vector_norm(v))[None]
     diagonal: list[float] = []
     beside: list[float] = []
@@ -89,8 +89,8 @@ def _lanczos(size: int, product: Callable[[Tensor], Tensor]) -> Tensor:
             break
         beside.append(beta)
         basis = torch.cat([basis, (w / beta)[None]])
-    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    off = torch.tensor(beside, dtype=torch.float64)
+    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64, device="cpu"))
+    off = torch.tensor(beside, dtype=torch.float64, device="cpu")
     matrix.diagonal(1).copy_(off)
     matrix.diagonal(-1).copy_(off)
     values: Tensor = torch.linalg.eigvalsh(matrix)
@@ -110,7 +110,8 @@ def hessian_extremes(
     """
     if not parameters:
         raise ValueError("model: expected a parameter that requires grad, got none")
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    devices = {p.device.index for p in parameters if p.is_cuda}
+    with torch.enable_grad(), torch.random.fork_rng(devices=devices):
         loss = _loss(model, loss_fn, x, y, weight)
         if not loss.isfinite():
             raise ValueError(f"data: expected a finite loss, got {loss.item()}")
@@ -118,7 +119,7 @@ def hessian_extremes(
             raise ValueError("model: expected a loss that depends on its parameters, got none")
         size, product = _products(loss, parameters)
         if size <= _ALL:
-            columns = [product(e) for e in torch.eye(size, dtype=torch.float64)]
+            columns = [product(e) for e in torch.eye(size, dtype=torch.float64, device="cpu")]
             matrix = torch.stack(columns)
             values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
         else:

@@ -55,7 +55,7 @@ class _Rows:
 
     def transposed(self, u: Tensor) -> Tensor:
         """Φᵀ u."""
-        total, first = torch.zeros(self.design.shape, dtype=torch.float64), 0
+        total, first = torch.zeros(self.design.shape, dtype=torch.float64, device="cpu"), 0
         for features, target, weight in self.design.blocks(torch.float64, _ELEMENTS):
             part = u[first : first + len(target)]
             first += len(target)
@@ -81,7 +81,9 @@ def random_spectrum(design: Design, start: Tensor) -> Spectrum:
     rows = _Rows(design)
     residual = rows.residual(start)
     generator = torch.Generator().manual_seed(0)
-    u = torch.randn(residual.shape, generator=generator, dtype=torch.float64).to(residual.device)
+    u = torch.randn(residual.shape, generator=generator, dtype=torch.float64, device="cpu").to(
+        residual.device
+    )
     found = _bidiagonalised(rows, start, u)
     return dataclasses.replace(
         found,
@@ -97,7 +99,7 @@ def _bidiagonalised(rows: _Rows, start: Tensor, u: Tensor) -> Spectrum:
     basis: list[Tensor] = []
     alphas: list[float] = []
     betas: list[float] = []
-    v = torch.zeros(shape, dtype=torch.float64)
+    v = torch.zeros(shape, dtype=torch.float64, device="cpu")
     largest, spanned = 0.0, False
     while beta > 1e-14 * largest and len(basis) < _STEPS:
         u = u / beta
@@ -119,13 +121,13 @@ def _bidiagonalised(rows: _Rows, start: Tensor, u: Tensor) -> Spectrum:
         betas.append(beta)
         largest = max(largest, alpha, beta)
     m = len(basis)
-    bidiagonal = torch.zeros(m + 1, m, dtype=torch.float64)
-    bidiagonal.diagonal().copy_(torch.tensor(alphas, dtype=torch.float64))
-    bidiagonal.diagonal(-1).copy_(torch.tensor(betas, dtype=torch.float64))
+    bidiagonal = torch.zeros(m + 1, m, dtype=torch.float64, device="cpu")
+    bidiagonal.diagonal().copy_(torch.tensor(alphas, dtype=torch.float64, device="cpu"))
+    bidiagonal.diagonal(-1).copy_(torch.tensor(betas, dtype=torch.float64, device="cpu"))
     with threads_for(bidiagonal):
         left, singular, right = torch.linalg.svd(bidiagonal, full_matrices=False)
     residual = first_beta * left[0]
-    known = torch.stack(basis) if basis else torch.zeros(0, shape[0] * shape[1])
+    known = torch.stack(basis) if basis else torch.zeros(0, shape[0] * shape[1], device="cpu")
     complete = spanned or beta <= 1e-14 * largest
     tolerance = 1e-13 * (float(singular[0]) if m else 0.0)
     settled = complete, complete

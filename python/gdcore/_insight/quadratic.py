@@ -46,7 +46,7 @@ def _standardisation(reduced: Reduced) -> _Standardisation:
     sizes = torch.linalg.vector_norm(rows, dim=0)
     held = torch.nonzero(reduced.constant & (sizes > 0)).flatten()
     constant = int(held[0]) if len(held) else None
-    mean = torch.zeros(rows.shape[1], dtype=torch.float64)
+    mean = torch.zeros(rows.shape[1], dtype=torch.float64, device="cpu")
     centred = rows
     if constant is not None:
         ones = rows[:, constant]
@@ -213,7 +213,7 @@ class Quadratic:
         return spectrum.scale * (residual.square().sum((0, 1)) + spectrum.rest)
 
     def _losses_over_rows(self, thetas: Tensor) -> Tensor:
-        total = torch.zeros(len(thetas), dtype=torch.float64)
+        total = torch.zeros(len(thetas), dtype=torch.float64, device="cpu")
         for features, target, weight in self.design.blocks(torch.float64, 2**22):
             squares = (features @ thetas.to(features.device) - target).square_()
             squares = squares if weight is None else squares * weight

@@ -203,7 +203,7 @@ def sgd_runs(
     except ValueError:
         return None
     varied = {
-        key: torch.tensor(values, dtype=torch.float64)
+        key: torch.tensor(values, dtype=torch.float64, device="cpu")
         for key, values in settings.items()
         if key != "initial"
     }

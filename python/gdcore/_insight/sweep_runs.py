@@ -48,10 +48,10 @@ def on_reduced(
     theta = theta.clone()
     q, k, runs = theta.shape
     rows, target, flat = reduced.rows, reduced.target[..., None], theta.view(q, k * runs)
-    residual = torch.empty(len(rows), k * runs, dtype=torch.float64)
+    residual = torch.empty(len(rows), k * runs, dtype=torch.float64, device="cpu")
     grad = torch.empty_like(flat)
     updates = Updates(kind, settings, theta)
-    losses = torch.empty(epochs + 1, runs, dtype=torch.float64)
+    losses = torch.empty(epochs + 1, runs, dtype=torch.float64, device="cpu")
     for epoch in range(epochs + 1):
         shaped = torch.mm(rows, flat, out=residual).view(-1, k, runs).sub_(target)
         squares = torch.linalg.vector_norm(shaped, dim=(0, 1)).square_()
@@ -71,12 +71,14 @@ def batches(
     order = None
     if shuffle:
         # In the order of a DataLoader, which draws a seed for its workers from the same generator.
-        torch.empty((), dtype=torch.int64).random_(generator=generator)
+        torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator)
         if generator is None:
-            seed = int(torch.empty((), dtype=torch.int64).random_().item())
+            seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_().item())
             generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(n, generator=generator)
-        torch.randperm(n, generator=generator)  # a RandomSampler's, of which it takes no rows
+        order = torch.randperm(n, generator=generator, device="cpu")
+        torch.randperm(
+            n, generator=generator, device="cpu"
+        )  # a RandomSampler's, of which it takes no rows
     for first in range(0, n, size):
         rows = slice(first, min(first + size, n))
         yield rows if order is None else order[rows].to(design.features.device)
@@ -99,7 +101,7 @@ def over_rows(
     updates = Updates(kind, cast, theta)
     losses = []
     for steps in epochs:
-        total, weights = torch.zeros((), dtype=torch.float64), 0.0
+        total, weights = torch.zeros((), dtype=torch.float64, device="cpu"), 0.0
         for rows in steps:
             loss, grad = _objective(design, theta, rows, gradient=True)
             updates.step(theta, grad)
@@ -121,7 +123,7 @@ def _objective(
     """The losses (runs,) in float64 and the gradient (q, k, runs) over some rows, by blocks."""
     q, k, runs = theta.shape
     flat, grad = theta.reshape(q, k * runs), torch.zeros_like(theta).view(q, k * runs)
-    loss = torch.zeros(runs, dtype=torch.float64)
+    loss = torch.zeros(runs, dtype=torch.float64, device="cpu")
     total = 0.0
     count = _count(design, rows)
     outputs = design.target.shape[1]

@@ -66,7 +66,7 @@ class UnitColumns:
         """(columns, …): steps of the columns used, without what Φ maps to zero."""
         if self.nearest:
             _remove(steps, _sparse(self.v[self.rank :].T, self.turned) / self.sizes)
-        found = torch.zeros(self.columns, steps.shape[1], dtype=torch.float64)
+        found = torch.zeros(self.columns, steps.shape[1], dtype=torch.float64, device="cpu")
         found[self.used] = steps
         return found
 

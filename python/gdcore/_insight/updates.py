@@ -83,7 +83,7 @@ class Updates:
                 buffer.copy_(grad)
             else:
                 # torch reads the dampening only where there is momentum.
-                damped = (torch.as_tensor(momentum) != 0).to(grad.dtype)
+                damped = (_tensor(momentum) != 0).to(grad.dtype)
                 kept = 1 - damped * settings["dampening"]
                 buffer.mul_(momentum).add_(torch.mul(grad, kept, out=self._scratch))
             if settings["nesterov"]:
@@ -123,8 +123,12 @@ class Updates:
         theta.sub_(change.mul_(settings["lr"] / (1 - first**self.steps)))
 
 
+def _tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
+
+
 def _used(value: float | Tensor) -> bool:
-    return bool((torch.as_tensor(value) != 0).any())
+    return bool((_tensor(value) != 0).any())
 
 
 def merged(
@@ -155,7 +159,9 @@ def merged(
                         f"optimizer: expected one {key} for all parameters, got True and False"
                     )
                 continue
-            whole = found.setdefault(key, torch.full(shape, torch.nan, dtype=torch.float64))
+            whole = found.setdefault(
+                key, torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")
+            )
             whole.view(-1)[at] = value
     return {key: _narrow(value) for key, value in found.items()}
 

@@ -192,7 +192,9 @@ class EagerStep:
             return loss
 
         first = optimizer.step(closure)
-        return torch.as_tensor(first).detach().clone()
+        if isinstance(first, Tensor):
+            return first.detach().clone()
+        return torch.tensor(first, device="cpu")
 
     @staticmethod
     def norm(trained: list[Tensor]) -> Tensor:

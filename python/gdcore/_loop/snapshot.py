@@ -31,7 +31,10 @@ class Snapshot:
         }
         self._scheduler = scheduler
         self._schedule = None if scheduler is None else copy.deepcopy(scheduler.state_dict())
-        self._generators = [(g, g.get_state()) for g in (torch.default_generator, *generators)]
+        # Of a device, what dropout draws from.
+        devices = {t.device.index for t in tensors if t.is_cuda}
+        defaults = [torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)]
+        self._generators = [(g, g.get_state()) for g in (*defaults, *generators)]
 
     def restore(self) -> None:
         with torch.no_grad():

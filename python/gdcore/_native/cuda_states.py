@@ -38,7 +38,7 @@ class Settings(NamedTuple):
             return cls([], (None, None, None))
 
         def numbers(*names: str) -> list[float]:
-            return [float(group[name]) for name in names]
+            return [_number(name, group[name]) for name in names]
 
         steps = float(own["step"]) if "step" in own else 0.0
         if rule == "sgd":
@@ -78,6 +78,12 @@ class Settings(NamedTuple):
     def fresh(self, own: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
         """The states that there are not, as torch makes them."""
         found = {}
+        lacking = [name for name in self.states if name is not None and own.get(name) is None]
+        if self.counts and own and lacking:
+            raise ValueError(
+                f"optimizer: expected a state {lacking[0]} of every parameter that has state, got "
+                "none"
+            )
         if self.counts and "step" not in own:
             double = torch.get_default_dtype() == torch.float64
             found["step"] = torch.zeros(
@@ -85,10 +91,18 @@ class Settings(NamedTuple):
                 dtype=torch.float64 if double and not self.fused else torch.float32,
                 device=parameter.device if self.fused else "cpu",
             )
-        for name in self.states:
-            if name is not None and own.get(name) is None:
-                found[name] = torch.zeros_like(parameter, requires_grad=False)
+        for name in lacking:
+            found[name] = torch.zeros_like(parameter, requires_grad=False)
         return found
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"optimizer: expected settings that are numbers, got {name} = {value!r}"
+        ) from error
 
 
 class Missing:

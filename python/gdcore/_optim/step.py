@@ -28,6 +28,11 @@ def _of(groups: list[_Group], parameters: list[Tensor]) -> list[_Group]:
     ]
 
 
+def _counted(step: Tensor) -> bool:
+    """Whether kernels count in this tensor: on a device in float32 only."""
+    return step.is_cpu or (step.is_cuda and step.dtype == torch.float32)
+
+
 def _observed_where_needed(step: Callable[..., Any]) -> Callable[..., Any]:
     """The step in torch's wrapper, which runs hooks and marks a profiler's range, if anyone looks.
 
@@ -163,12 +168,7 @@ class NativeStep(torch.optim.Optimizer):
         fresh: _States = {}
         for group in _of(groups, [p for p in stateless if id(p) not in theirs]):
             fresh.update(self._fresh_states(group))
-        # The kernels of a device count in float32.
-        elsewhere = [
-            p
-            for p, own in fresh.items()
-            if "step" in own and not (own["step"].is_cpu or own["step"].dtype == torch.float32)
-        ]
+        elsewhere = [p for p, own in fresh.items() if "step" in own and not _counted(own["step"])]
         for parameter in elsewhere:
             del fresh[parameter]
         unsuited = unsuited + elsewhere
