@@ -4,8 +4,9 @@
 # Needs Python 3.10 or later with torch 2.11 or later, pybind11, scikit-build-core, cmake and ninja, and nvcc; for the
 # tests pytest and NumPy, without which everything else is done, and their absence told.
 # Leaves bench/results/<device>.json and .md (or in the folder given as the first argument), written as cases are
-# measured, and in logs/ beside them all that every stage has said so far. All of it ends within GDCORE_GPU_SECONDS (580): every stage has a limit of its own and takes no more than
-# what is left; the later ones run even where an earlier one has failed.
+# measured, and in logs/ beside them all that every stage has said so far. All of it ends within GDCORE_GPU_SECONDS
+# (580): every stage has a limit of its own and takes no more than what is left; the later ones run even where an earlier
+# one has failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 results=${1:-bench/results}
@@ -76,8 +77,24 @@ from tests.cuda import emulator; emulator.build(Path(os.environ["GDCORE_EMULATOR
   # Every test by its name, so that the last one of a log is the one that did not end.
   run=(python3 -m pytest -v --tb=short -rfE -p no:cacheprovider -m cuda)
   stage "tests" 1 160 150 "${run[@]}" tests/cuda
-  mapfile -t shared < <(grep -lE 'usefixtures\("device|indirect=True' tests/{api,kernels,native}/test_*.py)
-  stage "tests that the CPU has too" 1 200 150 "${run[@]}" "${shared[@]}"
+  # Small ones, that leave a device mostly idle: some processes side by side, the longest files first.
+  mapfile -t shared < <(grep -lE 'usefixtures\("device|indirect=True' tests/{api,kernels,native}/test_*.py | xargs ls -S)
+  processes=$(($(nproc) < 16 ? ($(nproc) + 1) / 2 : 8))
+  each=$(log_of "tests that the CPU has too")
+  each=${each%.log}
+  rm -rf "$each" && mkdir "$each"
+  some() {
+    local log status=0
+    log=$(mktemp "$each/XXXXXX.log")
+    python3 -m pytest -v --tb=short -rfE -p no:cacheprovider -m cuda "$@" > "$log" 2>&1 || status=$?
+    tail -n 1 "$log"
+    return "$status"
+  }
+  export -f some
+  export each
+  stage "tests that the CPU has too" 1 200 150 \
+    bash -c 'printf "%s\n" "${@:2}" | xargs -n 2 -P "$1" bash -c '\''some "$@"'\'' some' some "$processes" "${shared[@]}" ||
+    { echo "-- each process in $each"; grep -hE "^(FAILED|ERROR) " "$each"/*.log | head -n 60; }
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2> /dev/null | tail -n 1)
   [ -n "$sanitizer" ] || echo "-- compute-sanitizer: not on this machine"
 else
