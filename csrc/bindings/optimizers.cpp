@@ -49,10 +49,17 @@ class Optimizer {
   Optimizer(py::tuple plain_types, py::object before_writing)
       : torch_(std::move(plain_types)), before_writing_(std::move(before_writing)) {}
 
-  /// One step of all parameters that have a gradient. `fresh` has states for those without, or is None.
-  /// Returns None, or, with nothing written, the parameters that these kernels do not take and those without state.
-  py::object step(const py::object& groups, const py::dict& state, const py::object& fresh, int threads) const {
+  /// One step of all parameters that have a gradient. `fresh` has states for those without, or is None. `skip`, a
+  /// tensor of one number, or None: unless it is 0, nothing is written. Returns None, or, with nothing written, the
+  /// parameters that these kernels do not take and those without state.
+  py::object step(const py::object& groups, const py::dict& state, const py::object& fresh, int threads,
+                  const py::object& skip) const {
     Pass pass;
+    pass.may_skip = !skip.is_none();
+    if (pass.may_skip &&
+        !(pass.skip.look(skip) && pass.skip.numel() == 1 && pass.skip.storage() == Storage::kFloat32)) {
+      throw py::type_error("found_inf: expected one number of float32");
+    }
     const py::object held = result_of(PySequence_Fast(groups.ptr(), "param_groups: expected a list"));
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(held.ptr()); ++i) {
       const py::handle dict = PySequence_Fast_GET_ITEM(held.ptr(), i);
@@ -63,7 +70,9 @@ class Optimizer {
       for (const py::handle parameter : parameters) add(pass, parameter, state, fresh);
     }
     if (!pass.unsuited.empty() || !pass.stateless.empty()) return py::make_tuple(pass.unsuited, pass.stateless);
-    if (pass.views.empty()) return py::none();
+    if (pass.views.empty() || (pass.may_skip && pass.skip.on_cpu() && *static_cast<float*>(pass.skip.data()) != 0)) {
+      return py::none();
+    }
     before_writing_(pass.written);
     run(pass, threads);
     return py::none();
@@ -87,6 +96,8 @@ class Optimizer {
     py::list unsuited;
     py::list stateless;
     Index work = 0;
+    bool may_skip = false;
+    Memory skip;                ///< where that is decided
     int capturing_device = -1;  ///< that was last asked whether it is being captured, and its answer
     bool capturing = false;
   };
@@ -98,7 +109,8 @@ class Optimizer {
     SlotViews views;
     const bool suited = group.supported && torch_.look(parameter, views.parameter) && torch_.look(grad, views.grad) &&
                         views.grad.storage() == views.parameter.storage() && !torch_.inference(parameter) &&
-                        has_rate(group, views.parameter) && !(group.capturable && views.parameter.on_cpu());
+                        has_rate(group, views.parameter) && !(group.capturable && views.parameter.on_cpu()) &&
+                        (!pass.may_skip || pass.skip.on_cpu() || pass.skip.same_device(views.parameter));
     if (!suited) return pass.unsuited.append(parameter);
 
     std::copy_n(group.used, kMaxState, views.used);
@@ -126,9 +138,12 @@ class Optimizer {
     if (Kind::kCounts) {
       views.count = counter.on_device(views.parameter);
       // Counted on another device than its own, or where torch would not: torch has something to say of that.
-      if (counter.on_cpu() ? group.capturable : views.count == nullptr) return pass.unsuited.append(parameter);
+      const bool elsewhere = pass.may_skip && !pass.skip.on_cpu();
+      if (counter.on_cpu() ? group.capturable || elsewhere : views.count == nullptr) {
+        return pass.unsuited.append(parameter);
+      }
     }
-    views.on_device = views.count != nullptr || !group.rate.is_none();
+    views.on_device = views.count != nullptr || !group.rate.is_none() || (pass.may_skip && !pass.skip.on_cpu());
     if (!views.together()) return pass.unsuited.append(parameter);
     views.check(Kind::kStates);
     expect_fit(pass, views.parameter, Kind::kCounts ? counter.next() : 0.0, is_fresh);
@@ -203,11 +218,12 @@ class Optimizer {
     return true;
   }
 
-  static RuleOnDevice rule_on_device(const Kind& group, double step, bool fresh) {
+  static RuleOnDevice rule_on_device(const Pass& pass, const Kind& group, double step, bool fresh) {
     Memory rate;
     const bool elsewhere = !group.rate.is_none() && rate.look(group.rate);
     return {group.completed_on_device(fresh), elsewhere ? rate.data() : nullptr,
-            elsewhere && rate.storage() == Storage::kFloat32, step};
+            elsewhere && rate.storage() == Storage::kFloat32, step,
+            pass.may_skip && !pass.skip.on_cpu() ? static_cast<const float*>(pass.skip.data()) : nullptr};
   }
 
   void run(Pass& pass, int threads) const {
@@ -219,7 +235,7 @@ class Optimizer {
       const double step = Kind::kCounts ? pass.counters[i].advance() : 0.0;
       const Kind& group = pass.groups[pass.group[i]];
       if (pass.views[i].on_device) {
-        pass.rules_on_device.push_back(rule_on_device(group, step, pass.fresh[i]));
+        pass.rules_on_device.push_back(rule_on_device(pass, group, step, pass.fresh[i]));
         pass.rule_of.push_back(&pass.rules_on_device.back());
       } else {
         pass.rules.push_back(group.rule(step, pass.fresh[i]));
@@ -249,7 +265,8 @@ template <class Kind>
 void register_optimizer(py::module_& m, const char* name) {
   py::class_<Optimizer<Kind>>(m, name)
       .def(py::init<py::tuple, py::object>(), py::arg("plain_types"), py::arg("before_writing"))
-      .def("step", &Optimizer<Kind>::step, py::arg("groups"), py::arg("state"), py::arg("fresh"), py::arg("threads"));
+      .def("step", &Optimizer<Kind>::step, py::arg("groups"), py::arg("state"), py::arg("fresh"), py::arg("threads"),
+           py::arg("skip"));
 }
 
 }  // namespace

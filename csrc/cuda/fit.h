@@ -186,12 +186,12 @@ struct FitLinear {
       const Range& range = loop.range_of(q);
       theta[q] = static_cast<const T*>(range.slots.parameter)[q - range.begin];
     }
-    const double divisor = loop.divisor.get(), factor = loop.factor();
+    const double per_term = 1.0 / loop.divisor.get(), factor = loop.factor();
     c.sync();
     for (Index epoch = loop.epoch; epoch < loop.epoch + loop.epochs; ++epoch) {
       const double squares[1] = {residual_pass(c, theta, residuals)};
       warp_sums(c, squares, 1, c.shared());
-      const T loss = static_cast<T>(block_sum<1>(c, c.shared(), 0) / divisor);
+      const T loss = static_cast<T>(block_sum<1>(c, c.shared(), 0) * per_term);
       if (c.thread() == 0) static_cast<T*>(loop.losses)[epoch] = loss;
       if (loop.stops && !is_finite(loss)) {
         if (c.thread() == 0) *loop.status = epoch;

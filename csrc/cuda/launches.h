@@ -66,8 +66,8 @@ struct Launches {
   /// In place, for what gradients are of; `values` are aligned and without gaps.
   static void scale(Queue& queue, const View& values, Index size, void* data, const void* factor);
   static void legendre_p3(Queue& queue, const LegendreP3Problem& problem);
-  /// Tensors that share no memory; the rules are of one optimizer and one form. Steps that the device counts are a
-  /// launch more.
+  /// Tensors that share no memory; the rules are of one optimizer and one form, and skip together. Steps that the
+  /// device counts are a launch more.
   static void update(Queue& queue, Kind kind, const UpdateJob* jobs, Index count);
 };
 

@@ -200,8 +200,8 @@ void update_in(Queue& queue, const UpdateJob* jobs, Index count) {
   };
   for (Index i = 0; i < count; ++i) {
     const UpdateJob& job = jobs[i];
+    const Rule& rule = *static_cast<const Rule*>(job.rule);
     if (job.size > 0) {
-      const Rule& rule = *static_cast<const Rule*>(job.rule);
       // Settings that differ are few; they come in the order of the groups.
       if (rules == 0 || !(body.rules[rules - 1] == rule)) {
         if (rules == kMaxRules) launch();
@@ -212,7 +212,10 @@ void update_in(Queue& queue, const UpdateJob* jobs, Index count) {
       if constexpr (Completed<Rule>::kCounts) entry.count = job.count;
       blocks += ceil_divide(job.size, tile(kStorage<S>));
     }
-    if (Completed<Rule>::kCounts && job.count != nullptr) counts.counts[counts.count++] = job.count;
+    if constexpr (Completed<Rule>::kCounts) {
+      if (job.count != nullptr) counts.counts[counts.count++] = job.count;
+      counts.skip = rule.skip;
+    }
     if (body.count == ENTRIES || counts.count == kMaxCountedEntries) launch();
   }
   launch();

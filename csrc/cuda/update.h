@@ -30,6 +30,7 @@ struct Completed {
   static constexpr bool kCounts = false;
   static constexpr int kShared = 1;
 
+  GDCORE_KERNEL static bool skips(const Rule&) { return false; }
   template <class Context>
   GDCORE_KERNEL static const Rule& get(Context&, const Rule& rule, const Entry&) {
     return rule;
@@ -43,6 +44,7 @@ struct Completed<OnDevice<Settings>> {
   using Rule = decltype(complete(OnDevice<Settings>(), nullptr));
   static constexpr int kShared = (sizeof(Rule) + sizeof(double) - 1) / sizeof(double);
 
+  GDCORE_KERNEL static bool skips(const OnDevice<Settings>& rule) { return rule.skip != nullptr && *rule.skip != 0; }
   /// By one thread: Adam's takes two powers in double.
   template <class Context>
   GDCORE_KERNEL static const Rule& get(Context& c, const OnDevice<Settings>& rule, const Entry& entry) {
@@ -77,6 +79,7 @@ struct UpdateMany {
       }
     }
     const auto& entry = entries[low];
+    if (Completed<Rule>::skips(rules[entry.rule])) return;
     const Step<T> step(Completed<Rule>::get(c, rules[entry.rule], entry));
     constexpr Index stride = Index{kThreads} * kVector<S>;
     const Index first = (c.block() - entry.first_block) * kInFlight * stride + Index{c.thread()} * kVector<S>;
@@ -133,7 +136,7 @@ struct UpdateMany {
   }
 };
 
-/// One step more of each.
+/// One step more of each, if there was one.
 struct CountSteps {
   static constexpr int kBlockThreads = kThreads;
   static constexpr int kBlocks = 1;
@@ -141,9 +144,11 @@ struct CountSteps {
 
   float* counts[kMaxCountedEntries];
   int count;
+  const float* skip;
 
   template <class Context>
   GDCORE_KERNEL void operator()(Context& c) const {
+    if (skip != nullptr && *skip != 0) return;
     for (int i = c.thread(); i < count; i += kThreads) *counts[i] += 1.0f;
   }
 };

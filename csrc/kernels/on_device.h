@@ -1,4 +1,5 @@
-// Rules of updates whose learning rate or count of steps is a tensor on a device: only the device's kernels read it.
+// Rules of updates whose learning rate or count of steps is a tensor on a device, or that a tensor there decides on:
+// only the device's kernels read them.
 #pragma once
 
 #include "kernels/adam_settings.h"
@@ -9,9 +10,10 @@ namespace gdcore {
 template <class Settings>
 struct OnDevice {
   Settings settings;
-  const void* rate;  ///< one number in place of settings.lr, or null
-  bool single_rate;  ///< whether it is float32, else float64
-  double step;       ///< the number of this step, for tensors that have no count on the device
+  const void* rate;   ///< one number in place of settings.lr, or null
+  bool single_rate;   ///< whether it is float32, else float64
+  double step;        ///< the number of this step, for tensors that have no count on the device
+  const float* skip;  ///< one number, unless which is 0 there is no step; or null
 
   bool operator==(const OnDevice&) const = default;
 

@@ -49,6 +49,7 @@ class _Step:
         state: dict[Tensor, Any],
         fresh: dict[Tensor, Any] | None,
         threads: int,
+        skip: Tensor | None,
     ) -> tuple[list[Tensor], list[Tensor]] | None: ...
 
 class SgdStep(_Step): ...

@@ -227,11 +227,13 @@ class Step:
         groups: list[dict[str, Any]],
         state: dict[Tensor, Any],
         fresh: dict[Tensor, Any] | None = None,
+        skip: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor]] | None:
         """One step of all groups in place, or none: then the parameters that are torch's to update,
         and those that have no state yet. The latter find it in ``fresh``, where that is given.
+        Unless ``skip``, one number, is 0, nothing is written.
         """
-        return self._step(groups, state, fresh, torch.get_num_threads())
+        return self._step(groups, state, fresh, torch.get_num_threads(), skip)
 
 
 def step(

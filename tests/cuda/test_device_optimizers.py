@@ -151,3 +151,25 @@ def test_adam_is_not_captured_with_its_count(cuda: torch.device) -> None:
     graph = torch.cuda.CUDAGraph()
     with pytest.raises(RuntimeError, match="capturable"), torch.cuda.graph(graph):
         optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_nobody_waits_for_an_overflow(cuda: torch.device, name: str) -> None:
+    """Under a GradScaler, which leaves it to ``fused=True``; the first step makes the states."""
+    results = []
+    for make in (ours, theirs):
+        p = torch.nn.Parameter(torch.linspace(1, 2, 4100, device=cuda))
+        options = {**FULL[name], "fused": True}
+        optimizer = make(name, [p], **options)
+        scaler = torch.amp.GradScaler(cuda.type, init_scale=1024.0)
+        scaler.scale(torch.ones((), device=cuda))
+        for step in range(4):
+            p.grad = torch.full_like(p, 1024.0 * (1 + step))
+            if step == 2:
+                p.grad[7] = torch.inf
+            with no_waiting() if step else contextlib.nullcontext():
+                scaler.step(optimizer)
+            scaler.update(1024.0)
+        results.append([t.detach() for t in everything(optimizer)])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other)

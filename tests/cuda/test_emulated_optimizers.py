@@ -1,11 +1,12 @@
 """`gdcore.optim` over emulated launches: groups and state as torch keeps them, right counts."""
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch
 
-from ..api.optimizers import FULL, NAMES, advance, everything, ours, theirs
+from ..api.optimizers import FULL, NAMES, advance, everything, held, ours, theirs
 from .emulator import Emulator
 
 
@@ -127,6 +128,49 @@ def test_counts_and_rates_of_the_device(emulated: Emulator, name: str, rate: str
         made.append(optimizer)
     for mine, other in zip(everything(made[0]), everything(made[1]), strict=True):
         assert torch.equal(mine.reshape(other.shape), other)
+
+
+@pytest.mark.parametrize("scaled", [True, False], ids=["scaled", "unscaled"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_an_overflow_is_read_on_the_device(emulated: Emulator, name: str, scaled: bool) -> None:
+    """As a GradScaler leaves it to ``fused=True``: nothing moves, not the count either."""
+    made: list[Any] = []
+    for pretended in (True, False):
+        parameters = [torch.nn.Parameter(torch.linspace(1, 2, n)) for n in (5, 0, 4100)]
+        optimizer: Any = ours(name, parameters, **FULL[name])
+        advance(optimizer, range(1))
+        made.append(optimizer)
+        if not pretended:
+            advance(optimizer, range(1, 3))
+            continue
+        on_device(optimizer)
+        for group in optimizer.param_groups:
+            group["fused"] = True
+        for step, overflow in ((7, 1.0), (1, 0.0), (8, 2.0), (2, 0.0)):
+            optimizer.found_inf = torch.tensor([overflow])
+            optimizer.grad_scale = torch.tensor(4.0) if scaled else None
+            before = [tensor.clone() for tensor in everything(optimizer)]
+            give(optimizer, step, 4.0 if scaled else 1.0)
+            grads = [p.grad.clone() for p in parameters if p.grad is not None]
+            with emulated.device(captures=True):
+                optimizer.step()
+                assert emulated.launches() == (1 if name == "SGD" else 2)
+            if overflow:
+                assert all(map(torch.equal, before, everything(optimizer)))
+            kept = 1.0 if overflow or not scaled else 0.25
+            for p, grad in zip(parameters, grads, strict=True):
+                assert p.grad is not None
+                assert torch.equal(p.grad, kept * grad)
+    for mine, other in zip(everything(made[0]), everything(made[1]), strict=True):
+        assert torch.equal(mine.reshape(other.shape), other)
+
+
+def give(optimizer: torch.optim.Optimizer, step: int, scale: float) -> None:
+    """The gradients of `advance`, times a power of two."""
+    for i, p in enumerate(held(optimizer)):
+        generator = torch.Generator().manual_seed(100 * step + i)
+        grad = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+        p.grad = grad.to(p.dtype) * scale
 
 
 @pytest.mark.parametrize("name", COUNTED)

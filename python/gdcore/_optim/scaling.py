@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._checks import HALF
@@ -13,21 +14,23 @@ from .._checks import HALF
 _Group = dict[str, Any]
 
 
-def prepared(optimizer: Any) -> tuple[Tensor | None, bool]:
-    """The scale that gradients still have, if any, and whether one of them is not finite."""
+def prepared(optimizer: Any) -> tuple[Tensor | None, Tensor | None]:
+    """The scale that gradients still have, and whether one of them is not finite, if any."""
     scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
     if (scale is None and found_inf is None) or "fused" not in optimizer.defaults:
-        return None, False
+        return None, None
     if not all(group["fused"] for group in optimizer.param_groups):
         raise AssertionError(
             "grad_scale, found_inf: expected None where a group has not fused=True, got "
             f"{scale} and {found_inf}"
         )
-    return scale, found_inf is not None and bool(found_inf.item())
+    return scale, found_inf
 
 
 @contextmanager
-def unscaled(groups: list[_Group], scale: Tensor) -> Iterator[list[_Group]]:
+def unscaled(
+    groups: list[_Group], scale: Tensor, overflow: Tensor | None
+) -> Iterator[list[_Group]]:
     """The groups with gradients divided by the scale, which are kept if the step is made.
 
     Those of half types are not yet: small ones would be lost in that width. They come in groups
@@ -48,7 +51,10 @@ def unscaled(groups: list[_Group], scale: Tensor) -> Iterator[list[_Group]]:
             parameter.grad = grad / scale.to(grad.device)
         yield wide + rest  # the first keep their numbers, which errors name
         for parameter, grad in grads:
-            grad.copy_(parameter.grad)
+            kept = parameter.grad
+            if overflow is not None:
+                kept = torch.where(overflow.to(grad.device) == 0, kept, grad)
+            grad.copy_(kept)
     finally:
         for parameter, grad in grads:
             parameter.grad = grad

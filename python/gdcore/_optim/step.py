@@ -121,23 +121,25 @@ class NativeStep(torch.optim.Optimizer):
         from . import scaling
 
         scale, overflow = scaling.prepared(self)
-        if overflow:
-            return
         if scale is None:
-            self._update(self.param_groups)
+            self._update(self.param_groups, None, overflow)
             return
-        with scaling.unscaled(self.param_groups, scale) as groups:
-            self._update(groups, scale)
+        with scaling.unscaled(self.param_groups, scale, overflow) as groups:
+            self._update(groups, scale, overflow)
 
-    def _update(self, groups: list[_Group], scale: Tensor | None = None) -> None:
-        if _modes.traced():
+    def _update(self, groups: list[_Group], scale: Tensor | None, overflow: Tensor | None) -> None:
+        traced = _modes.traced()
+        left = None if traced else self._kernels(groups, self.state, None, overflow)
+        if left is None and not traced:
+            return
+        if overflow is not None and overflow.item():  # which waits for a device
+            return
+        if left is not None:
+            self._step_apart(groups, *left, scale)
+        else:
             from . import torch_step
 
             torch_step.step(self, self.param_groups, scale)
-            return
-        left = self._kernels(groups, self.state)
-        if left is not None:
-            self._step_apart(groups, *left, scale)
 
     def _step_apart(
         self,
