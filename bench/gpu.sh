@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The CUDA path on a machine with a device and no network: build, tests, compute-sanitizer, bench.
 #
-# Needs Python 3.10 or later with torch 2.11 or later, pybind11, scikit-build-core, cmake and ninja, and nvcc; for the
-# tests pytest and NumPy, without which everything else is done, and their absence told.
+# Needs Python 3.10 or later, its headers and pip, torch 2.11 or later, pybind11, scikit-build-core, cmake and ninja, a C++
+# compiler and nvcc; for the tests pytest and NumPy, without which everything else is done, and their absence told.
 # Leaves bench/results/<device>.json and .md (or in the folder given as the first argument), written as cases are
 # measured, and in logs/ beside them all that every stage has said so far. All of it ends within GDCORE_GPU_SECONDS
 # (580): every stage has a limit of its own and takes no more than what is left; the later ones run even where an earlier
@@ -16,6 +16,7 @@ deadline=${GDCORE_GPU_SECONDS:-580}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 failed=()
+unchecked=()
 
 # Buffered, what a stage had to say would be lost with it; SIGINT, which a script in the background ignores, has pytest
 # tell its failures where its time is up.
@@ -46,8 +47,8 @@ stage() { # name, lines shown, seconds, kept for later stages, command
 }
 
 missing=()
-for module in torch pybind11 scikit_build_core; do python3 -c "import $module" 2> /dev/null || missing+=("$module"); done
-for command in cmake ninja "${CUDACXX:-nvcc}"; do command -v "$command" > /dev/null || missing+=("$command"); done
+for module in pip torch pybind11 scikit_build_core; do python3 -c "import $module" 2> /dev/null || missing+=("$module"); done
+for command in c++ cmake ninja "${CUDACXX:-nvcc}"; do command -v "$command" > /dev/null || missing+=("$command"); done
 [ ${#missing[@]} -eq 0 ] || echo "-- missing, and needed to build: ${missing[*]}"
 
 # Only what these devices run is compiled: of one kind, a third of the time.
@@ -83,20 +84,23 @@ from tests.cuda import emulator; emulator.build(Path(os.environ["GDCORE_EMULATOR
   each=$(log_of "tests that the CPU has too")
   each=${each%.log}
   rm -rf "$each" && mkdir "$each"
+  # A limit of its own for each, as a process that does not listen outlives the one that started it.
   some() {
     local log status=0
     log=$(mktemp "$each/XXXXXX.log")
-    python3 -m pytest -v --tb=short -rfE -p no:cacheprovider -m cuda "$@" > "$log" 2>&1 || status=$?
+    env --default-signal=INT timeout --signal=INT --kill-after=5 "$each_seconds" \
+      python3 -m pytest -v --tb=short -rfE -p no:cacheprovider -m cuda "$@" > "$log" 2>&1 || status=$?
     tail -n 1 "$log"
     return "$status"
   }
+  each_seconds=$((deadline - SECONDS - 160 < 190 ? deadline - SECONDS - 160 : 190))
   export -f some
-  export each
+  export each each_seconds
   stage "tests that the CPU has too" 1 200 150 \
-    bash -c 'printf "%s\n" "${@:2}" | xargs -n 2 -P "$1" bash -c '\''some "$@"'\'' some' some "$processes" "${shared[@]}" ||
+    bash -c 'trap "" INT; printf "%s\n" "${@:2}" | xargs -n 2 -P "$1" bash -c '\''some "$@"'\'' some' some "$processes" "${shared[@]}" ||
     { echo "-- each process in $each"; grep -hE "^(FAILED|ERROR) " "$each"/*.log | head -n 60; }
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2> /dev/null | tail -n 1)
-  [ -n "$sanitizer" ] || echo "-- compute-sanitizer: not on this machine"
+  [ -n "$sanitizer" ] || { unchecked+=(memcheck racecheck) && echo "-- compute-sanitizer: not on this machine"; }
 else
   failed+=("tests")
   echo "-- failed: tests (missing: ${absent[*]}; nothing was tested)"
@@ -123,14 +127,17 @@ if [ -n "$sanitizer" ]; then
       failed+=("$tool")
       echo "-- failed: $tool (a test fails under it)"
     elif [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
+      unchecked+=("$tool")
       echo "-- $tool: out of time: $log"
     elif [ "$status" -ne 0 ]; then
       # Some machines refuse it, which is no failure of the kernels.
+      unchecked+=("$tool")
       echo "-- $tool: not run here to its end (status $status): $log"
     fi
   done
 fi
 
 stage "bench" 60 240 0 python3 bench/gpu.py --results "$results"
+[ ${#unchecked[@]} -eq 0 ] || printf '\n-- not checked: %s\n' "${unchecked[*]}"
 printf '\n== %s after %d s\n' "$([ ${#failed[@]} -eq 0 ] && echo passed || echo "failed: ${failed[*]}")" "$SECONDS"
 [ ${#failed[@]} -eq 0 ]

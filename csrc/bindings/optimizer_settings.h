@@ -84,7 +84,7 @@ class Group {
 
  private:
   bool is_number(py::handle value, Memory& memory) const {
-    return torch_.plain(value) && memory.look(value) && memory.numel() == 1 &&
+    return torch_.look(value, memory) && memory.numel() == 1 &&
            (memory.storage() == Storage::kFloat32 || memory.storage() == Storage::kFloat64);
   }
 

@@ -104,7 +104,7 @@ class StateOf final : public OptimizerState {
     if (Kind::kCounts) {
       const py::object value = state_at(values, names_.count);
       Memory& counter = trained.counter;
-      const bool counts = counter.look(value) && counter.numel() == 1 && counter.contiguous() &&
+      const bool counts = counter.look(value) && counter.on_cpu() && counter.numel() == 1 && counter.contiguous() &&
                           (counter.storage() == Storage::kFloat32 || counter.storage() == Storage::kFloat64);
       if (!counts) fail_optimizer("state step as one number of float32 or float64 on the CPU", py::str(value));
       trained.update.single_step = counter.storage() == Storage::kFloat32;

@@ -1,4 +1,5 @@
 // Whole optimizer steps: torch's parameter groups and state, read as they are at every call, and one job for all.
+#include <set>
 #include <string>
 
 #include "bindings/optimizer_settings.h"
@@ -87,6 +88,7 @@ class Optimizer {
     std::vector<SlotViews> views;
     std::vector<std::size_t> group;  ///< of each view
     std::vector<Counter> counters;
+    std::set<const float*> counts;  ///< on devices
     std::vector<bool> fresh;
     std::vector<typename Kind::Rule> rules;
     std::vector<RuleOnDevice> rules_on_device;
@@ -139,7 +141,9 @@ class Optimizer {
       views.count = counter.on_device(views.parameter);
       // Counted on another device than its own, or where torch would not: torch has something to say of that.
       const bool elsewhere = pass.may_skip && !pass.skip.on_cpu();
-      if (counter.on_cpu() ? group.capturable || elsewhere : views.count == nullptr) {
+      // Two that share one are counted in turn.
+      const bool known = counter.on_cpu() || pass.counts.insert(views.count).second;
+      if (!known || (counter.on_cpu() ? group.capturable || elsewhere : views.count == nullptr)) {
         return pass.unsuited.append(parameter);
       }
     }
@@ -222,7 +226,7 @@ class Optimizer {
     Memory rate;
     const bool elsewhere = !group.rate.is_none() && rate.look(group.rate);
     return {group.completed_on_device(fresh), elsewhere ? rate.data() : nullptr,
-            elsewhere && rate.storage() == Storage::kFloat32, step,
+            elsewhere && rate.storage() == Storage::kFloat32, std::is_same_v<Kind, Adam> ? step : 0.0,
             pass.may_skip && !pass.skip.on_cpu() ? static_cast<const float*>(pass.skip.data()) : nullptr};
   }
 

@@ -15,10 +15,13 @@
 #if defined(__CUDACC__)
 #define GDCORE_INLINE_MEMBER __host__ __device__ __forceinline__
 #define GDCORE_KERNEL __device__ __forceinline__
-#define GDCORE_UNROLL _Pragma("unroll")
 #else
 #define GDCORE_INLINE_MEMBER inline
 #define GDCORE_KERNEL inline
+#endif
+#if defined(__CUDA_ARCH__)
+#define GDCORE_UNROLL _Pragma("unroll")
+#else  // the host's compiler, which sees formulas of both
 #define GDCORE_UNROLL
 #endif
 #define GDCORE_INLINE static GDCORE_INLINE_MEMBER

@@ -17,6 +17,18 @@ struct SharedTheta {
   GDCORE_KERNEL T operator()(int i) const { return values[i]; }
 };
 
+/// A sum of squares divided, which all threads wait for: for float32 by a reciprocal in double, whose rounding is lost
+/// in the loss's own.
+template <class T>
+class LossOf {
+ public:
+  GDCORE_KERNEL explicit LossOf(double divisor) : number_(sizeof(T) > 4 ? divisor : 1.0 / divisor) {}
+  GDCORE_KERNEL T operator()(double sum) const { return static_cast<T>(sizeof(T) > 4 ? sum / number_ : sum * number_); }
+
+ private:
+  double number_;
+};
+
 /// One number of each row: a vector, or a matrix of one column.
 template <class T>
 struct Column {
@@ -31,7 +43,7 @@ struct Column {
 /// A model of one number; one thread for each parameter keeps its states in registers, and each thread some points.
 ///
 /// An epoch is as long as its chain of operations that wait for one another: what need not be in it is outside of the
-/// loop. That is why the loss is multiplied by a reciprocal, and settings are brought to T before.
+/// loop: settings, for example, are brought to T before.
 template <class T, template <class> class ModelOf>
 struct FitPoints {
   using Model = ModelOf<T>;
@@ -67,11 +79,12 @@ struct FitPoints {
     const Updater<T> update(range.settings);
     const Slots slots = range.slots;
     const Held held = hold(c);
-    const double per_term = 1.0 / loop.divisor.get(), factor = loop.factor();
+    const LossOf<T> loss_of(loop.divisor.get());
+    const double factor = loop.factor();
     c.sync();
     for (Index epoch = 0; epoch < loop.epochs; ++epoch) {
       accumulate(c, theta, held);
-      const T loss = static_cast<T>(block_sum<Model::kSums>(c, c.shared(), 0) * per_term);
+      const T loss = loss_of(block_sum<Model::kSums>(c, c.shared(), 0));
       const double sum = block_sum<Model::kSums>(c, c.shared(), owner ? 1 + own : 0);
       if (own == 0) static_cast<T*>(loop.losses)[loop.epoch + epoch] = loss;
       if (loop.stops && !is_finite(loss)) {
@@ -186,12 +199,13 @@ struct FitLinear {
       const Range& range = loop.range_of(q);
       theta[q] = static_cast<const T*>(range.slots.parameter)[q - range.begin];
     }
-    const double per_term = 1.0 / loop.divisor.get(), factor = loop.factor();
+    const LossOf<T> loss_of(loop.divisor.get());
+    const double factor = loop.factor();
     c.sync();
     for (Index epoch = loop.epoch; epoch < loop.epoch + loop.epochs; ++epoch) {
       const double squares[1] = {residual_pass(c, theta, residuals)};
       warp_sums(c, squares, 1, c.shared());
-      const T loss = static_cast<T>(block_sum<1>(c, c.shared(), 0) * per_term);
+      const T loss = loss_of(block_sum<1>(c, c.shared(), 0));
       if (c.thread() == 0) static_cast<T*>(loop.losses)[epoch] = loss;
       if (loop.stops && !is_finite(loss)) {
         if (c.thread() == 0) *loop.status = epoch;

@@ -185,9 +185,9 @@ inline bool is_aligned(const Slots& slots) {
   return bits % 16 == 0;
 }
 
-template <int ENTRIES, class S, template <class> class Step, class Rule, class Queue>
+template <int ENTRIES, int RULES, class S, template <class> class Step, class Rule, class Queue>
 void update_in(Queue& queue, const UpdateJob* jobs, Index count) {
-  UpdateMany<S, Step, Rule, ENTRIES> body = {};
+  UpdateMany<S, Step, Rule, ENTRIES, RULES> body = {};
   static_assert(sizeof(body) <= kMaxArguments);
   CountSteps counts = {};
   Index blocks = 0;
@@ -204,7 +204,7 @@ void update_in(Queue& queue, const UpdateJob* jobs, Index count) {
     if (job.size > 0) {
       // Settings that differ are few; they come in the order of the groups.
       if (rules == 0 || !(body.rules[rules - 1] == rule)) {
-        if (rules == kMaxRules) launch();
+        if (rules == RULES) launch();
         body.rules[rules++] = rule;
       }
       auto& entry = body.entries[body.count++];
@@ -223,13 +223,18 @@ void update_in(Queue& queue, const UpdateJob* jobs, Index count) {
 
 template <class S, template <class> class Step, class Rule, class Queue>
 void update_all(Queue& queue, const UpdateJob* jobs, Index count) {
-  if (count <= kFewEntries) return update_in<kFewEntries, S, Step, Rule>(queue, jobs, count);
-  update_in<kMaxEntries, S, Step, Rule>(queue, jobs, count);
+  const auto rule = [&](Index i) -> const Rule& { return *static_cast<const Rule*>(jobs[i].rule); };
+  Index rules = 1;
+  for (Index i = 1; i < count; ++i) rules += rule(i) == rule(i - 1) ? 0 : 1;
+  if (count <= kFewEntries && rules <= kFewRules) {
+    return update_in<kFewEntries, kFewRules, S, Step, Rule>(queue, jobs, count);
+  }
+  update_in<kMaxEntries, kMaxRules, S, Step, Rule>(queue, jobs, count);
 }
 
 template <class S, template <class> class Step, class Settings, class Queue>
 void update_on_device(Queue& queue, const UpdateJob* jobs, Index count) {
-  update_in<kMaxCountedEntries, S, Step, OnDevice<Settings>>(queue, jobs, count);
+  update_in<kMaxCountedEntries, kMaxRules, S, Step, OnDevice<Settings>>(queue, jobs, count);
 }
 
 template <class S, class Queue>

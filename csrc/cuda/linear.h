@@ -24,6 +24,7 @@ struct Linear {
   static constexpr int kBlocks = OUTPUTS * CHUNKS > 1 || sizeof(S) == 2 ? 1 : 2;  ///< at a time
   static constexpr int kWidth = CHUNKS * kVector<S>;                              ///< columns of a lane
   static constexpr int kRows = rows_in_flight(sizeof(S), CHUNKS, OUTPUTS);
+  static constexpr int kSideBySide = CHUNKS > 1 ? 1 : 2;  ///< for registers
   static constexpr int kPerLane = OUTPUTS * (kWidth + 1) + 1;
   static constexpr int kShared = kThreads * kPerLane;
 
@@ -123,8 +124,14 @@ struct Linear {
         read_row(tile * plan.rows + r * groups + group, lane, first_output, in_flight[r]);
       }
       GDCORE_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        use_row(c, tile * plan.rows + r * groups + group, lane, first_output, in_flight[r], w, b, sums);
+      for (int first = 0; first < kRows; first += kSideBySide) {
+        T dots[kSideBySide][OUTPUTS];
+        multiply(c, in_flight + first, w, dots);
+        GDCORE_UNROLL
+        for (int r = 0; r < kSideBySide; ++r) {
+          const Index row = tile * plan.rows + (first + r) * groups + group;
+          use_row(row, lane, first_output, in_flight[first + r], dots[r], w, b, sums);
+        }
       }
       run += kRows;
       if (run >= kRun) {
@@ -136,18 +143,35 @@ struct Linear {
     reduce(c, lane, output_block, row_block, first_output, sums);
   }
 
+  /// x · weightᵀ of some rows, whose lanes are added side by side: what one exchange takes hides in the others.
   template <class Context>
-  GDCORE_KERNEL void use_row(Context& c, Index row, int lane, Index first_output, const Row& own,
+  GDCORE_KERNEL void multiply(Context& c, const Row* in_flight, const T (&w)[OUTPUTS][kWidth],
+                              T (&dots)[kSideBySide][OUTPUTS]) const {
+    GDCORE_UNROLL
+    for (int r = 0; r < kSideBySide; ++r) {
+      GDCORE_UNROLL
+      for (int o = 0; o < OUTPUTS; ++o) {
+        dots[r][o] = T(0);
+        GDCORE_UNROLL
+        for (int j = 0; j < kWidth; ++j) dots[r][o] = fma(in_flight[r].values[j], w[o][j], dots[r][o]);
+      }
+    }
+    for (int mask = plan.lanes / 2; mask > 0; mask /= 2) {
+      GDCORE_UNROLL
+      for (int r = 0; r < kSideBySide; ++r) {
+        GDCORE_UNROLL
+        for (int o = 0; o < OUTPUTS; ++o) dots[r][o] = dots[r][o] + c.exchange(dots[r][o], mask);
+      }
+    }
+  }
+
+  GDCORE_KERNEL void use_row(Index row, int lane, Index first_output, const Row& own, const T (&dots)[OUTPUTS],
                              const T (&w)[OUTPUTS][kWidth], const T (&b)[OUTPUTS], Sums& sums) const {
     T residuals[OUTPUTS];
     GDCORE_UNROLL
     for (int o = 0; o < OUTPUTS; ++o) {
-      T dot = T(0);
-      GDCORE_UNROLL
-      for (int j = 0; j < kWidth; ++j) dot = fma(own.values[j], w[o][j], dot);
-      dot = lane_sum(c, dot, 1, plan.lanes);
       const bool there = row < rows && first_output + o < outputs;
-      const T r = there ? dot + b[o] - own.targets[o] : T(0);
+      const T r = there ? dots[o] + b[o] - own.targets[o] : T(0);
       const T weighted = there && loss_weight.data != nullptr ? r * cell<S>(loss_weight, row, first_output + o) : r;
       if (there) {
         sums.loss_part = fma(weighted, r, sums.loss_part);

@@ -26,10 +26,11 @@ constexpr int fit_held(Index bytes) noexcept { return static_cast<int>(32 / byte
 /// as every launch copies what its kernel could take.
 inline constexpr int kMaxArguments = 32764;
 inline constexpr int kFewEntries = 128;
-inline constexpr int kMaxEntries = 496;
-inline constexpr int kMaxCountedEntries = 440;
+inline constexpr int kMaxEntries = 447;
+inline constexpr int kMaxCountedEntries = 376;
 /// Different settings of one launch.
-inline constexpr int kMaxRules = 8;
+inline constexpr int kFewRules = 8;
+inline constexpr int kMaxRules = 64;
 
 constexpr Index ceil_divide(Index value, Index by) noexcept { return (value + by - 1) / by; }
 constexpr Index at_most(Index value, Index limit) noexcept { return value < limit ? value : limit; }

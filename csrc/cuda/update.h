@@ -55,8 +55,9 @@ struct Completed<OnDevice<Settings>> {
   }
 };
 
-/// At most ENTRIES tensors. `Step` and `Rule` are those of the optimizer: SgdStep and SgdUpdate, for example.
-template <class S, template <class> class Step, class Rule, int ENTRIES>
+/// At most ENTRIES tensors, and RULES that differ. `Step` and `Rule` are those of the optimizer: SgdStep and SgdUpdate,
+/// for example.
+template <class S, template <class> class Step, class Rule, int ENTRIES, int RULES>
 struct UpdateMany {
   using T = Arithmetic<S>;
   static constexpr int kBlockThreads = kThreads;
@@ -64,7 +65,7 @@ struct UpdateMany {
   static constexpr int kShared = Completed<Rule>::kShared;
 
   typename Completed<Rule>::Entry entries[ENTRIES];
-  Rule rules[kMaxRules];
+  Rule rules[RULES];
   int count;
 
   template <class Context>
@@ -80,58 +81,82 @@ struct UpdateMany {
     }
     const auto& entry = entries[low];
     if (Completed<Rule>::skips(rules[entry.rule])) return;
+    const Index first = (c.block() - entry.first_block) * kInFlight * kStride + Index{c.thread()} * kVector<S>;
+    // Slots that may be aliased, as far as a compiler knows: all is read before anything is written.
+    Values values[kInFlight];
+    GDCORE_UNROLL
+    for (int u = 0; u < kInFlight; ++u) load(entry, first + u * kStride, values[u]);
     const Step<T> step(Completed<Rule>::get(c, rules[entry.rule], entry));
-    constexpr Index stride = Index{kThreads} * kVector<S>;
-    const Index first = (c.block() - entry.first_block) * kInFlight * stride + Index{c.thread()} * kVector<S>;
-    if (entry.aligned && first + (kInFlight - 1) * stride + kVector<S> <= entry.size) {
-      vectors(step, entry.slots, first);
+    GDCORE_UNROLL
+    for (int u = 0; u < kInFlight; ++u) advance(step, entry.slots, values[u]);
+    GDCORE_UNROLL
+    for (int u = 0; u < kInFlight; ++u) store(entry, first + u * kStride, values[u]);
+  }
+
+ private:
+  static constexpr Index kStride = Index{kThreads} * kVector<S>;
+
+  /// The elements of one vector.
+  struct Values {
+    T parameter[kVector<S>], grad[kVector<S>], states[kMaxState][kVector<S>];
+  };
+
+  GDCORE_KERNEL static bool is_whole(const Entry& entry, Index i) {
+    return entry.aligned && i + kVector<S> <= entry.size;
+  }
+
+  GDCORE_KERNEL static void load(const Entry& entry, Index i, Values& to) {
+    const S* const parameter = static_cast<const S*>(entry.slots.parameter) + i;
+    const S* const grad = static_cast<const S*>(entry.slots.grad) + i;
+    if (is_whole(entry, i)) {
+      read_vector(parameter, to.parameter);
+      read_vector(grad, to.grad);
+      GDCORE_UNROLL
+      for (int k = 0; k < kMaxState; ++k) {
+        if (entry.slots.state[k] != nullptr) {
+          read_vector(static_cast<const S*>(entry.slots.state[k]) + i, to.states[k]);
+        }
+      }
       return;
     }
-    for (int u = 0; u < kInFlight; ++u) {
-      for (int v = 0; v < kVector<S>; ++v) {
-        const Index i = first + u * stride + v;
-        if (i < entry.size) one(step, entry.slots, i);
-      }
+    GDCORE_UNROLL
+    for (int v = 0; v < kVector<S>; ++v) {
+      if (i + v >= entry.size) continue;
+      to.parameter[v] = read(parameter + v);
+      to.grad[v] = read(grad + v);
+      T state[kMaxState];
+      read_states<S>(entry.slots, i + v, state);
+      GDCORE_UNROLL
+      for (int k = 0; k < kMaxState; ++k) to.states[k][v] = state[k];
     }
   }
 
-  GDCORE_KERNEL static void one(const Step<T>& step, const Slots& slots, Index i) {
-    T state[kMaxState];
-    read_states<S>(slots, i, state);
-    S* const parameter = static_cast<S*>(slots.parameter) + i;
-    write(parameter, step(slots, read(parameter), read(static_cast<const S*>(slots.grad) + i), state));
-    write_states<S>(slots, i, state);
+  GDCORE_KERNEL static void advance(const Step<T>& step, const Slots& slots, Values& values) {
+    GDCORE_UNROLL
+    for (int v = 0; v < kVector<S>; ++v) {
+      T state[kMaxState] = {values.states[0][v], values.states[1][v], values.states[2][v]};
+      values.parameter[v] = step(slots, values.parameter[v], values.grad[v], state);
+      GDCORE_UNROLL
+      for (int k = 0; k < kMaxState; ++k) values.states[k][v] = state[k];
+    }
   }
 
-  GDCORE_KERNEL static void vectors(const Step<T>& step, const Slots& slots, Index first) {
-    constexpr int vector = kVector<S>;
-    constexpr Index stride = Index{kThreads} * vector;
-    T p[kInFlight][vector], g[kInFlight][vector], states[kInFlight][kMaxState][vector];
-    GDCORE_UNROLL
-    for (int u = 0; u < kInFlight; ++u) {
-      const Index i = first + u * stride;
-      read_vector(static_cast<const S*>(slots.parameter) + i, p[u]);
-      read_vector(static_cast<const S*>(slots.grad) + i, g[u]);
+  GDCORE_KERNEL static void store(const Entry& entry, Index i, const Values& from) {
+    S* const parameter = static_cast<S*>(entry.slots.parameter) + i;
+    if (is_whole(entry, i)) {
+      write_vector(parameter, from.parameter);
       GDCORE_UNROLL
       for (int k = 0; k < kMaxState; ++k) {
-        if (slots.state[k] != nullptr) read_vector(static_cast<const S*>(slots.state[k]) + i, states[u][k]);
+        if (entry.slots.state[k] != nullptr) write_vector(static_cast<S*>(entry.slots.state[k]) + i, from.states[k]);
       }
+      return;
     }
     GDCORE_UNROLL
-    for (int u = 0; u < kInFlight; ++u) {
-      const Index i = first + u * stride;
-      GDCORE_UNROLL
-      for (int v = 0; v < vector; ++v) {
-        T state[kMaxState] = {states[u][0][v], states[u][1][v], states[u][2][v]};
-        p[u][v] = step(slots, p[u][v], g[u][v], state);
-        GDCORE_UNROLL
-        for (int k = 0; k < kMaxState; ++k) states[u][k][v] = state[k];
-      }
-      write_vector(static_cast<S*>(slots.parameter) + i, p[u]);
-      GDCORE_UNROLL
-      for (int k = 0; k < kMaxState; ++k) {
-        if (slots.state[k] != nullptr) write_vector(static_cast<S*>(slots.state[k]) + i, states[u][k]);
-      }
+    for (int v = 0; v < kVector<S>; ++v) {
+      if (i + v >= entry.size) continue;
+      write(parameter + v, from.parameter[v]);
+      const T state[kMaxState] = {from.states[0][v], from.states[1][v], from.states[2][v]};
+      write_states<S>(entry.slots, i + v, state);
     }
   }
 };

@@ -16,7 +16,7 @@ struct DeviceUpdates {
   bool (*capturing)(int device);
 };
 
-/// The name of the capsule that a pointer to them comes in.
-inline constexpr const char* kDeviceUpdates = "gdcore.device_updates";
+/// The name of the capsule that a pointer to them comes in, another one for each layout of what they take.
+inline constexpr const char* kDeviceUpdates = "gdcore.device_updates.2";
 
 }  // namespace gdcore

@@ -60,10 +60,13 @@ def advance(optimizer: torch.optim.Optimizer, steps: range) -> None:
 
 
 def everything(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Parameters, then states in the order of their names."""
+    """Parameters, then states in the order of their names. Where steps are counted is a matter of
+    torch's: RMSprop's on the default device.
+    """
     parameters = held(optimizer)
     states = [optimizer.state.get(p, {}) for p in parameters]
-    return [*parameters, *(state[key] for state in states for key in sorted(state))]
+    tensors = [(key, state[key]) for state in states for key in sorted(state)]
+    return [*parameters, *(t.cpu() if key == "step" else t for key, t in tensors)]
 
 
 def start(dtype: torch.dtype = torch.float64) -> Parameter:

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..devices import CUDA, UPDATES_ON_CPU
-from .optimizers import FULL, NAMES, ours, theirs
+from .optimizers import FULL, NAMES, everything, ours, theirs
 
 pytestmark = pytest.mark.usefixtures("device_of_updates")
 
@@ -201,7 +201,7 @@ def test_numbers_of_other_kinds(name: str, make: Any) -> None:
                 for grad in (1.0, -0.3, 0.7):
                     parameter.grad = torch.full_like(parameter, grad)
                     optimizer.step()
-                results.append([parameter.detach(), *optimizer.state[parameter].values()])
+                results.append([t.detach() for t in everything(optimizer)])
             for actual, expected in zip(*(results or [[], []]), strict=True):
                 torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-14)
 

@@ -95,6 +95,23 @@ def test_small_gradients_in_float16_are_not_lost(name: str) -> None:
     assert parameter.tolist() == [-1.0] * 5
 
 
+@UPDATES_ON_CPU
+@each
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_gradients_in_float32_are_unscaled_once(name: str, dtype: torch.dtype) -> None:
+    parameter = Parameter(torch.zeros(5, dtype=dtype))
+    parameter.grad_dtype = torch.float32
+    optimizer: Any = ours(name, [parameter], **{**FULL[name], "lr": 1.0}, fused=True)
+    other = Parameter(torch.zeros(5))
+    plain = theirs(name, [other], **{**FULL[name], "lr": 1.0})
+    parameter.grad, other.grad = torch.full((5,), 16.0), torch.full((5,), 4.0)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(0.0)
+    optimizer.step()
+    plain.step()
+    assert torch.equal(parameter.grad, other.grad)
+    torch.testing.assert_close(parameter.detach(), other.detach().to(dtype))
+
+
 @each
 def test_float16_trains_as_in_torch(name: str) -> None:
     results = []

@@ -145,7 +145,7 @@ def test_the_script_says_what_a_build_lacks(tmp_path: Path) -> None:
     lacks = 'case "$*" in "-c import pybind11"|*pip*) exit 1;; esac'
     ran = run_script(tmp_path, 580, python3=lacks)
     assert ran.code == 1
-    assert "-- missing, and needed to build: pybind11" in ran.said
+    assert "-- missing, and needed to build: pip pybind11" in ran.said
     assert "-- failed: build" in ran.said
 
 

@@ -144,9 +144,13 @@ def test_no_step_leaves_no_state(
     mine = runners(problem, name)[0]
     state = mine._optimizer.state
     weight, bias = problem.parameters
-    given = torch.ones_like(bias)
-    own = "momentum_buffer" if name[0] == "S" else "square_avg" if name[0] == "R" else "exp_avg_sq"
-    state[bias] = {own: given}
+    own = {
+        "S": ["momentum_buffer"],
+        "R": ["step", "square_avg"],
+        "A": ["step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
+    }[name[0]]
+    given = {key: torch.ones(()) if key == "step" else torch.ones_like(bias) for key in own}
+    state[bias] = dict(given)
 
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("no memory") if end == "out of memory" else RuntimeError("no")
@@ -164,11 +168,11 @@ def test_no_step_leaves_no_state(
             with pytest.raises(RuntimeError, match=r"^no"):
                 mine.run(5)
     assert list(state) == [bias]
-    assert state[bias] == {own: given}
-    assert torch.equal(given, torch.ones_like(given))
+    assert state[bias] == given
+    assert all(torch.equal(tensor, torch.ones_like(tensor)) for tensor in given.values())
     mine.run(2)
-    assert own in state[weight]
-    assert state[bias][own] is given
+    assert sorted(state[weight]) == sorted(own)
+    assert all(state[bias][key] is tensor for key, tensor in given.items())
 
 
 def test_a_loss_past_its_dtype_is_no_divergence(on_host: Any) -> None:

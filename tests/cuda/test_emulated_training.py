@@ -98,7 +98,7 @@ def test_many_tensors(emulated: Emulator) -> None:
         assert torch.equal(p, torch.full((3,), i - 0.25 * (i // 20)))
 
 
-@pytest.mark.parametrize(("count", "launches"), [(128, 1), (129, 1), (496, 1), (497, 2)])
+@pytest.mark.parametrize(("count", "launches"), [(128, 1), (129, 1), (447, 1), (448, 2)])
 @pytest.mark.parametrize("kind", PLACES)
 def test_one_group_is_one_launch(emulated: Emulator, kind: str, count: int, launches: int) -> None:
     """Of as many tensors as its arguments hold; a rule is what its settings are, not its bytes."""
@@ -107,6 +107,15 @@ def test_one_group_is_one_launch(emulated: Emulator, kind: str, count: int, laun
     emulated.update(kind, slots, [numbers(kind, {"lr": 0.1}, 0)] * len(ours))
     assert emulated.launches() == launches
     assert all(torch.equal(p, ours[0]) and not p.eq(0).any() for p in ours)
+
+
+def test_many_groups(emulated: Emulator) -> None:
+    """Settings of their own for each of as many as the arguments hold."""
+    ours = [torch.zeros(3) for _ in range(64)]
+    slots = [[p, torch.ones(3), None, None, None] for p in ours]
+    emulated.update("SGD", slots, [numbers("SGD", {"lr": float(i)}, 0) for i in range(64)])
+    assert emulated.launches() == 1
+    assert [p[0].item() for p in ours] == [-float(i) for i in range(64)]
 
 
 Data = tuple[Tensor, Tensor, Tensor | None]

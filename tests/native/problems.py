@@ -101,8 +101,10 @@ def rows_of(problem: Problem, rows: Tensor) -> Problem:
 def everything(problem: Problem, optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Parameters and the optimizer's state, copied."""
     states = [optimizer.state.get(p, {}) for p in problem.parameters]
-    tensors = [*problem.parameters, *(state[key] for state in states for key in sorted(state))]
-    return [tensor.detach().clone() for tensor in tensors]
+    tensors = [(key, state[key]) for state in states for key in sorted(state)]
+    # Where steps are counted is a matter of torch's: RMSprop's on the default device.
+    all_states = (t.cpu() if key == "step" else t for key, t in tensors)
+    return [tensor.detach().clone() for tensor in (*problem.parameters, *all_states)]
 
 
 def close(a: Sequence[Tensor], b: Sequence[Tensor], roundings: int) -> None:

@@ -75,7 +75,7 @@ def test_as_autograd(
         theirs.step()
         expected.append(loss.detach())
     rtol = roundings * unit
-    torch.testing.assert_close(losses, torch.stack(expected), rtol=rtol, atol=0)
+    torch.testing.assert_close(losses, torch.stack(expected).cpu(), rtol=rtol, atol=0)
     for a, b in zip(everything(problem, mine), everything(other, theirs), strict=True):
         torch.testing.assert_close(a, b, rtol=rtol, atol=0)
 

@@ -218,7 +218,7 @@ def test_a_record_is_of_the_epochs_end(stepwise: Any) -> None:
     problem = linear(20)
     runner = stepwise(problem, optimizer("SGD", problem.parameters))
     ran = runner.run(1, batch_size=6, record_every=1)
-    ends = torch.cat([p.detach().reshape(-1) for p in problem.parameters])
+    ends = torch.cat([p.detach().reshape(-1).cpu() for p in problem.parameters])
     assert ran.records is not None
     assert torch.equal(ran.records, ends.unsqueeze(0))
 

@@ -78,13 +78,14 @@ class Settings(NamedTuple):
     def fresh(self, own: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
         """The states that there are not, as torch makes them."""
         found = {}
-        lacking = [name for name in self.states if name is not None and own.get(name) is None]
+        names = ["step", *self.states] if self.counts else self.states
+        lacking = [name for name in names if name is not None and own.get(name) is None]
         if self.counts and own and lacking:
             raise ValueError(
                 f"optimizer: expected a state {lacking[0]} of every parameter that has state, got "
                 "none"
             )
-        if self.counts and "step" not in own:
+        if self.counts and not own:
             double = torch.get_default_dtype() == torch.float64
             found["step"] = torch.zeros(
                 (),
@@ -92,7 +93,8 @@ class Settings(NamedTuple):
                 device=parameter.device if self.fused else "cpu",
             )
         for name in lacking:
-            found[name] = torch.zeros_like(parameter, requires_grad=False)
+            if name != "step":
+                found[name] = torch.zeros_like(parameter, requires_grad=False)
         return found
 
 

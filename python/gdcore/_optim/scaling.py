@@ -37,7 +37,7 @@ def unscaled(
     that are torch's to update, marked by what the kernels do not take.
     """
     parameters = [p for group in groups for p in group["params"] if p.grad is not None]
-    narrow = {id(p) for p in parameters if p.grad.dtype in HALF}
+    narrow = {id(p) for p in parameters if p.grad.dtype in HALF or p.dtype in HALF}
     grads = [(p, p.grad) for p in parameters if id(p) not in narrow]
     wide: list[_Group] = []
     rest: list[_Group] = []

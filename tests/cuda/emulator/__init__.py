@@ -138,7 +138,7 @@ class Emulator:
         library.pretended_exchange.restype = library.pretended_updates.restype = ctypes.c_void_p
         python.PyCapsule_GetPointer.restype = ctypes.c_void_p
         python.PyCapsule_New.restype = ctypes.py_object
-        names = b"dlpack_exchange_api", b"gdcore.device_updates"
+        names = b"dlpack_exchange_api", b"gdcore.device_updates.2"
         given = ctypes.py_object(torch.Tensor.__dlpack_c_exchange_api__)
         exchange = library.pretended_exchange(
             ctypes.c_void_p(python.PyCapsule_GetPointer(given, names[0]))
