@@ -66,13 +66,6 @@ GDCORE_KERNEL void write_vector(S* to, const Arithmetic<S>* values) {
   *reinterpret_cast<Sixteen*>(to) = raw;
 }
 
-template <class S>
-GDCORE_KERNEL Arithmetic<S> element(const View& view, Index i) {
-  const S* const data = static_cast<const S*>(view.data);
-  if (view.contiguous) return read(data + i);
-  return read(data + i / view.columns * view.row + i % view.columns * view.column);
-}
-
 /// Element (i, j) of a matrix with strides.
 template <class S>
 GDCORE_KERNEL Arithmetic<S> cell(const View& view, Index i, Index j) {
@@ -85,8 +78,18 @@ GDCORE_KERNEL void elements(const View& view, Index i, Index end, Arithmetic<S>*
   if (view.contiguous && view.aligned && i + kVector<S> <= end) {
     return read_vector(static_cast<const S*>(view.data) + i, values);
   }
+  const S* const data = static_cast<const S*>(view.data);
+  Index row = view.contiguous ? 0 : i / view.columns, column = view.contiguous ? i : i - row * view.columns;
   GDCORE_UNROLL
-  for (int v = 0; v < kVector<S>; ++v) values[v] = i + v < end ? element<S>(view, i + v) : Arithmetic<S>(0);
+  for (int v = 0; v < kVector<S>; ++v) {
+    const Index at = view.contiguous ? column : row * view.row + column * view.column;
+    values[v] = i + v < end ? read(data + at) : Arithmetic<S>(0);
+    column += 1;
+    if (!view.contiguous && column == view.columns) {
+      column = 0;
+      row += 1;
+    }
+  }
 }
 
 /// The same of a result, which is contiguous and aligned.
