@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .training_cases import line
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 ROWS = 12
 Loss = Callable[[Tensor, Tensor], Tensor]

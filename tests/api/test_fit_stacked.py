@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 import gdcore
 
+from ..devices import NOT_EMULATED
 from .drawing import drawn_on_cpu
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [pytest.mark.usefixtures("device"), NOT_EMULATED]
 
 N = 10
 

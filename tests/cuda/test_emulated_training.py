@@ -211,7 +211,7 @@ def test_one_launch(
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize("rows", [1, 4, 5, 8, 9, 128, 129, 256, 257, 4096, 4097, 9001])
+@pytest.mark.parametrize("rows", [1, 5, 8, 9, 128, 257, 4097, 9001])
 @pytest.mark.parametrize(
     ("model", "d", "dtype"), [("linear", 1, torch.float32), ("polynomial", 9, torch.float64)]
 )
